@@ -1,0 +1,1 @@
+"""The coordinator: it orders sealed changes and knows who may do what."""

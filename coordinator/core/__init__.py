@@ -1,0 +1,1 @@
+"""What the coordinator decides: pure, without clock, chance, disk or network."""

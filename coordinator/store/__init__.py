@@ -1,0 +1,1 @@
+"""The coordinator's database behind one repository interface."""

@@ -1,0 +1,1 @@
+"""What a device decides: pure, without clock, chance, disk or network."""

@@ -1,0 +1,1 @@
+"""The outside parties a device talks to, one in each file."""

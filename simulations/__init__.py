@@ -1,0 +1,1 @@
+"""Whole worlds on virtual time, from one seed."""

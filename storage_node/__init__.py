@@ -1,0 +1,1 @@
+"""The storage node: it keeps sealed chunks by id."""

@@ -1,0 +1,1 @@
+"""Where chunks lie: one interface, several stores."""

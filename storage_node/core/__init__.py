@@ -1,0 +1,1 @@
+"""What a storage node decides: pure, without clock, chance, disk or network."""
