@@ -1,0 +1,54 @@
+"""What a scan reports: names and stat results, directory by directory; hashes only where they are needed.
+
+The scanner (:mod:`peer.disk.scanner`) makes these, :mod:`peer.core.identify` turns them into the local tree.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from peer.core.tree import ItemId
+from protocol.entries import Kind
+
+
+class Fingerprint(NamedTuple):
+    """What tells, without reading it, that a file is the one that was seen before."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """One name in a directory."""
+
+    name: str
+    kind: Kind | None
+    """None: something that is never synced (FIFO, socket, device); it is reported, never opened."""
+    fingerprint: Fingerprint
+    target: bytes = b""
+    """A link's target."""
+    problem: str = ""
+    """Not empty: the name is there but cannot be synced or read now; a reason code of the contract's ``status``."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """One directory as it was seen. A directory that could not be read says nothing about what stands in it."""
+
+    path: str
+    """From the root, "/" between parts, "" for the root itself."""
+    sightings: tuple[Sighting, ...]
+    problem: str = ""
+    """Not empty: unreadable; nothing under it may be taken as removed."""
+
+
+class LocalRow(msgspec.Struct, frozen=True, array_like=True):
+    """What the local tree keeps beside an item: how it looked when its content was hashed."""
+
+    id: ItemId
+    fingerprint: Fingerprint

@@ -1,0 +1,132 @@
+"""The tree of errors; a foreign exception becomes one of these at the shell that met it.
+
+KinfolderError
+├── ProtocolError            bytes from outside that are not what the format says; carries who is to blame
+│   └── LocalProtocolError   we were about to send what the format forbids: a defect of ours
+├── SecurityError            a signature, a key, a hash, a history that does not hold; never retried, never swallowed
+│   ├── BadSignatureError
+│   ├── RollbackError        a party shows an older history than it once signed
+│   ├── ForkError            two signed histories for one position; carries both checkpoints
+│   └── AccessDeniedError    the author may not do this
+├── UnavailableError         a party cannot be reached or has no room just now; retried with backoff
+│   ├── NoQuorumError
+│   └── NoSourceError
+├── LimitExceededError       carries the limit's name and value
+├── CorruptChunkError        a chunk that is not what its id says; leads to another source and to repair
+├── CorruptStateError        our own database or key file is damaged
+└── UserError                something a person can mend: one clear line, and the process's exit code
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_TIMEOUT: Final = 3
+EXIT_NEEDS_PERSON: Final = 4
+EXIT_NO_AGENT: Final = 5
+EXIT_INTERRUPTED: Final = 130
+
+
+class KinfolderError(Exception):
+    """Anything that Kinfolder raises on purpose."""
+
+    code: str = "error"
+    """Stable word for the wire and for JSON."""
+
+
+class ProtocolError(KinfolderError):
+    """Bytes from another party break the format."""
+
+    code = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to send something that the format forbids."""
+
+    code = "local_protocol"
+
+
+class SecurityError(KinfolderError):
+    """A check that protects the user failed."""
+
+    code = "security"
+
+
+class BadSignatureError(SecurityError):
+    """A signature does not fit its key and bytes."""
+
+    code = "bad_signature"
+
+
+class RollbackError(SecurityError):
+    """A party shows an older history than one that it signed before."""
+
+    code = "rollback"
+
+
+class ForkError(SecurityError):
+    """Two histories, both signed by the coordinator, for one position."""
+
+    code = "fork"
+
+
+class AccessDeniedError(SecurityError):
+    """The party may not do what it asked for."""
+
+    code = "access_denied"
+
+
+class UnavailableError(KinfolderError):
+    """A party cannot serve us now; worth another try later."""
+
+    code = "unavailable"
+
+
+class NoQuorumError(UnavailableError):
+    """Fewer storage nodes than the write quorum took the bytes."""
+
+    code = "no_quorum"
+
+
+class NoSourceError(UnavailableError):
+    """No party that we can reach has the chunk."""
+
+    code = "no_source"
+
+
+class LimitExceededError(KinfolderError):
+    """A bound of :mod:`protocol.limits` would be passed."""
+
+    code = "limit"
+
+    def __init__(self, what: str, limit: int | float) -> None:
+        super().__init__(f"{what} is above the limit of {limit}")
+        self.what = what
+        self.limit = limit
+
+
+class CorruptChunkError(KinfolderError):
+    """A chunk's bytes are not those that its id, key or row promise."""
+
+    code = "corrupt_chunk"
+
+
+class CorruptStateError(KinfolderError):
+    """A database or key file of ours is damaged."""
+
+    code = "corrupt_state"
+
+
+class UserError(KinfolderError):
+    """Something that a person can mend; the text names the thing and says what to do."""
+
+    code = "user"
+
+    def __init__(self, text: str, *, exit_code: int = EXIT_FAILED, code: str | None = None) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+        if code is not None:
+            self.code = code

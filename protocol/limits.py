@@ -1,0 +1,72 @@
+"""Every bound of the system in one place, unit last (security 4.4). Each is tested at the limit and one above."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# The wire between device, storage node and coordinator.
+FRAME_BYTES_MAX: Final = 256 * KIB
+MESSAGE_BYTES_MAX: Final = 1 * MIB
+MESSAGES_PER_S: Final = 50
+MESSAGES_BURST: Final = 200
+UNAUTHENTICATED_S_MAX: Final = 5.0
+UNAUTHENTICATED_BYTES_MAX: Final = 8 * KIB
+UNAUTHENTICATED_SOCKETS_PER_ADDRESS_MAX: Final = 10
+SOCKETS_PER_DEVICE_MAX: Final = 3
+SOCKETS_PER_ACCOUNT_MAX: Final = 50
+FAILED_LOGINS_PER_MINUTE_AND_ADDRESS_MAX: Final = 10
+LINK_ATTEMPTS_PER_HOUR_AND_ACCOUNT_MAX: Final = 3
+REQUESTS_IN_FLIGHT_MAX: Final = 64
+PULL_ITEMS_MAX: Final = 256
+PULL_BYTES_MAX: Final = 512 * KIB
+
+# Entries and chains.
+ENTRY_PAYLOAD_BYTES_MAX: Final = 512 * KIB
+ENTRY_HEADER_BYTES_MAX: Final = 256 * KIB
+ENTRY_CHANGES_MAX: Final = 1_000
+ENTRY_NEEDS_MAX: Final = 4_096
+ENTRY_PINS_MAX: Final = 8_192
+CHANGE_BASE_MAX: Final = 256
+VECTOR_COMPONENTS_MAX: Final = 64
+BATCH_ENTRIES_MAX: Final = 4_096
+CONTROL_LINK_BYTES_MAX: Final = 256 * KIB
+FOLDER_MEMBERS_MAX: Final = 200
+ACCOUNT_DEVICES_MAX: Final = 50
+ACCOUNT_CHAIN_LINKS_MAX: Final = 10_000
+DEVICE_NUMBER_MAX: Final = 65_535
+LABEL_BYTES_MAX: Final = 255
+
+# Names and trees.
+PATH_BYTES_MAX: Final = 4_096
+NAME_BYTES_MAX: Final = 255
+DEPTH_MAX: Final = 128
+LINK_TARGET_BYTES_MAX: Final = 4_096
+
+# Contents.
+CHUNK_BYTES_MIN: Final = 256 * KIB
+CHUNK_BYTES_MEAN: Final = 1 * MIB
+CHUNK_BYTES_MAX: Final = 4 * MIB
+SEALED_CHUNK_BYTES_MAX: Final = 4 * MIB + 256 * KIB
+CHUNK_PADDED_BYTES_MIN: Final = 4 * KIB
+ZSTD_WINDOW_BYTES_MAX: Final = 8 * MIB
+SEGMENT_ROWS_MAX: Final = 512
+CONTENT_ROWS_MAX: Final = 1_000_000
+
+# Storage nodes.
+BATCH_CHUNKS_MAX: Final = 256
+BATCH_BYTES_MAX: Final = 16 * MIB
+GRANT_S_MAX: Final = 600
+CLOCK_SKEW_S_MAX: Final = 120
+RECEIPT_CHUNKS_MAX: Final = 256
+PLACEMENT_NODES_MAX: Final = 16
+
+# Linking a device.
+LINK_MAILBOX_S: Final = 600
+LINK_MESSAGE_BYTES_MAX: Final = 64 * KIB
+
+# A home server and its users.
+TOKEN_USES_MAX: Final = 1_000_000
