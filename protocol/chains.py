@@ -16,9 +16,16 @@ from protocol import limits
 from protocol.codec import decode, encode
 from protocol.ids import AccountId, DeviceId, FolderId, LinkHash
 
+LINK_VERSION: Final = 1
 SUITE: Final = 1
 NO_LINK: Final = LinkHash(bytes(32))
 """What stands for "the link before the first"."""
+ROOT_RECIPIENT: Final = bytes(32)
+"""What stands for the account's root among the recipients of an account key."""
+CHUNKERS: Final = ("fastcdc-seeded/1", "fixed-1MiB/1")
+PADDINGS: Final = ("padme/1",)
+DEDUP_SCOPES: Final = ("folder", "file")
+FOLD_VERSIONS: Final = (1,)
 
 
 class Role(IntEnum):
