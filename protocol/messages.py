@@ -1,7 +1,8 @@
 """Every message between a coordinator and its clients (devices and storage nodes), over one WebSocket each.
 
 The server speaks first (`Challenge`); the client answers with `Login`, `NodeLogin`, `CreateAccount` or a mailbox message. Then
-either side sends `Frame`s: a request gets exactly one reply with its id; a notice (id 0) gets none.
+either side sends `Frame`s: a request gets exactly one reply with its id; a notice (id 0) gets none. The opening is made of
+frames too: the challenge is a notice, a login is a request.
 
 Rule 1: binary frames only, one message a frame (websockets fragments above FRAME_BYTES_MAX), no compression.
 Rule 2: a tag never changes its meaning; fields are only ever appended in a new message.
@@ -368,28 +369,34 @@ class NodeWelcome(_Message, frozen=True, tag=54):
 
 
 class NodeReport(_Message, frozen=True, tag=55):
-    """A node says how much room it has and that it is well."""
+    """A node says how much room it has and that it is well: a request, answered with `Ok`."""
 
     free_bytes: int
     stored_bytes: int
 
 
 class Replicate(_Message, frozen=True, tag=56):
-    """Order to a node: pull these chunks from another node and hand in the receipt."""
+    """Order to a node: pull these chunks from another node and hand in the receipt; at most BATCH_CHUNKS_MAX of them."""
 
     pseudonym: Pseudonym
     source: StorageNodeId
     chunks: tuple[ChunkRef, ...]
+    grant: Signed
+    """A `Grant` for GET of this pseudonym whose ``device`` is the signing key of the node that pulls, with room for the
+    chunks and their bytes: it makes its own statement under it, and the source checks both like a device's."""
 
 
 class Replicated(_Message, frozen=True, tag=57):
-    """Answer to `Replicate`; chunks that the source did not have are missing from the receipts."""
+    """Answer to `Replicate`; chunks that the source did not have are missing from the receipts.
+
+    The receipts' ``device`` is :func:`protocol.ids.device_id` of the signing key of the node that pulled.
+    """
 
     receipts: tuple[ReceiptFor, ...]
 
 
 class LostChunks(_Message, frozen=True, tag=58):
-    """A node found by scrubbing that it no longer holds these chunks as it should."""
+    """A node found by scrubbing that it no longer holds these chunks as it should: a request, answered with `Ok`."""
 
     chunks: tuple[ChunkId, ...]
 
