@@ -1,0 +1,405 @@
+"""Follow one folder's log: pull, check, open, fold. Everything that the coordinator says is checked here.
+
+Rule 1: an item is folded only after its signature, its author's rights and its place in the chain J were checked.
+Rule 2: the disk is changed only when the folded position carries a checkpoint that the coordinator signed.
+Rule 3: a history that contradicts a signed one freezes the folder; nothing is merged, nothing is lost.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from blake3 import blake3
+
+from peer.core.entry_sealing import open_entry
+from peer.core.fold import OverlayState, fold, void
+from peer.core.tree import ItemId
+from peer.engine.context import Context
+from peer.store import folders
+from peer.store.fold_store import SqliteState
+from peer.store.folders import FolderRecord
+from peer.store.trees import SyncedTree, mark_dirty
+from protocol import limits
+from protocol import messages as m
+from protocol.chains import SignedLink, parse_control_link
+from protocol.codec import decode
+from protocol.entries import AdmittedEntry, ContentValue, Entry, parse_entry
+from protocol.errors import (
+    AccessDeniedError,
+    ForkError,
+    KinfolderError,
+    ProtocolError,
+    RollbackError,
+    SecurityError,
+    UnavailableError,
+)
+from protocol.history import (
+    CHAIN_START,
+    Checkpoint,
+    ItemKind,
+    LogItem,
+    SignedCheckpoint,
+    VoidRecord,
+    next_chain,
+    verify_checkpoint,
+)
+from protocol.ids import DeviceId, EntryHash
+from protocol.membership import ControlState, accounts_of
+from protocol.signing import verify
+
+log = structlog.get_logger("follower")
+VERIFY_TOGETHER: Final = 32
+
+
+class Received(msgspec.Struct, frozen=True):
+    """One item whose author's rights were judged; its signature and payload are still to be checked."""
+
+    item: LogItem
+    entry: Entry | None = None
+    author: DeviceId | None = None
+    author_key: bytes = b""
+    payload_key: bytes = b""
+    void: VoidRecord | None = None
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """One checked item of the log, ready to be folded."""
+
+    item: LogItem
+    entry: AdmittedEntry | None = None
+    hash: EntryHash | None = None
+    """Of an entry, also of one that counts as empty since its payload breaks the format."""
+    void: VoidRecord | None = None
+
+
+class Follower:
+    """One folder's view of the log: the control state, the folded position and the provisional tail.
+
+    Methods that take a connection run in the database's thread.
+    """
+
+    def __init__(self, context: Context, record: FolderRecord) -> None:
+        self._context = context
+        self.record = record
+        self.control: ControlState | None = None
+        self.head = record.position
+        """The highest position that the coordinator named."""
+        self._overlay: OverlayState | None = None
+
+    # --- State
+
+    async def load(self) -> None:
+        """Read what the database holds and build the provisional tail."""
+        links = await self._context.database.run(lambda db: folders.control_links(db, self.record.key))
+        if links:
+            self.control = ControlState.replay(links, self._context.accounts, folder=self.record.id)
+        await self._context.database.run(self.rebuild)
+
+    def rebuild(self, db: sqlite3.Connection) -> None:
+        """Fold the tail anew over the ordered state; mark what it changes dirty."""
+        self._overlay = OverlayState(SqliteState(db, self.record.key))
+        position = self.record.position
+        for entry, _ in folders.tail(db, self.record.key):
+            position += 1
+            self._fold_tail(db, entry, position)
+
+    def remote(self, db: sqlite3.Connection) -> OverlayState:
+        """Return the fold of the log and of the tail."""
+        if self._overlay is None:
+            self.rebuild(db)
+        assert self._overlay is not None
+        return self._overlay
+
+    def add_tail(self, db: sqlite3.Connection, entry: Entry, admitted: AdmittedEntry) -> None:
+        """Fold an entry of this device that was just recorded."""
+        state = self.remote(db)
+        changed = fold(state, [admitted], position=self.record.position + admitted.header.seq)
+        mark_dirty(db, self.record.key, changed)
+
+    def _fold_tail(self, db: sqlite3.Connection, entry: Entry, position: int) -> None:
+        assert self._overlay is not None
+        mark_dirty(db, self.record.key, fold(self._overlay, [self._open_own(entry)], position=position))
+
+    def put_record(self, db: sqlite3.Connection, **changes: object) -> None:
+        """Change the folder's record, durably with the operation that this is part of."""
+        self.record = msgspec.structs.replace(folders.folder(db, self.record.key), **changes)
+        folders.put_folder(db, self.record)
+
+    # --- Following
+
+    async def follow(self) -> bool:
+        """Pull and fold until the coordinator's head is reached; tell whether anything was new.
+
+        Raises:
+            UnavailableError: The coordinator cannot be asked.
+            SecurityError: What it says does not hold; the folder is frozen.
+        """
+        news = False
+        try:
+            while True:
+                reply = await self._context.link.ask(
+                    m.Pull(self.record.id, self.record.position, limits.PULL_ITEMS_MAX), m.Pulled
+                )
+                if await self._take(reply.items, reply.checkpoint):
+                    news = True
+                if self.record.position >= self.head:
+                    return news
+        except SecurityError as error:
+            await self._freeze(error)
+            raise
+
+    async def _take(self, items: Sequence[LogItem], signed: SignedCheckpoint) -> bool:
+        checkpoint = verify_checkpoint(signed, self._context.link.address.log_key)
+        record = self.record
+        if checkpoint.folder != record.id:
+            raise SecurityError("the coordinator signed another folder's head")
+        self._check_generation(checkpoint, record)
+        if checkpoint.position < record.position:
+            await self._give_back(checkpoint)
+            return False
+        self.head = checkpoint.position
+        if not items and checkpoint.position > record.position:
+            raise ProtocolError("the coordinator holds items back")
+        chain, position = record.chain, record.position
+        for item in items:
+            position += 1
+            if item.position != position:
+                raise ProtocolError("the coordinator left a gap in the log")
+            chain = next_chain(chain, item.kind, item_hash(item), item.time_ms)
+        if position > checkpoint.position:
+            raise ProtocolError("the coordinator sent items beyond the head that it signed")
+        if position == checkpoint.position and chain != checkpoint.chain:
+            raise ForkError("the log is not the one that the coordinator signed")
+        if not items:
+            if signed != record.checkpoint:
+                await self._context.database.run(lambda db: self.put_record(db, checkpoint=signed))
+            return False
+        admitted = await self._admit(items)
+        final = signed if position == checkpoint.position else None
+        await self._context.database.run(lambda db: self._record(db, admitted, chain, final))
+        return True
+
+    @staticmethod
+    def _check_generation(checkpoint: Checkpoint, record: FolderRecord) -> None:
+        if checkpoint.generation != record.generation:
+            raise RollbackError("the coordinator began another generation of the log without an admin's signature")
+        known = record.checkpoint
+        if known is not None and checkpoint.position == known.checkpoint.position and checkpoint.chain != known.checkpoint.chain:
+            raise ForkError("the coordinator signed two histories for one position")
+
+    async def _give_back(self, behind: Checkpoint) -> None:
+        """The coordinator lost its newest part: hand the items back that it had ordered, if they are its own."""
+        known = self.record.checkpoint
+        if known is None:
+            raise RollbackError("the coordinator shows an older history than it did before")
+        at = await self._chain_at(behind.position)
+        if at != behind.chain:
+            raise ForkError("the coordinator's older history is another one")
+        log.warning("coordinator is behind", missing=known.checkpoint.position - behind.position)
+        position = behind.position
+        while position < known.checkpoint.position:
+            items = await self._context.database.run(
+                lambda db, after=position: folders.log_items(db, self.record.key, after, 64)  # type: ignore[misc]
+            )
+            size, part = 0, []
+            for item in items:
+                size += len(item.data) + 32
+                if part and size > limits.PULL_BYTES_MAX:
+                    break
+                part.append(item)
+            if not part:
+                raise RollbackError("the coordinator shows an older history than it did before")
+            await self._context.link.ask(m.RepushLog(tuple(part), known), m.Ok)
+            position = part[-1].position
+        raise UnavailableError("the coordinator was given back what it had lost")
+
+    async def _chain_at(self, position: int) -> bytes:
+        def operation(db: sqlite3.Connection) -> bytes:
+            chain, at = CHAIN_START, 0
+            while at < position:
+                items = folders.log_items(db, self.record.key, at, min(500, position - at))
+                if not items:
+                    return b""
+                for item in items:
+                    chain = next_chain(chain, item.kind, item_hash(item), item.time_ms)
+                at = items[-1].position
+            return chain
+
+        return await self._context.database.run(operation)
+
+    async def _freeze(self, error: KinfolderError) -> None:
+        log.error("folder frozen", code=error.code)
+        await self._context.database.run(lambda db: self.put_record(db, frozen=str(error)))
+
+    # --- Checking
+
+    async def _admit(self, items: Sequence[LogItem]) -> list[Admitted]:
+        admitted: list[Admitted] = []
+        received: list[Received] = []
+        for item in items:
+            if item.kind is ItemKind.CONTROL:
+                # What follows is judged by what this link changes.
+                admitted += await self._open_all(received)
+                received = []
+                await self._add_control(item)
+                admitted.append(Admitted(item))
+            elif item.kind is ItemKind.VOID:
+                record: VoidRecord = decode(item.data, VoidRecord, bytes_max=limits.KIB, what="void record")
+                if record.folder != self.record.id:
+                    raise SecurityError("the log holds another folder's void record")
+                received.append(Received(item, void=record))
+            else:
+                received.append(await self._judge_author(item))
+        return admitted + await self._open_all(received)
+
+    async def _open_all(self, received: Sequence[Received]) -> list[Admitted]:
+        done: list[Admitted] = []
+        for start in range(0, len(received), VERIFY_TOGETHER):
+            done += await self._context.processor.run(_open_together, received[start : start + VERIFY_TOGETHER])
+        return done
+
+    async def _judge_author(self, item: LogItem) -> Received:
+        entry = parse_entry(item.data)
+        control = self.control
+        if control is None or entry.header.folder != self.record.id:
+            raise SecurityError("the log holds an entry of another folder")
+        enrolment = control.enrolment(entry.header.device)
+        if enrolment is None or not control.may_write(entry.header.device):
+            raise AccessDeniedError("the log holds an entry of somebody who may not write")
+        if not control.admits_epoch(entry.header.epoch):
+            raise AccessDeniedError("the log holds an entry under a key that its readers have lost")
+        account = self._context.accounts(enrolment.account)
+        if enrolment.device not in account.devices:
+            account = await self._context.accounts.refresh(enrolment.account)
+        author_key = account.devices[enrolment.device].keys.sign
+        payload_key = self._context.folder_keys(self.record.key).entry_key(entry.header.epoch)
+        return Received(item, entry, enrolment.device, author_key, payload_key)
+
+    async def _add_control(self, item: LogItem) -> None:
+        link = decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link")
+        await self.add_control_link(link)
+
+    async def add_control_link(self, link: SignedLink) -> None:
+        """Check a link of the control log and take it over; one that is known already changes nothing.
+
+        Raises:
+            SecurityError, ProtocolError: It does not hold.
+        """
+        body = parse_control_link(link)
+        if self.control is not None and body.seq <= self.control.seq:
+            return
+        for account in sorted(accounts_of(body)):
+            try:
+                known = self._context.accounts(account).seq_of(body.account_head) is not None or account != body.account
+            except KeyError:
+                known = False
+            if not known:
+                await self._context.accounts.refresh(account)
+        if self.control is None:
+            control = ControlState.replay([link], self._context.accounts, folder=self.record.id)
+        else:
+            control = self.control.extend([link], self._context.accounts)
+        await self._context.database.run(lambda db: folders.put_control_link(db, self.record.key, body.seq, link))
+        self.control = control
+        self._context.control_changed(self.record.key, control)
+
+    # --- Recording
+
+    def _record(
+        self, db: sqlite3.Connection, admitted: Sequence[Admitted], chain: bytes, signed: SignedCheckpoint | None
+    ) -> None:
+        key = self.record.key
+        state = SqliteState(db, key)
+        changed: set[ItemId] = set()
+        for each in admitted:
+            if each.hash is not None:
+                entry = parse_entry(each.item.data)
+                other = folders.put_entry_hash(
+                    db, key, entry.header.device, entry.header.seq, each.hash, each.item.position
+                )
+                if other is not None:
+                    log.error("two entries under one number", device=entry.header.device)
+                folders.drop_tail(db, key, each.hash)
+            if each.entry is not None:
+                changed |= fold(state, [each.entry], position=each.item.position)
+                self._remember_contents(db, each.entry)
+            if each.void is not None:
+                changed |= self._void(db, state, each.void)
+        folders.put_log_items(db, key, [each.item for each in admitted])
+        mark_dirty(db, key, changed)
+        last = admitted[-1].item.position
+        if signed is None:
+            self.put_record(db, position=last, chain=chain)
+        else:
+            self.put_record(db, position=last, chain=chain, checkpoint=signed)
+        self.rebuild(db)
+
+    def _remember_contents(self, db: sqlite3.Connection, entry: AdmittedEntry) -> None:
+        rows = []
+        for index, (change, value) in enumerate(zip(entry.header.changes, entry.payload.values, strict=True)):
+            if isinstance(value, ContentValue) and value.spans:
+                rows.append((self.record.key, value.hash, change.node, msgspec.msgpack.encode(entry.dot(index))))
+        db.executemany("INSERT OR REPLACE INTO known_content VALUES (?, ?, ?, ?)", rows)
+
+    def _void(self, db: sqlite3.Connection, state: SqliteState, record: VoidRecord) -> set[ItemId]:
+        """An entry can never be ordered: what it did is forgotten; if it was our own, it is planned anew."""
+        for entry, _ in folders.tail(db, self.record.key):
+            if entry.hash == record.entry:
+                void(state, self._open_own(entry))
+                folders.drop_tail(db, self.record.key, entry.hash)
+                touched = {change.node for change in entry.header.changes}
+                reset_synced(SyncedTree(db, self.record.key), state, touched)
+                return touched
+        return set()
+
+    def _open_own(self, entry: Entry) -> AdmittedEntry:
+        payload = open_entry(entry, self._context.folder_keys(self.record.key).entry_key(entry.header.epoch))
+        return AdmittedEntry(entry.hash, self._context.device, entry.header, payload)
+
+
+def reset_synced(synced: SyncedTree, state: SqliteState, touched: Collection[ItemId]) -> None:
+    """Take back what a void entry had recorded as agreed: what the user did is then found and planned anew."""
+    for id in sorted(touched):
+        item = state.tree.item(id)
+        if item is None:
+            synced.drop(id)
+        else:
+            synced.put(item)
+
+
+def item_hash(item: LogItem) -> bytes:
+    """Return what the chain J takes for an item.
+
+    Raises:
+        ProtocolError: The item is malformed.
+    """
+    if item.kind is ItemKind.ENTRY:
+        return parse_entry(item.data).hash
+    if item.kind is ItemKind.CONTROL:
+        return decode(
+            item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link"
+        ).hash
+    return blake3(item.data).digest()
+
+
+def _open_together(received: Sequence[Received]) -> list[Admitted]:
+    """Check signatures and open payloads; runs in the pool."""
+    done = []
+    for each in received:
+        entry = each.entry
+        if entry is None or each.author is None:
+            done.append(Admitted(each.item, void=each.void))
+            continue
+        verify("entry", entry.header_bytes + entry.payload, entry.signature, each.author_key)
+        try:
+            payload = open_entry(entry, each.payload_key)
+        except KinfolderError:
+            # Signed by a member and yet malformed: it counts, on every device alike, as an entry without changes.
+            done.append(Admitted(each.item, hash=entry.hash))
+            continue
+        done.append(Admitted(each.item, AdmittedEntry(entry.hash, each.author, entry.header, payload), entry.hash))
+    return done

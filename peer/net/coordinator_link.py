@@ -1,0 +1,406 @@
+"""The one WebSocket from a device to its coordinator: login, requests with replies, notices.
+
+Rule 1: the device signs only what it composed itself (:func:`protocol.messages.login_bytes`).
+Rule 2: the coordinator's keys are pinned at first contact; other keys later are an error, never a question.
+Rule 3: a request fails with ``UnavailableError`` when the link breaks; whoever asked decides whether to ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from protocol import limits
+from protocol import messages as m
+from protocol.effects import Clock, Entropy
+from protocol.errors import (
+    AccessDeniedError,
+    BadSignatureError,
+    KinfolderError,
+    NoQuorumError,
+    ProtocolError,
+    SecurityError,
+    UnavailableError,
+    UserError,
+)
+from protocol.ids import AccountId, DeviceId
+from protocol.signing import sign
+
+REQUEST_S: Final = 60.0
+CONNECT_S: Final = 10.0
+RECONNECT_S_MIN: Final = 0.2
+RECONNECT_S_MAX: Final = 30.0
+PING_S: Final = 75.0
+
+Reply = TypeVar("Reply", bound=msgspec.Struct)
+log = structlog.get_logger("coordinator_link")
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where the coordinator is and what it must show."""
+
+    url: str
+    certificate_sha256: bytes
+    """Of its TLS certificate; empty where the system's trust decides, or on loopback without TLS."""
+    log_key: bytes
+    token_key: bytes
+    """Both empty until the first contact."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """As whom to log in."""
+
+    account: AccountId
+    device: DeviceId
+    sign_seed: bytes
+
+    def __repr__(self) -> str:
+        """Show no secret."""
+        return "Identity(...)"
+
+
+class StaleError(KinfolderError):
+    """A link was added to a chain that has grown meanwhile: read it and try again."""
+
+    code = "stale"
+
+
+class BehindError(UnavailableError):
+    """The coordinator lost its newest part and must be given it back before it can append."""
+
+    code = "behind"
+
+
+_FAILURES: Final[dict[str, type[KinfolderError]]] = {
+    e.code: e
+    for e in (AccessDeniedError, BadSignatureError, NoQuorumError, ProtocolError, SecurityError, StaleError, BehindError, UnavailableError)
+}
+
+
+def failure(reply: m.Failure) -> KinfolderError:
+    """Return the error that a `Failure` stands for."""
+    if reply.code in ("user", "token", "limit", "name"):
+        return UserError(reply.text, code=reply.code)
+    return _FAILURES.get(reply.code, UnavailableError)(reply.text)
+
+
+def tls_context(url: str, certificate_sha256: bytes) -> ssl.SSLContext | None:
+    """Return the TLS settings for a coordinator's URL: none on ``ws``; pinned, or by the system's trust, on ``wss``.
+
+    Raises:
+        UserError: The URL is neither, or is ``ws`` to another machine.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "ws":
+        if parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise UserError(f"{url}: ws:// is for this machine only; use wss:// for other machines")
+        return None
+    if parts.scheme != "wss":
+        raise UserError(f"{url}: a coordinator's URL begins with ws:// or wss://")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if certificate_sha256:
+        # The pin is compared after the handshake and before a byte of ours is sent (see _certificate_hash).
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_default_certs()
+    return context
+
+
+def _certificate_hash(socket: ClientConnection, address: Address) -> bytes:
+    tls = socket.transport.get_extra_info("ssl_object")
+    if tls is None:
+        return bytes(32)
+    seen = hashlib.sha256(tls.getpeercert(True)).digest()
+    if address.certificate_sha256 and seen != address.certificate_sha256:
+        raise SecurityError("the coordinator shows another certificate than the one in its invitation")
+    return seen
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL, as a login binds itself to them."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+class Session:
+    """One open socket after the server's challenge: sends requests, matches replies, hands notices on."""
+
+    def __init__(self, socket: ClientConnection, challenge: m.Challenge, certificate_sha256: bytes, origin: str) -> None:
+        self.challenge = challenge
+        self.certificate_sha256 = certificate_sha256
+        self.origin = origin
+        self.notices: asyncio.Queue[m.Message] = asyncio.Queue(maxsize=256)
+        self._socket = socket
+        self._next_id = 0
+        self._waiting: dict[int, asyncio.Future[m.Message]] = {}
+        self._slots = asyncio.Semaphore(limits.REQUESTS_IN_FLIGHT_MAX)
+        self._reader: asyncio.Task[None] | None = None
+        self.closed = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._reader = asyncio.create_task(self._read(), name="coordinator-reader")
+
+    async def close(self) -> None:
+        """Close the socket; whoever waits for a reply gets an `UnavailableError`."""
+        with contextlib.suppress(Exception):
+            await self._socket.close()
+        if self._reader is not None:
+            await asyncio.wait([self._reader])
+
+    async def ask(self, body: m.Message, kind: type[Reply], *, timeout_s: float = REQUEST_S) -> Reply:
+        """Send a request and return its reply.
+
+        Raises:
+            UnavailableError: The link broke, or no reply came in time.
+            KinfolderError: What the server answered instead.
+        """
+        async with self._slots:
+            self._next_id += 2
+            id = self._next_id
+            future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
+            self._waiting[id] = future
+            try:
+                await self._socket.send(m.encode_frame(id, body))
+                reply = await asyncio.wait_for(future, timeout_s)
+            except ConnectionClosed as error:
+                raise UnavailableError("the link to the coordinator broke") from error
+            except TimeoutError as error:
+                raise UnavailableError("the coordinator does not answer") from error
+            finally:
+                self._waiting.pop(id, None)
+        if isinstance(reply, m.Failure):
+            raise failure(reply)
+        if not isinstance(reply, kind):
+            raise ProtocolError(f"the coordinator answered with {type(reply).__name__}")
+        return reply
+
+    async def notify(self, body: m.Message) -> None:
+        """Send a notice."""
+        try:
+            await self._socket.send(m.encode_frame(0, body))
+        except ConnectionClosed as error:
+            raise UnavailableError("the link to the coordinator broke") from error
+
+    async def _read(self) -> None:
+        try:
+            async for data in self._socket:
+                if isinstance(data, str):
+                    raise ProtocolError("the coordinator sent text")
+                frame = m.decode_frame(data)
+                if frame.reply:
+                    waiting = self._waiting.get(frame.id)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(frame.body)
+                elif self.notices.full():
+                    # Notices are hints about heads; after this one, all heads are asked for anyway.
+                    self.notices.get_nowait()
+                    self.notices.put_nowait(frame.body)
+                else:
+                    self.notices.put_nowait(frame.body)
+        except (ConnectionClosed, OSError):
+            pass
+        except KinfolderError as error:
+            log.warning("bad message from the coordinator", code=error.code)
+        finally:
+            self.closed.set()
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(UnavailableError("the link to the coordinator broke"))
+            with contextlib.suppress(Exception):
+                await self._socket.close()
+
+
+async def open_session(address: Address) -> Session:
+    """Connect and read the challenge.
+
+    Raises:
+        UnavailableError: The coordinator cannot be reached.
+        SecurityError: It shows another certificate or other keys than those that are pinned.
+        UserError: The URL cannot be used.
+    """
+    context = tls_context(address.url, address.certificate_sha256)
+    try:
+        socket = await connect(
+            address.url,
+            ssl=context,
+            compression=None,
+            max_size=limits.MESSAGE_BYTES_MAX,
+            open_timeout=CONNECT_S,
+            close_timeout=1,
+            ping_interval=PING_S,
+            ping_timeout=PING_S / 2,
+            proxy=None,
+        )
+    except (OSError, InvalidHandshake, InvalidURI, TimeoutError, EOFError) as error:
+        raise UnavailableError(f"the coordinator at {address.url} cannot be reached ({type(error).__name__})") from error
+    try:
+        seen = _certificate_hash(socket, address)
+        data = await asyncio.wait_for(socket.recv(), CONNECT_S)
+        frame = m.decode_frame(data if isinstance(data, bytes) else b"")
+        if not isinstance(frame.body, m.Challenge):
+            raise ProtocolError("the coordinator did not begin with a challenge")
+        challenge = frame.body
+        if address.log_key and (challenge.log_key, challenge.token_key) != (address.log_key, address.token_key):
+            raise SecurityError(f"the coordinator at {address.url} shows other keys than it did before")
+    except (ConnectionClosed, TimeoutError) as error:
+        await socket.close()
+        raise UnavailableError("the coordinator does not answer") from error
+    except BaseException:
+        await socket.close()
+        raise
+    session = Session(socket, challenge, seen, origin_of(address.url))
+    session.start()
+    return session
+
+
+async def login(session: Session, identity: Identity, entropy: Entropy) -> None:
+    """Prove to the coordinator which device this is.
+
+    Raises:
+        AccessDeniedError: It does not know the device, or the device was revoked.
+    """
+    nonce = entropy(32)
+    covered = m.login_bytes(
+        session.challenge, session.origin, session.certificate_sha256, nonce, identity.account + identity.device
+    )
+    await session.ask(m.Login(identity.account, identity.device, nonce, sign("login", covered, identity.sign_seed)), m.Ok)
+
+
+class CoordinatorLink:
+    """Keeps a session open as long as it may, with growing pauses between attempts.
+
+    Args:
+        address: Where to; its keys are pinned.
+        identity: As whom.
+        clock: For the pauses.
+        entropy: For nonces and jitter.
+        on_session: Called with each new session, before anyone else may use it.
+        on_notice: Called with each notice, in order.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        identity: Identity,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        on_session: Callable[[Session], Awaitable[None]],
+        on_notice: Callable[[m.Message], Awaitable[None]],
+    ) -> None:
+        self.address = address
+        self._identity = identity
+        self._clock = clock
+        self._entropy = entropy
+        self._on_session = on_session
+        self._on_notice = on_notice
+        self._session: Session | None = None
+        self._changed = asyncio.Event()
+        self._retry_now = asyncio.Event()
+        self.refusal: KinfolderError | None = None
+        """Why the coordinator will not have us, where waiting does not help."""
+        self.failures = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a session is open and logged in."""
+        return self._session is not None
+
+    def retry_now(self) -> None:
+        """Do not wait out the pause between attempts."""
+        self._retry_now.set()
+
+    async def connect_once(self) -> None:
+        """Open a session now, once; raises what went wrong."""
+        if self._session is None:
+            session = await open_session(self.address)
+            try:
+                await login(session, self._identity, self._entropy)
+                await self._on_session(session)
+            except BaseException:
+                await session.close()
+                raise
+            self._session = session
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Keep a session open until cancelled."""
+        try:
+            while True:
+                try:
+                    await self.connect_once()
+                except KinfolderError as error:
+                    self.refusal = None if isinstance(error, UnavailableError) else error
+                    self.failures += 1
+                    log.info("no coordinator", code=error.code, failures=self.failures)
+                    await self._pause()
+                    continue
+                self.refusal, self.failures = None, 0
+                await self._serve()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the session, if one is open."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def ask(self, body: m.Message, kind: type[Reply], *, timeout_s: float = REQUEST_S) -> Reply:
+        """Send a request over the open session.
+
+        Raises:
+            UnavailableError: There is none, or it broke.
+        """
+        session = self._session
+        if session is None:
+            if self.refusal is not None:
+                raise self.refusal
+            raise UnavailableError("the coordinator cannot be reached")
+        return await session.ask(body, kind, timeout_s=timeout_s)
+
+    async def wait_up(self, timeout_s: float) -> bool:
+        """Wait for a session; tell whether there is one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._session is None and self.refusal is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        return self._session is not None
+
+    async def _serve(self) -> None:
+        session = self._session
+        assert session is not None
+        closed = asyncio.ensure_future(session.closed.wait())
+        try:
+            while not closed.done():
+                notice = asyncio.ensure_future(session.notices.get())
+                await asyncio.wait([notice, closed], return_when=asyncio.FIRST_COMPLETED)
+                if notice.done():
+                    await self._on_notice(notice.result())
+                else:
+                    notice.cancel()
+        finally:
+            closed.cancel()
+            await self.close()
+
+    async def _pause(self) -> None:
+        base = min(RECONNECT_S_MAX, RECONNECT_S_MIN * 2 ** min(self.failures, 10))
+        jitter = random.Random(self._entropy(8)).uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        self._retry_now.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._retry_now.wait(), base * jitter)

@@ -1,0 +1,157 @@
+"""The local database: one SQLite file, one connection, one thread, many operations to a commit.
+
+An operation is a synchronous function of a connection; the threaded door below runs it in its own thread, an inline
+one runs the same function at once (for virtual time). Operations that wait together share one commit, each under a
+savepoint of its own, so one that fails undoes only itself.
+
+Rule 1: what an operation returned is durable (WAL, ``synchronous=FULL``).
+Rule 2: an operation touches nothing but its connection and its arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from protocol.errors import CorruptStateError, UserError
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+OPERATIONS_PER_COMMIT_MAX: Final = 128
+PAGE_CACHE_KIB: Final = 16 * 1024
+
+
+class Database(Protocol):
+    """The door to the device's database."""
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation; when this returns, what it wrote is durable."""
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file."""
+
+
+def connect(path: Path | str) -> sqlite3.Connection:
+    """Open the database with the settings that durability needs.
+
+    Raises:
+        CorruptStateError: The file is no database, or its pages are damaged.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"cache_size=-{PAGE_CACHE_KIB}",
+            "temp_store=MEMORY",
+            "wal_autocheckpoint=2000",
+            "journal_size_limit=16777216",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise CorruptStateError(f"the database {path} is damaged")
+    except sqlite3.DatabaseError as error:
+        raise CorruptStateError(f"the database {path} is damaged ({error})") from error
+    return connection
+
+
+def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any], Future[Any]]]) -> None:
+    """Run operations in one transaction, each under a savepoint, and settle their futures after the commit."""
+    done: list[tuple[Future[Any], Any]] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for operation, future in jobs:
+            connection.execute("SAVEPOINT operation")
+            try:
+                result = operation(connection)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the one who waits for it
+                if not connection.in_transaction:  # SQLite gave the whole transaction up (disk full, I/O error)
+                    raise
+                connection.execute("ROLLBACK TO operation")
+                future.set_exception(_ours(error))
+            else:
+                done.append((future, result))
+            finally:
+                if connection.in_transaction:
+                    connection.execute("RELEASE operation")
+        connection.execute("COMMIT")
+    except BaseException as error:  # noqa: BLE001 - nothing of this transaction is durable: all who wait are told
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        for _, future in jobs:
+            if not future.done():
+                future.set_exception(_ours(error))
+        return
+    for future, result in done:
+        future.set_result(result)
+
+
+def _ours(error: BaseException) -> BaseException:
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return UserError("the disk that holds Kinfolder's state is full: free some space", code="disk_full")
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return CorruptStateError(f"the device's database cannot be used: {error}")
+    return error
+
+
+class ThreadedDatabase:
+    """The door with a thread of its own."""
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._connection = connect(path)
+        self._connection.executescript(schema)
+        self._jobs: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="database", daemon=True)
+        self._thread.start()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation; when this returns, what it wrote is durable."""
+        future: Future[T] = Future()
+        self._jobs.put((operation, future))
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file."""
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            jobs = []
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == OPERATIONS_PER_COMMIT_MAX or self._jobs.empty():
+                    break
+                job = self._jobs.get()
+            if jobs:
+                run_together(self._connection, jobs)
+            if job is None:
+                break
+        self._connection.close()
+
+
+class InlineDatabase:
+    """The door that works at once, for a loop on virtual time and for tests."""
+
+    def __init__(self, path: Path | str, schema: str) -> None:
+        self._connection = connect(path)
+        self._connection.executescript(schema)
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation; when this returns, what it wrote is durable."""
+        future: Future[T] = Future()
+        run_together(self._connection, [(operation, future)])
+        return future.result()
+
+    async def close(self) -> None:
+        """Close the file."""
+        self._connection.close()

@@ -1,0 +1,184 @@
+"""What the device keeps of each folder beside its trees: the record, the control log, the ordered log, the tail."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from protocol.chains import SignedLink
+from protocol.codec import encode
+from protocol.entries import Entry, parse_entry
+from protocol.history import CHAIN_START, ItemKind, LogItem, SignedCheckpoint
+from protocol.ids import EntryHash, FolderId, Pseudonym
+
+
+class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One folder on this device."""
+
+    key: int
+    """Number of the folder in this database."""
+    id: FolderId
+    name: str
+    path: bytes
+    """Absolute path of its root, as the system spells it."""
+    pseudonym: Pseudonym | None
+    """None until the coordinator knows the folder."""
+    number: int = 0
+    """This incarnation's device number; 0 until it is enrolled."""
+    incarnation: int = 0
+    generation: int = 0
+    position: int = 0
+    """Up to here the log is folded."""
+    chain: bytes = CHAIN_START
+    checkpoint: SignedCheckpoint | None = None
+    """The highest that the coordinator signed and this device has checked."""
+    own_seq: int = 0
+    own_hash: EntryHash = EntryHash(bytes(32))
+    joined: bool = False
+    """Whether all that stood in the folder at joining was taken over once."""
+    frozen: str = ""
+    """Not empty: a check that protects the user failed; nothing is sent or applied until a person looks."""
+
+
+_record = msgspec.msgpack.Decoder(FolderRecord)
+
+
+def all_folders(connection: sqlite3.Connection) -> list[FolderRecord]:
+    """Return every folder on this device, by key."""
+    return [_record.decode(row[0]) for row in connection.execute("SELECT record FROM folder ORDER BY key")]
+
+
+def folder(connection: sqlite3.Connection, key: int) -> FolderRecord:
+    """Return one folder's record."""
+    row = connection.execute("SELECT record FROM folder WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise KeyError(key)
+    return _record.decode(row[0])
+
+
+def put_folder(connection: sqlite3.Connection, record: FolderRecord) -> None:
+    """Add or replace a folder's record."""
+    connection.execute("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", (record.key, record.id, encode(record)))
+
+
+def next_key(connection: sqlite3.Connection) -> int:
+    """Return a number that no folder on this device has had."""
+    row = connection.execute("SELECT value FROM setting WHERE name = 'folder_key'").fetchone()
+    key = 1 + (int(row[0]) if row else 0)
+    connection.execute("INSERT OR REPLACE INTO setting VALUES ('folder_key', ?)", (str(key),))
+    return key
+
+
+def drop_folder(connection: sqlite3.Connection, key: int) -> None:
+    """Forget all that the database holds of a folder; its files stay."""
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for table in tables:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        if "folder" in columns:
+            connection.execute(f"DELETE FROM {table} WHERE folder = ?", (key,))
+    connection.execute("DELETE FROM folder WHERE key = ?", (key,))
+
+
+# --- Chains
+
+
+def control_links(connection: sqlite3.Connection, key: int) -> list[SignedLink]:
+    """Return a folder's control log."""
+    rows = connection.execute("SELECT body, signature FROM control_link WHERE folder = ? ORDER BY seq", (key,))
+    return [SignedLink(*row) for row in rows]
+
+
+def put_control_link(connection: sqlite3.Connection, key: int, seq: int, link: SignedLink) -> None:
+    """Keep a checked link of a folder's control log."""
+    connection.execute("INSERT OR REPLACE INTO control_link VALUES (?, ?, ?, ?)", (key, seq, link.body, link.signature))
+
+
+def account_links(connection: sqlite3.Connection, account: bytes) -> list[SignedLink]:
+    """Return an account's chain as far as this device has checked it."""
+    rows = connection.execute("SELECT body, signature FROM account_link WHERE account = ? ORDER BY seq", (account,))
+    return [SignedLink(*row) for row in rows]
+
+
+def put_account_links(connection: sqlite3.Connection, account: bytes, first: int, links: Iterable[SignedLink]) -> None:
+    """Keep checked links of an account's chain from sequence number ``first`` on."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO account_link VALUES (?, ?, ?, ?)",
+        [(account, first + i, link.body, link.signature) for i, link in enumerate(links)],
+    )
+
+
+# --- The log
+
+
+def put_log_items(connection: sqlite3.Connection, key: int, items: Iterable[LogItem]) -> None:
+    """Append items of the ordered log."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?)",
+        [(key, i.position, int(i.kind), i.time_ms, i.data) for i in items],
+    )
+
+
+def log_items(connection: sqlite3.Connection, key: int, after: int, most: int) -> list[LogItem]:
+    """Return items of the ordered log after a position."""
+    rows = connection.execute(
+        "SELECT position, kind, time_ms, data FROM log WHERE folder = ? AND position > ? ORDER BY position LIMIT ?",
+        (key, after, most),
+    )
+    return [LogItem(row[0], ItemKind(row[1]), row[2], row[3]) for row in rows]
+
+
+def put_entry_hash(
+    connection: sqlite3.Connection, key: int, device: int, seq: int, hash: EntryHash, position: int
+) -> EntryHash | None:
+    """Remember where an entry stands; return the hash of another entry already known for that number, if any."""
+    row = connection.execute(
+        "SELECT hash FROM entry WHERE folder = ? AND device = ? AND seq = ?", (key, device, seq)
+    ).fetchone()
+    if row is not None and row[0] != hash:
+        return EntryHash(row[0])
+    connection.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)", (key, device, seq, hash, position))
+    return None
+
+
+def entry_hash_of(connection: sqlite3.Connection, key: int, device: int, seq: int) -> tuple[EntryHash, int] | None:
+    """Return hash and position (0: not ordered) of the entry with this number."""
+    row = connection.execute(
+        "SELECT hash, position FROM entry WHERE folder = ? AND device = ? AND seq = ?", (key, device, seq)
+    ).fetchone()
+    return None if row is None else (EntryHash(row[0]), row[1])
+
+
+# --- The tail: own entries that are not ordered yet
+
+
+def put_tail(connection: sqlite3.Connection, key: int, entry: Entry, data: bytes) -> None:
+    """Record an entry of this device before it is sent."""
+    connection.execute("INSERT OR REPLACE INTO tail VALUES (?, ?, ?, ?)", (key, entry.header.seq, entry.hash, data))
+    put_entry_hash(connection, key, entry.header.device, entry.header.seq, entry.hash, 0)
+
+
+def tail(connection: sqlite3.Connection, key: int) -> Iterator[tuple[Entry, bytes]]:
+    """Yield own unordered entries by sequence number."""
+    for row in connection.execute("SELECT data FROM tail WHERE folder = ? ORDER BY seq", (key,)).fetchall():
+        yield parse_entry(row[0]), row[0]
+
+
+def drop_tail(connection: sqlite3.Connection, key: int, hash: EntryHash) -> bool:
+    """Take an entry off the tail, since it was ordered or is void; tell whether it stood there."""
+    return connection.execute("DELETE FROM tail WHERE folder = ? AND hash = ?", (key, hash)).rowcount > 0
+
+
+# --- Settings
+
+
+def setting(connection: sqlite3.Connection, name: str) -> bytes | None:
+    """Return a setting of this device."""
+    row = connection.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def put_setting(connection: sqlite3.Connection, name: str, value: bytes) -> None:
+    """Change a setting of this device."""
+    connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, value))

@@ -1,0 +1,65 @@
+"""The tables of a device's database. Folder key first in every key; blobs are MessagePack of typed structs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from peer.store.fold_store import FOLD_SCHEMA
+
+SCHEMA_VERSION: Final = 1
+
+_OWN_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+
+-- Account chains that this device has checked, links in order.
+CREATE TABLE IF NOT EXISTS account_link (
+    account BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (account, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS account (id BLOB PRIMARY KEY, user TEXT NOT NULL) WITHOUT ROWID;
+
+-- One row for each folder on this device.
+CREATE TABLE IF NOT EXISTS folder (
+    key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS control_link (
+    folder INTEGER NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (folder, seq)) WITHOUT ROWID;
+
+-- The ordered log as received, and the entries of this device that are not in it yet.
+CREATE TABLE IF NOT EXISTS log (
+    folder INTEGER NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (folder, position));
+CREATE TABLE IF NOT EXISTS entry (
+    folder INTEGER NOT NULL, device INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+    position INTEGER NOT NULL, PRIMARY KEY (folder, device, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tail (
+    folder INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (folder, seq)) WITHOUT ROWID;
+
+-- The two trees of observations; the third, remote, is the fold's.
+CREATE TABLE IF NOT EXISTS local_item (
+    folder INTEGER NOT NULL, id BLOB NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL,
+    content BLOB NOT NULL, fingerprint BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS local_child ON local_item (folder, parent, name);
+CREATE TABLE IF NOT EXISTS synced_item (
+    folder INTEGER NOT NULL, id BLOB NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL,
+    content BLOB NOT NULL, members BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS synced_child ON synced_item (folder, parent, name);
+-- Items of which two trees may differ; planning looks at these alone.
+CREATE TABLE IF NOT EXISTS dirty (folder INTEGER NOT NULL, id BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+-- What the last scan could not read or will never sync, by path.
+CREATE TABLE IF NOT EXISTS problem (
+    folder INTEGER NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
+
+-- Chunks that are durable on storage nodes, by the hash of their raw bytes.
+CREATE TABLE IF NOT EXISTS chunk (
+    folder INTEGER NOT NULL, raw_hash BLOB NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, raw_hash)) WITHOUT ROWID;
+-- Contents of the folder by the hash of all their bytes: the dot of one that is ordered.
+CREATE TABLE IF NOT EXISTS known_content (
+    folder INTEGER NOT NULL, hash BLOB NOT NULL, node BLOB NOT NULL, dot BLOB NOT NULL,
+    PRIMARY KEY (folder, hash)) WITHOUT ROWID;
+-- Swaps begun on the disk.
+CREATE TABLE IF NOT EXISTS journal (
+    folder INTEGER NOT NULL, id INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+"""
+
+SCHEMA: Final = _OWN_TABLES + FOLD_SCHEMA

@@ -1,0 +1,145 @@
+"""The local and the synced tree as rows, and the set of items in which two trees may differ."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from peer.core.observations import Fingerprint
+from peer.core.tree import Content, Item, ItemId, Member
+from protocol.codec import encode
+from protocol.ids import NodeId
+
+_content = msgspec.msgpack.Decoder(Content)
+_members = msgspec.msgpack.Decoder(tuple[Member, ...])
+_fingerprint = msgspec.msgpack.Decoder(Fingerprint)
+
+
+def _name(raw: bytes) -> str:
+    return os.fsdecode(raw)
+
+
+class _Rows:
+    """Lookups that both trees share."""
+
+    _table: str
+    _columns: str
+
+    def __init__(self, connection: sqlite3.Connection, folder: int) -> None:
+        self._db = connection
+        self._folder = folder
+
+    def _item(self, row: tuple[Any, ...]) -> Item:
+        raise NotImplementedError
+
+    def item(self, id: ItemId) -> Item | None:
+        """Return the item, or None."""
+        row = self._db.execute(
+            f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ? AND id = ?", (self._folder, id)
+        ).fetchone()
+        return None if row is None else self._item(row)
+
+    def child(self, parent: ItemId, name: str) -> Item | None:
+        """Return the item of exactly this name in a directory, or None."""
+        row = self._db.execute(
+            f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ? AND parent = ? AND name = ?",
+            (self._folder, parent, os.fsencode(name)),
+        ).fetchone()
+        return None if row is None else self._item(row)
+
+    def children(self, parent: ItemId) -> Iterator[Item]:
+        """Yield the items of a directory, by name."""
+        rows = self._db.execute(
+            f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ? AND parent = ? ORDER BY name",
+            (self._folder, parent),
+        ).fetchall()
+        for row in rows:
+            yield self._item(row)
+
+    def count(self) -> int:
+        """Return how many items there are."""
+        found: int = self._db.execute(f"SELECT count(*) FROM {self._table} WHERE folder = ?", (self._folder,)).fetchone()[0]
+        return found
+
+    def drop(self, id: ItemId) -> None:
+        """Remove an item; what stands under it stays."""
+        self._db.execute(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", (self._folder, id))
+        mark_dirty(self._db, self._folder, (id,))
+
+    def all(self) -> Iterator[Item]:
+        """Yield every item."""
+        rows = self._db.execute(f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ?", (self._folder,))
+        for row in rows:
+            yield self._item(row)
+
+
+class LocalTree(_Rows):
+    """What the last scan saw. Each write marks its item dirty."""
+
+    _table = "local_item"
+    _columns = "content, fingerprint"
+
+    def _item(self, row: tuple[Any, ...]) -> Item:
+        return Item(NodeId(row[0]), NodeId(row[1]), _name(row[2]), _content.decode(row[3]))
+
+    def rows(self, parent: ItemId) -> Iterator[tuple[Item, Fingerprint]]:
+        """Yield the items of a directory with how they looked when they were hashed, by name."""
+        found = self._db.execute(
+            "SELECT id, parent, name, content, fingerprint FROM local_item WHERE folder = ? AND parent = ? ORDER BY name",
+            (self._folder, parent),
+        ).fetchall()
+        for row in found:
+            yield self._item(row), _fingerprint.decode(row[4])
+
+    def fingerprint(self, id: ItemId) -> Fingerprint | None:
+        """Return how an item looked when it was hashed."""
+        row = self._db.execute(
+            "SELECT fingerprint FROM local_item WHERE folder = ? AND id = ?", (self._folder, id)
+        ).fetchone()
+        return None if row is None else _fingerprint.decode(row[0])
+
+    def put(self, item: Item, fingerprint: Fingerprint) -> None:
+        """Add an item or replace the one with its id."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO local_item VALUES (?, ?, ?, ?, ?, ?)",
+            (self._folder, item.id, item.parent, os.fsencode(item.name), encode(item.content), encode(fingerprint)),
+        )
+        mark_dirty(self._db, self._folder, (item.id,))
+
+
+class SyncedTree(_Rows):
+    """What the disk held when this device and the log last agreed. Each write marks its item dirty."""
+
+    _table = "synced_item"
+    _columns = "content, members"
+
+    def _item(self, row: tuple[Any, ...]) -> Item:
+        return Item(NodeId(row[0]), NodeId(row[1]), _name(row[2]), _content.decode(row[3]), _members.decode(row[4]))
+
+    def put(self, item: Item) -> None:
+        """Add an item or replace the one with its id."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO synced_item VALUES (?, ?, ?, ?, ?, ?)",
+            (self._folder, item.id, item.parent, os.fsencode(item.name), encode(item.content), encode(item.members)),
+        )
+        mark_dirty(self._db, self._folder, (item.id,))
+
+
+def mark_dirty(connection: sqlite3.Connection, folder: int, ids: Iterable[ItemId]) -> None:
+    """Have the next planning look at these items."""
+    connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", [(folder, id) for id in ids])
+
+
+def dirty(connection: sqlite3.Connection, folder: int, most: int) -> list[ItemId]:
+    """Return up to ``most`` items to look at."""
+    rows = connection.execute("SELECT id FROM dirty WHERE folder = ? LIMIT ?", (folder, most))
+    return [NodeId(row[0]) for row in rows]
+
+
+def clean(connection: sqlite3.Connection, folder: int, ids: Collection[ItemId]) -> None:
+    """Take items off the set: their three trees agree."""
+    connection.executemany("DELETE FROM dirty WHERE folder = ? AND id = ?", [(folder, id) for id in ids])
