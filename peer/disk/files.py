@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from typing import Any, Final
@@ -200,6 +201,8 @@ class LinuxFileSystem:
     def has_writer(self, handle: Handle) -> bool:
         """Tell whether any process could still write here: a read lease is refused while one has it open for writing."""
         try:
+            # Should somebody open it at this very moment, the kernel tells us by a signal: by one that is ignored.
+            fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except OSError as error:
             return error.errno in {errno.EAGAIN, errno.EBUSY}

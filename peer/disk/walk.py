@@ -6,7 +6,7 @@ import errno
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 from blake3 import blake3
 
@@ -127,6 +127,43 @@ def opened(fs: FileSystem, root: Handle, path: str) -> Iterator[Handle]:
     finally:
         if here != root:
             fs.close(here)
+
+
+class Cursor:
+    """Visits many directories, each reached from the last one's open parents; quick where paths come in tree order."""
+
+    def __init__(self, fs: FileSystem, root: Handle) -> None:
+        self._fs = fs
+        self._root = root
+        self._way: list[tuple[str, Handle]] = []
+
+    def go(self, path: str) -> Handle:
+        """Return the open directory at a path; it stays open until the next call.
+
+        Raises:
+            OSError: As :func:`opened`.
+        """
+        parts = path.split("/") if path else []
+        same = 0
+        for (name, _), part in zip(self._way, parts, strict=False):
+            if name != part:
+                break
+            same += 1
+        self._back_to(same)
+        for part in parts[same:]:
+            here = self._way[-1][1] if self._way else self._root
+            self._way.append((part, self._fs.open_directory(here, part)))
+        return self._way[-1][1] if self._way else self._root
+
+    def _back_to(self, length: int) -> None:
+        while len(self._way) > length:
+            self._fs.close(self._way.pop()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._back_to(0)
 
 
 def hash_open(fs: FileSystem, handle: Handle, buffer: memoryview | None = None) -> bytes:
