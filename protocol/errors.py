@@ -9,6 +9,7 @@ KinfolderError
 │   ├── ForkError            two signed histories for one position; carries both checkpoints
 │   └── AccessDeniedError    the author may not do this
 ├── UnavailableError         a party cannot be reached or has no room just now; retried with backoff
+│   ├── FullError            a storage node has no room
 │   ├── NoQuorumError
 │   └── NoSourceError
 ├── LimitExceededError       carries the limit's name and value
@@ -83,6 +84,12 @@ class UnavailableError(KinfolderError):
     """A party cannot serve us now; worth another try later."""
 
     code = "unavailable"
+
+
+class FullError(UnavailableError):
+    """A storage node has no room for what was offered; what it holds it still serves."""
+
+    code = "full"
 
 
 class NoQuorumError(UnavailableError):
