@@ -62,7 +62,20 @@ def check_version(version: int, suite: int) -> None:
 class AccountState:
     """What an account's chain says after its newest link (security 3.2)."""
 
-    __slots__ = ("_cuts", "_devices", "_keys", "_seqs", "aek_publics", "head", "id", "root_box", "root_sign", "seq")
+    __slots__ = (
+        "_cuts",
+        "_devices",
+        "_keys",
+        "_seqs",
+        "_wraps",
+        "aek_backs",
+        "aek_publics",
+        "head",
+        "id",
+        "root_box",
+        "root_sign",
+        "seq",
+    )
 
     id: AccountId
     root_sign: bytes
@@ -71,6 +84,8 @@ class AccountState:
     head: LinkHash
     aek_publics: tuple[bytes, ...]
     """Public keys of the account's encryption key, from generation 1."""
+    aek_backs: tuple[bytes, ...]
+    """For each generation from 2 on, the secret of the one before, sealed under it."""
 
     def __init__(self, genesis: SignedLink) -> None:
         """Begin with a chain's first link.
@@ -95,6 +110,8 @@ class AccountState:
         self.seq = 0
         self.head = genesis.hash
         self.aek_publics = ()
+        self.aek_backs = ()
+        self._wraps: dict[bytes, bytes] = {}
         self._devices: dict[DeviceId, DeviceRecord] = {}
         self._keys: set[bytes] = {op.root_sign, op.root_box}
         self._seqs: dict[LinkHash, int] = {genesis.hash: 0}
@@ -160,17 +177,22 @@ class AccountState:
         """Return the position of a link of this chain, None if it is none of it (or newer than what we know)."""
         return self._seqs.get(head)
 
+    def aek_wrap(self, recipient: bytes) -> bytes | None:
+        """Return the newest generation's secret as sealed to an active device, or to the root (32 zero bytes)."""
+        return self._wraps.get(recipient)
+
     def cut_of(self, folder: FolderId, number: int) -> tuple[int, bytes] | None:
         """Return (last seq that counts unordered, its entry's hash) of a revoked device's number in a folder, if any."""
         return self._cuts.get((folder, number))
 
     def _copy(self) -> Self:
         twin = object.__new__(type(self))
-        for name in ("id", "root_sign", "root_box", "seq", "head", "aek_publics"):
+        for name in ("id", "root_sign", "root_box", "seq", "head", "aek_publics", "aek_backs"):
             setattr(twin, name, getattr(self, name))
         twin._devices = dict(self._devices)
         twin._keys = set(self._keys)
         twin._seqs = dict(self._seqs)
+        twin._wraps = dict(self._wraps)
         twin._cuts = dict(self._cuts)
         return twin
 
@@ -190,6 +212,7 @@ class AccountState:
                 if op.aek_generation != self.aek_generation or len(op.aek_wrap) != WRAP_BYTES:
                     raise ProtocolError("new device is not given the account's newest key")
                 self._enrol(op.device, op.device_proof)
+                self._wraps[device_id(op.device.sign)] = op.aek_wrap
             case RevokeDevice() as op:
                 self._revoke(link, op)
             case AccountGenesis():
@@ -241,6 +264,7 @@ class AccountState:
             self._cuts.setdefault((folder, number), (seq, entry))
         self._devices[op.device] = DeviceRecord(record.id, record.keys, record.added_seq, self.seq)
         self._renew(op.aek_public, op.aek_wraps)
+        self.aek_backs = (*self.aek_backs, op.aek_back)
 
     def _renew(self, public: bytes, wraps: tuple[tuple[bytes, bytes], ...]) -> None:
         if len(public) != PUBLIC_KEY_BYTES or public in self._keys:
@@ -251,3 +275,4 @@ class AccountState:
             raise ProtocolError("account's key is sealed in a wrap of a wrong length")
         self.aek_publics = (*self.aek_publics, public)
         self._keys.add(public)
+        self._wraps = dict(wraps)

@@ -228,3 +228,12 @@ def parse_control_link(link: SignedLink) -> ControlLink:
 def device_keys_proof_bytes(keys: DeviceKeys) -> bytes:
     """Return the bytes that a device signs (kind ``device-keys``) to prove that it holds its keys."""
     return encode(keys)
+
+
+def folder_context(genesis: FolderGenesis) -> bytes:
+    """Return the 32 bytes that bind a folder's sealed keys and names to it.
+
+    The folder's id cannot: it is the hash of the link that already holds the first sealed key. The genesis op stands in
+    that link, is signed by the owner that it names, and holds 32 random bytes, so no other folder has this context.
+    """
+    return blake3(b"kinfolder/folder-context/v1\x00" + encode(genesis)).digest()
