@@ -125,6 +125,16 @@ class Devices(_Message, frozen=True, tag=14):
     devices: tuple[DeviceSeen, ...]
 
 
+class FindAccount(_Message, frozen=True, tag=15):
+    """Asks for the account of a user's name, to share with; answered with the first page of its `AccountChain`.
+
+    Whoever found an account may ask for the rest of its chain in the same session. Refused with ``not_found``, and with
+    ``busy`` after too many in a minute.
+    """
+
+    user: str
+
+
 # --- Folders
 
 
@@ -453,6 +463,7 @@ Message: TypeAlias = (
     | AppendAccountLink
     | GetDevices
     | Devices
+    | FindAccount
     | CreateFolder
     | FolderCreated
     | AppendControlLink
