@@ -10,7 +10,6 @@ Rule 4: a directory on another device is another disk that happens to be mounted
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
@@ -24,6 +23,7 @@ from peer.disk.walk import (
     fingerprint,
     hash_bytes,
     hash_open,
+    is_gone,
     join,
     kind_of,
     opened,
@@ -140,17 +140,11 @@ class _Walk:
                 with opened(self._fs, self._root, path) as handle:
                     yield from self._directory(handle, path, recursive=recursive)
                 return
-            except (FileNotFoundError, NotADirectoryError):
-                if not path:  # the root itself is open: it cannot be missing
+            except OSError as error:
+                if not is_gone(error):
                     yield Listing(path, (), "unreadable")
                     return
-                path, recursive = split(path)[0], False
-            except OSError as error:
-                if _is_link(error):
-                    path, recursive = split(path)[0], False
-                    continue
-                yield Listing(path, (), "unreadable")
-                return
+                path, recursive = split(path)[0], False  # ends at the root at the latest, which is open
 
     def _is_left_out(self, path: str) -> bool:
         return path == CONTROL or (self._is_ignored is not None and self._is_ignored(path, True))
@@ -221,7 +215,7 @@ class _Walk:
             try:
                 child = self._fs.open_directory(handle, sighting.name)
             except OSError as error:
-                yield Listing(below, (), "changing" if _is_gone(error) else "unreadable")
+                yield Listing(below, (), "changing" if is_gone(error) else "unreadable")
                 continue
             try:
                 yield from self._directory(child, below, recursive=True)
@@ -281,7 +275,7 @@ class _Walk:
         try:
             target = self._fs.read_link(handle, name)
         except OSError as error:
-            return b"", "changing" if _is_gone(error) else "unreadable"
+            return b"", "changing" if is_gone(error) else "unreadable"
         return (target, "") if len(target) <= limits.LINK_TARGET_BYTES_MAX else (b"", "name")
 
 
@@ -292,14 +286,6 @@ def _fits(name: str, room: int, *, in_root: bool) -> bool:
 
 def _name(sighting: Sighting) -> str:
     return sighting.name
-
-
-def _is_gone(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError | NotADirectoryError) or _is_link(error)
-
-
-def _is_link(error: OSError) -> bool:
-    return error.errno == errno.ELOOP
 
 
 def hash_files(root: Root, paths: Iterable[str], *, now_ms: Callable[[], int]) -> Iterator[Hashed]:
@@ -320,7 +306,7 @@ def hash_files(root: Root, paths: Iterable[str], *, now_ms: Callable[[], int]) -
             with opened(root.fs, root.handle, directory) as parent:
                 yield _hash_one(root.fs, parent, path, name, buffer, now_ms)
         except OSError as error:
-            yield Hashed(path, b"", _NOTHING, problem="gone" if _is_gone(error) else "unreadable")
+            yield Hashed(path, b"", _NOTHING, problem="gone" if is_gone(error) else "unreadable")
 
 
 def _hash_one(

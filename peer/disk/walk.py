@@ -92,6 +92,11 @@ def disk_error(error: OSError, *, writing: bool) -> DiskError:
     return DiskFullError(text_of(error)) if reason == "disk_full" else DiskError(reason, text_of(error))
 
 
+def is_gone(error: OSError) -> bool:
+    """Tell whether a call failed since a name is missing, is no directory, or is a link."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
+
+
 def join(directory: str, name: str) -> str:
     """Return the path of a name in a directory."""
     return f"{directory}/{name}" if directory else name

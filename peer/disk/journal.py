@@ -1,0 +1,80 @@
+"""The journal of swaps: what the applier was about to take from a user's name, so that a restart can finish or undo it.
+
+A row is put before the disk changes and is done once nothing of it is left in ``.kinfolder``. The agent keeps it in its
+database; :class:`MemoryJournal` serves tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from peer.core.observations import Fingerprint
+from peer.core.tree import Content
+
+
+class SwapKind(IntEnum):
+    """Why something was taken from a user's name."""
+
+    REPLACE = 1
+    DELETE = 2
+    ASIDE = 3
+    """Only for a moment, between two renames; it goes back or on, never away."""
+
+
+class Swap(msgspec.Struct, frozen=True, array_like=True):
+    """One thing that lies, or is about to lie, in ``.kinfolder`` and may be the only place of what a user wrote."""
+
+    id: bytes
+    """16 random bytes; its name in ``.kinfolder/trash`` or ``aside`` is their hex."""
+    kind: SwapKind
+    path: str
+    """Where it stands, or stood, under the user's name."""
+    expected: Content
+    """What the user's name is taken to hold: known to the log, and so not lost when it goes."""
+    time_ms: int
+    new: Fingerprint | None = None
+    """Of what takes its place, where something does: it lies under the swap's name before and after an exchange undone."""
+    checked: Fingerprint | None = None
+    """How it looked in the trash once it was found to be what was expected; None: not looked at yet."""
+
+    @property
+    def name(self) -> str:
+        """Its name in ``.kinfolder/trash`` or ``.kinfolder/aside``."""
+        return self.id.hex()
+
+
+class Journal(Protocol):
+    """Keeps swaps; every call is durable when it returns."""
+
+    def put(self, swaps: Sequence[Swap]) -> None:
+        """Add rows, or replace those with their ids; all or none."""
+
+    def done(self, ids: Sequence[bytes]) -> None:
+        """Drop rows; an unknown id is no error."""
+
+    def rows(self) -> Iterable[Swap]:
+        """Return all rows in the order in which they were first put; rows may be dropped while they are read."""
+
+
+class MemoryJournal:
+    """A journal that is lost with its process."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, Swap] = {}
+
+    def put(self, swaps: Sequence[Swap]) -> None:
+        """Add or replace rows."""
+        self._rows.update({swap.id: swap for swap in swaps})
+
+    def done(self, ids: Sequence[bytes]) -> None:
+        """Drop rows."""
+        for id in ids:
+            self._rows.pop(id, None)
+
+    def rows(self) -> Iterable[Swap]:
+        """Return all rows."""
+        return tuple(self._rows.values())

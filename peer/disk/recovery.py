@@ -1,0 +1,219 @@
+"""What lies in ``.kinfolder``: finish or undo what a crash cut off, and let go what was verified.
+
+Rule 1: nothing is unlinked that is not known to be in the log; what is not known gets a user's name again.
+Rule 2: every function here may be cut off at any call and be run again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from peer.core.observations import Fingerprint
+from peer.disk.journal import Journal, Swap, SwapKind
+from peer.disk.roots import Root
+from peer.disk.swaps import Swaps, is_ours, look
+from peer.disk.walk import disk_error, kind_of, opened, split
+from protocol.effects import Access, Handle, Stat
+from protocol.entries import Kind
+
+
+class Settled(NamedTuple):
+    """What became of one swap."""
+
+    row: Swap | None
+    """What the journal must hold of it; None: nothing of it is left."""
+    back: str = ""
+    """The path at which something stands again."""
+    kept: str = ""
+    """The path at which a user's bytes lie that could not go back to their own name."""
+
+
+class Recovered(NamedTuple):
+    """What :func:`recover` did."""
+
+    back: tuple[str, ...]
+    kept: tuple[str, ...]
+    left: int
+    """Swaps that could not be settled now; a later call may."""
+
+
+class Emptied(NamedTuple):
+    """What :func:`empty_trash` did."""
+
+    removed: int
+    kept: tuple[str, ...]
+    left: int
+    """Swaps that wait: too young, or a process still has the file open for writing."""
+
+
+def recover(root: Root, journal: Journal) -> Recovered:
+    """Settle every swap of the journal; to be called before the first scan after a start.
+
+    Raises:
+        DiskError: The hidden directories cannot be used.
+    """
+    swaps = Swaps(root)
+    back, kept = [], []
+    left = 0
+    for swap in list(journal.rows()):
+        try:
+            settled = settle(swaps, swap)
+        except OSError:
+            left += 1
+            continue
+        record(root, journal, swap, settled)
+        back += [settled.back] if settled.back else []
+        kept += [settled.kept] if settled.kept else []
+    return Recovered(tuple(back), tuple(kept), left)
+
+
+def record(root: Root, journal: Journal, swap: Swap, settled: Settled) -> None:
+    """Write down what became of a swap, once the disk has it durably.
+
+    Raises:
+        DiskError: The disk refuses.
+    """
+    if settled.row == swap:
+        return
+    if settled.back or settled.kept:
+        try:
+            root.fs.sync_all(root.handle)
+        except OSError as error:
+            raise disk_error(error, writing=True) from error
+    if settled.row is None:
+        journal.done([swap.id])
+    else:
+        journal.put([settled.row])
+
+
+def settle(swaps: Swaps, swap: Swap) -> Settled:
+    """Bring one swap to its end: everything a user may miss has a user's name, the rest is checked and waits.
+
+    Raises:
+        OSError: It stays as it is.
+    """
+    hidden = "aside" if swap.kind is SwapKind.ASIDE else "trash"
+    found = look(swaps.fs, swaps.root.hidden(hidden), swap.name)
+    if found is None:
+        return Settled(None)
+    if swap.new is not None and is_ours(found, swap.new):
+        return Settled(_checked(swap, found))
+    directory, name = split(swap.path)
+    try:
+        with opened(swaps.fs, swaps.root.handle, directory) as parent:
+            if hidden == "aside":
+                return _settle_aside(swaps, swap, parent, name)
+            return _settle_trash(swaps, swap, parent, name, found)
+    except (FileNotFoundError, NotADirectoryError):
+        if hidden == "trash" and _is_known(swaps, swap, found):
+            return Settled(_checked(swap, found))
+    return Settled(None, kept=swaps.keep_beside(hidden, swap))
+
+
+def _settle_aside(swaps: Swaps, swap: Swap, parent: Handle, name: str) -> Settled:
+    try:
+        swaps.fs.rename(swaps.root.hidden("aside"), swap.name, parent, name)
+    except FileExistsError:
+        return Settled(None, kept=swaps.keep_beside("aside", swap))
+    return Settled(None, back=swap.path)
+
+
+def _settle_trash(swaps: Swaps, swap: Swap, parent: Handle, name: str, found: Stat) -> Settled:
+    if _is_known(swaps, swap, found):
+        if swap.kind is SwapKind.REPLACE and look(swaps.fs, parent, name) is None:
+            # Taken away and not replaced yet: left so, the next scan would find a removal that no user made.
+            swaps.fs.rename(swaps.root.hidden("trash"), swap.name, parent, name)
+            return Settled(None, back=swap.path)
+        return Settled(_checked(swap, found))
+    kept = swaps.undo(swap, parent, name, swap.new)
+    left = look(swaps.fs, swaps.root.hidden("trash"), swap.name)
+    return Settled(None if left is None else _checked(swap, left), back="" if kept else swap.path, kept=kept)
+
+
+def _is_known(swaps: Swaps, swap: Swap, found: Stat) -> bool:
+    """Tell whether what lies in the trash is what was verified there, or else what was expected."""
+    if swap.checked is not None and found[1:] == swap.checked[1:]:  # the device's number may differ after a restart
+        return True
+    if not swaps.is_expected(swap, found):
+        return False
+    return kind_of(found.mode) is not Kind.DIRECTORY or swaps.is_empty(swaps.root.hidden("trash"), swap.name)
+
+
+def _checked(swap: Swap, found: Stat) -> Swap:
+    return msgspec.structs.replace(swap, checked=Fingerprint(*found))
+
+
+def empty_trash(root: Root, journal: Journal, *, before_ms: int, limit: int = 1000) -> Emptied:
+    """Unlink what was verified in the trash, at most ``limit`` things, each looked at once more.
+
+    Args:
+        root: Opened, its marker checked.
+        journal: Names what lies in the trash.
+        before_ms: Only what was taken before this moment (wall clock).
+        limit: How many, so that one call stays short.
+
+    Raises:
+        DiskError: The disk refuses.
+    """
+    swaps = Swaps(root)
+    done: list[bytes] = []
+    kept: list[str] = []
+    left = 0
+    for swap in list(journal.rows()):
+        if len(done) >= limit or swap.checked is None or swap.time_ms > before_ms or swap.kind is SwapKind.ASIDE:
+            left += 1
+            continue
+        try:
+            gone = _let_go(swaps, swap)
+            if not gone:
+                kept.append(swaps.keep_beside("trash", swap))
+            done.append(swap.id)
+        except (OSError, _StillOpen):
+            left += 1
+    if done:
+        try:
+            root.fs.sync(root.hidden("trash"))
+            if kept:
+                root.fs.sync_all(root.handle)
+        except OSError as error:
+            raise disk_error(error, writing=True) from error
+        journal.done(done)
+    return Emptied(len(done) - len(kept), tuple(kept), left)
+
+
+class _StillOpen(Exception):  # a result from within a loop, it is no error
+    pass
+
+
+def _let_go(swaps: Swaps, swap: Swap) -> bool:
+    """Remove one thing from the trash; False: it is not what was verified, and a user's."""
+    fs, trash = swaps.fs, swaps.root.hidden("trash")
+    found = look(fs, trash, swap.name)
+    if found is None:
+        return True
+    kind = kind_of(found.mode)
+    if kind is Kind.FILE and _has_writer(swaps, swap):
+        raise _StillOpen
+    if not _is_known(swaps, swap, found):
+        return False
+    if kind is Kind.DIRECTORY:
+        try:
+            fs.remove_directory(trash, swap.name)
+        except OSError:
+            return False
+    else:
+        fs.unlink(trash, swap.name)
+    return True
+
+
+def _has_writer(swaps: Swaps, swap: Swap) -> bool:
+    try:
+        handle = swaps.fs.open_file(swaps.root.hidden("trash"), swap.name, Access.READ)
+    except PermissionError:
+        return False
+    try:
+        return swaps.fs.has_writer(handle)
+    finally:
+        swaps.fs.close(handle)
