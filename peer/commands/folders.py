@@ -1,0 +1,98 @@
+"""The folders of a device: ``add``, ``get``, ``remove``, ``folders``, ``conflicts``."""
+
+from __future__ import annotations
+
+import os
+
+from peer.commands.session import Session
+from peer.commands.tables import moment, write_table
+from peer.progress import count, size
+
+STATES = {
+    "in_sync": "in sync",
+    "working": "syncing",
+    "waiting": "waiting",
+    "held": "held: needs you",
+    "frozen": "frozen: needs you",
+    "stopped": "stopped",
+    "missing": "its directory is missing",
+}
+
+
+def absolute(path: str) -> str:
+    """Return a path as the agent, which stands elsewhere, understands it; symbolic links stay."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def folder_reference(folder: str) -> str:
+    """Return what names a folder: a name or an id as it is, a path made absolute.
+
+    A word with a separator, or one that begins as only a path does, is a path.
+    """
+    is_path = "/" in folder or folder in {".", "..", "~"}
+    return absolute(folder) if is_path else folder
+
+
+def add(session: Session, *, path: str, name: str | None) -> None:
+    """Make a directory a folder of the account."""
+    result = session.call("add", path=absolute(path), name=name)
+    session.terminal.say(f"{result['path']} is the folder {result['name']}")
+    if note := result.get("note"):
+        session.terminal.note(str(note))
+
+
+def get(session: Session, *, folder: str, path: str) -> None:
+    """Bring a folder of the account to this device."""
+    result = session.call("get", folder=folder_reference(folder), path=absolute(path))
+    session.terminal.say(f"{result.get('path', absolute(path))} is the folder {result.get('name', folder)}")
+    if note := result.get("note"):
+        session.terminal.note(str(note))
+
+
+def remove(session: Session, *, folder: str, everywhere: bool) -> None:
+    """Have this device, or everybody, forget a folder."""
+    result = session.call("remove", folder=folder_reference(folder), everywhere=everywhere)
+    where = "Everybody is told to forget" if everywhere else "This device has forgotten"
+    session.terminal.say(f"{where} the folder {result.get('name', folder)}; its files stay where they are")
+    if note := result.get("note"):
+        session.terminal.note(str(note))
+
+
+def folders(session: Session) -> None:
+    """Show the folders of the account and those shared with it."""
+    result = session.call("folders")
+    terminal = session.terminal
+    if terminal.as_json:
+        terminal.print_json(result)
+        return
+    if not result["folders"]:
+        terminal.say("No folders yet; kin add PATH makes one")
+        return
+    rows = []
+    for folder in result["folders"]:
+        here = folder["path"] is not None
+        rows.append(
+            (
+                folder["name"],
+                folder["path"] if here else "not on this device",
+                STATES.get(folder["state"], folder["state"]) if here else f"kin get {folder['name']} PATH",
+                folder["role"],
+                count(folder["members"], "member"),
+            )
+        )
+    write_table(terminal, rows)
+
+
+def conflicts(session: Session) -> None:
+    """Show every conflict copy."""
+    result = session.call("conflicts")
+    terminal = session.terminal
+    if terminal.as_json:
+        terminal.print_json(result)
+        return
+    if not result["conflicts"]:
+        terminal.say("No conflicts")
+    for conflict in result["conflicts"]:
+        terminal.say(f"{conflict['folder']}/{conflict['path']}")
+        who = f"{conflict['user']} on {conflict['device']}, {moment(conflict['time'])}, {size(conflict['size'])}"
+        terminal.say(f"  also as {conflict['copy']} ({who})")

@@ -1,0 +1,33 @@
+"""The commands of the contract whose engine is still to come: they take any arguments and refuse with exit code 2."""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+from protocol.errors import EXIT_USAGE, UserError
+
+COMMANDS: Final = (
+    # name, arguments, help
+    ("recover", "--recovery-file FILE --device NAME", "Bring the account back with its 24 words."),
+    ("revoke", "DEVICE", "Take a device out of the account."),
+    ("lan", "[on|off] [--json]", "Devices on this network: what was found, and whether to look."),
+    ("approve", "FOLDER", "Let a held mass change pass."),
+    ("undo", "FOLDER", "Drop a held mass change and bring the files back."),
+    ("exclude", "PATH [--remove] [--free]", "Keep a path off this device."),
+    ("share", "FOLDER[/PATH] USER --role reader|writer|admin", "Let another user in."),
+    ("unshare", "FOLDER USER", "Take a user out."),
+    ("history", "PATH [--json]", "Show the versions of a path."),
+    ("restore", "PATH (--version ID | --at TIME | --snapshot NAME) [--to PATH]", "Bring a version back."),
+    ("snapshot", "create|list FOLDER [NAME]", "Name a state of a folder."),
+    ("doctor", "", "Check this device, and say what is wrong."),
+    ("service", "install|remove", "Start the agent with the system."),
+)
+
+
+def refuse() -> NoReturn:
+    """Say that this is not in this version.
+
+    Raises:
+        UserError: Always.
+    """
+    raise UserError("not in this version", exit_code=EXIT_USAGE, code="not_in_this_version")

@@ -1,0 +1,83 @@
+"""Where a device's processes write what happened: ``kin.log`` in its home, bounded, mode 0600.
+
+A traceback is written only with ``KIN_LOG=debug``; otherwise its one line, since names of files may stand in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from logging.handlers import RotatingFileHandler
+from typing import Final
+
+from peer.config import Settings, load_settings, resolve_home
+from protocol.errors import KinfolderError, UserError
+
+LOG_BYTES_MAX: Final = 4 * 1024 * 1024
+LOGS_OLD_MAX: Final = 2
+
+
+def start_log(settings: Settings) -> None:
+    """Send what this process logs to the home's log, from the level that the settings name."""
+    handler = _Handler(
+        settings.log_path, maxBytes=LOG_BYTES_MAX, backupCount=LOGS_OLD_MAX, encoding="utf-8", errors="backslashreplace"
+    )
+    formatter = _Formatter(
+        "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s", tracebacks=settings.log == "debug"
+    )
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(settings.log.upper())
+    logging.getLogger("asyncio").setLevel(max(root.level, logging.INFO))
+
+
+def unexpected(home: str | None, what: str, error: Exception) -> UserError:
+    """Return the one line about a failure that nobody foresaw, and write it to the home's log, if there is one.
+
+    Args:
+        home: What ``--home`` said.
+        what: What failed: a command's name, or "the agent".
+        error: How.
+    """
+    text = f"{what} failed: {type(error).__name__}: {error}"
+    try:
+        settings = load_settings(resolve_home(home))
+        if settings.home.is_dir():
+            start_log(settings)
+            logging.getLogger("peer").error("%s failed", what, exc_info=error)
+            text += f" (log: {settings.log_path})"
+    except (KinfolderError, OSError):
+        pass  # without settings or room there is no log
+    return UserError(text, code="internal")
+
+
+class _Handler(RotatingFileHandler):
+    def _open(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 - what the base class returns, which typeshed names privately
+        os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        return super()._open()
+
+
+class _Formatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self, template: str, *, tracebacks: bool) -> None:
+        super().__init__(template)
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line, and a traceback where those are wanted."""
+        if self._tracebacks or not record.exc_info:
+            return super().format(record)
+        error = record.exc_info[1]
+        text, record.exc_info, record.exc_text = record.exc_info, None, None
+        try:
+            return f"{super().format(record)}: {type(error).__name__}: {error}"
+        finally:
+            record.exc_info = text

@@ -1,0 +1,57 @@
+"""Bringing devices to one state: ``sync``, ``wait``, ``stop``, ``offline``, ``online``."""
+
+from __future__ import annotations
+
+from peer.api.backend import STOP, Json
+from peer.commands.session import AGENT_START_S_MAX, Session
+from protocol.errors import EXIT_DONE, EXIT_FAILED
+
+STOP_S_MAX = 60.0
+
+
+def sync(session: Session, *, timeout_s: float | None) -> int:
+    """Do one pass over all folders, or ask the agent for one."""
+    return _show_outcome(session, session.call("sync", timeout=timeout_s))
+
+
+def wait(session: Session, *, timeout_s: float | None) -> int:
+    """Wait until the agent has brought all folders to one state with the coordinator's."""
+    return _show_outcome(session, session.call_agent("wait", start_s=AGENT_START_S_MAX, timeout=timeout_s))
+
+
+def _show_outcome(session: Session, result: Json) -> int:
+    exit_code = int(result.get("exit", EXIT_DONE if result["in_sync"] else EXIT_FAILED))
+    if session.terminal.as_json:
+        session.terminal.print_json({"version": 1, **result})
+        return exit_code
+    remains = [str(line) for line in result.get("remains", ())]
+    if result["in_sync"]:
+        session.terminal.say("In sync", "good")
+    else:
+        session.terminal.warn(f"not in sync: {remains[0] if remains else 'kin status says why'}")
+        for line in remains[1:]:
+            session.terminal.note(f"  {line}")
+    return exit_code
+
+
+def stop(session: Session) -> None:
+    """End the agent, and return once its process has gone."""
+    agent = session.dial()
+    try:
+        agent.call(STOP, {}, report=session.terminal.report, confirm=lambda _: False, timeout_s=STOP_S_MAX)
+        agent.wait_until_gone(STOP_S_MAX)
+    finally:
+        agent.close()
+    session.terminal.say("The agent has stopped")
+
+
+def offline(session: Session) -> None:
+    """Stop all use of the network until ``online``."""
+    session.call("offline")
+    session.terminal.say("This device uses no network until: kin online")
+
+
+def online(session: Session) -> None:
+    """Use the network again."""
+    session.call("online")
+    session.terminal.say("This device uses the network")
