@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from peer.core.membership import FolderKeys
+from peer.core.chunking import FIXED, Chunker, FastCdcChunker, FixedChunker
+from peer.core.hpke import Hpke
+from peer.core.keys import AccountKeys, DeviceSecrets, FolderKeys
+from peer.core.membership import open_account_keys, open_epochs
 from peer.engine.accounts import AccountBook
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from protocol.effects import Clock, Entropy, FileSystem, Processor
-from protocol.ids import AccountId, DeviceId
+from protocol.errors import SecurityError
+from protocol.ids import AccountId
 from protocol.membership import ControlState
 
 if TYPE_CHECKING:
@@ -26,6 +29,42 @@ class Doors(msgspec.Struct, frozen=True):
     entropy: Entropy
     processor: Processor
     files: FileSystem
+    hpke: Hpke
+
+
+class FolderRing:
+    """The keys of all epochs of one folder."""
+
+    def __init__(self, control: ControlState, epochs: dict[int, FolderKeys]) -> None:
+        self.epochs = epochs
+        newest = epochs[control.epoch.number]
+        self.epoch = newest.epoch
+        self.chunk_key = newest.chunk
+        self.chunker: Chunker = _chunker(control, newest)
+
+    def entry_key(self, epoch: int) -> bytes:
+        """Return K_entry of an epoch.
+
+        Raises:
+            SecurityError: The folder has no such epoch.
+        """
+        try:
+            return self.epochs[epoch].entry
+        except KeyError:
+            raise SecurityError("an entry is sealed in an epoch that its folder does not have") from None
+
+
+def _chunker(control: ControlState, keys: FolderKeys) -> Chunker:
+    genesis = control.genesis
+    if genesis.chunker == FIXED:
+        return FixedChunker()
+    return FastCdcChunker(
+        keys.cdc,
+        keys.cdc_id,
+        bytes_min=genesis.chunk_bytes_min,
+        bytes_mean=genesis.chunk_bytes_mean,
+        bytes_max=genesis.chunk_bytes_max,
+    )
 
 
 class Context:
@@ -40,31 +79,42 @@ class Context:
         chunks: ChunkClient,
         accounts: AccountBook,
         account: AccountId,
-        device: DeviceId,
+        device: DeviceSecrets,
+        account_keys: AccountKeys,
         label: str,
-        sign_seed: bytes,
-        open_keys: Callable[[ControlState], FolderKeys],
     ) -> None:
         self.doors = doors
         self.clock = doors.clock
         self.entropy = doors.entropy
         self.processor = doors.processor
         self.files = doors.files
+        self.hpke = doors.hpke
         self.database = database
         self.link = link
         self.chunks = chunks
         self.accounts = accounts
         self.account = account
-        self.device = device
+        self.secrets = device
+        self.device = device.id
+        self.account_keys = account_keys
         self.label = label
-        self.sign_seed = sign_seed
-        self._open_keys = open_keys
-        self._keys: dict[int, FolderKeys] = {}
+        self._rings: dict[int, FolderRing] = {}
 
-    def folder_keys(self, key: int) -> FolderKeys:
+    def folder_keys(self, key: int) -> FolderRing:
         """Return the keys of a folder's epochs; KeyError before its control log is known."""
-        return self._keys[key]
+        return self._rings[key]
 
     def control_changed(self, key: int, control: ControlState) -> None:
-        """Open the epochs that a control log gives to this account."""
-        self._keys[key] = self._open_keys(control)
+        """Open the epochs that a control log gives to this account.
+
+        Raises:
+            SecurityError: A key is not the one that its epoch commits to, or none is sealed to this account.
+        """
+        self.account_keys = open_account_keys(
+            self.accounts(self.account), self.secrets, self.hpke, known=self.account_keys
+        )
+        ring = self._rings.get(key)
+        known = {} if ring is None else ring.epochs
+        self._rings[key] = FolderRing(
+            control, open_epochs(control, self.account, self.account_keys, self.hpke, known=known)
+        )

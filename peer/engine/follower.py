@@ -97,6 +97,7 @@ class Follower:
         links = await self._context.database.run(lambda db: folders.control_links(db, self.record.key))
         if links:
             self.control = ControlState.replay(links, self._context.accounts, folder=self.record.id)
+            self._context.control_changed(self.record.key, self.control)
         await self._context.database.run(self.rebuild)
 
     def rebuild(self, db: sqlite3.Connection) -> None:

@@ -34,6 +34,9 @@ class Database(Protocol):
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; when this returns, what it wrote is durable."""
 
+    def call(self, operation: Operation[T]) -> T:
+        """As :meth:`run`, for a thread of the pool; the event loop's own thread must not wait so."""
+
     async def close(self) -> None:
         """Finish what is queued and close the file."""
 
@@ -117,6 +120,12 @@ class ThreadedDatabase:
         self._jobs.put((operation, future))
         return await asyncio.shield(asyncio.wrap_future(future))
 
+    def call(self, operation: Operation[T]) -> T:
+        """As :meth:`run`, for a thread of the pool; the event loop's own thread must not wait so."""
+        future: Future[T] = Future()
+        self._jobs.put((operation, future))
+        return future.result()
+
     async def close(self) -> None:
         """Finish what is queued and close the file."""
         if self._thread.is_alive():
@@ -148,6 +157,10 @@ class InlineDatabase:
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; when this returns, what it wrote is durable."""
+        return self.call(operation)
+
+    def call(self, operation: Operation[T]) -> T:
+        """As :meth:`run`; everything is one thread here."""
         future: Future[T] = Future()
         run_together(self._connection, [(operation, future)])
         return future.result()

@@ -53,6 +53,8 @@ CREATE TABLE IF NOT EXISTS problem (
 -- Chunks that are durable on storage nodes, by the hash of their raw bytes.
 CREATE TABLE IF NOT EXISTS chunk (
     folder INTEGER NOT NULL, raw_hash BLOB NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, raw_hash)) WITHOUT ROWID;
+-- Segments that storage nodes hold and the coordinator knows.
+CREATE TABLE IF NOT EXISTS segment (folder INTEGER NOT NULL, id BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
 -- Contents of the folder by the hash of all their bytes: the dot of one that is ordered.
 CREATE TABLE IF NOT EXISTS known_content (
     folder INTEGER NOT NULL, hash BLOB NOT NULL, node BLOB NOT NULL, dot BLOB NOT NULL,

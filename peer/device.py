@@ -1,0 +1,379 @@
+"""One open device: its home, its keys, its link to the coordinator, and an engine for each folder.
+
+The agent (``kin run``) and a single command (``kin sync`` without an agent) both open a device; the agent also watches
+the disks and answers the local API.
+
+Rule 1: whatever may be asked from outside is a method of :data:`METHODS`; nothing else is reachable.
+Rule 2: a folder that fails stops alone; the others and the API go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from peer import folder_commands, joining, linking, reports
+from peer.api.backend import Json, Report
+from peer.config import KeyOptions
+from peer.core.keys import AccountKeys, DeviceSecrets
+from peer.disk.files import LinuxFileSystem
+from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
+from peer.engine.accounts import AccountBook
+from peer.engine.assembly import assemble
+from peer.engine.context import Context, Doors
+from peer.engine.folder import FolderEngine
+from peer.hpke import LibraryHpke
+from peer.net.chunk_client import ChunkClient
+from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
+from peer.net.grants import Grants
+from peer.store import folders
+from peer.store.database import Database, ThreadedDatabase
+from peer.store.folders import FolderRecord
+from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record
+from peer.store.keyfile import KeyStore
+from peer.store.schema import SCHEMA
+from protocol import messages as m
+from protocol.errors import (
+    EXIT_FAILED,
+    EXIT_NEEDS_PERSON,
+    EXIT_TIMEOUT,
+    AccessDeniedError,
+    KinfolderError,
+    SecurityError,
+    UnavailableError,
+    UserError,
+)
+
+FIRST_CONTACT_S: Final = 10.0
+SYNC_ROUNDS_MAX: Final = 1_000
+NEEDS_PERSON: Final = frozenset("held frozen unreadable name disk_full quota read_only".split())
+
+log = structlog.get_logger("device")
+
+
+def real_doors() -> Doors:
+    """Return the doors to this machine."""
+    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke())
+
+
+class Device:
+    """One open device."""
+
+    def __init__(
+        self, home: Path, lock: HomeLock, doors: Doors, database: Database, record: DeviceRecord,
+        secrets: DeviceSecrets, account_keys: AccountKeys, *, online: bool,
+    ) -> None:
+        self.home = home
+        self.record = record
+        self.doors = doors
+        self._lock = lock
+        self._may_go_online = online
+        self.watching = False
+        identity = Identity(record.account, record.device, secrets.sign_seed)
+        address = Address(record.url, record.certificate_sha256, record.log_key, record.token_key)
+        self.link = CoordinatorLink(
+            address, identity, clock=doors.clock, entropy=doors.entropy,
+            on_session=self._on_session, on_notice=self._on_notice,
+        )
+        self.chunks = ChunkClient(Grants(self.link, doors.clock, secrets.sign_seed), doors.clock, doors.processor)
+        self.accounts = AccountBook(database, self.link)
+        self.context = Context(
+            doors=doors, database=database, link=self.link, chunks=self.chunks, accounts=self.accounts,
+            account=record.account, device=secrets, account_keys=account_keys, label=record.name,
+        )
+        self.engines: dict[int, FolderEngine] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._link_task: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
+        self.confirmations: dict[str, asyncio.Future[bool]] = {}
+        self.storage: m.Storage | None = None
+        self.code = "unavailable"
+
+    # --- Opening and closing
+
+    @staticmethod
+    async def create(
+        home: Path, *, coordinator: str, invite: str, user: str, device: str, keys: KeyOptions,
+        recovery_file: Path | None, report: Report,
+    ) -> Json:
+        """Make an account with this device."""
+        target = joining.target_of(coordinator, invite)
+        return await joining.create_account(
+            home, real_doors(), target=target, user=user, device=device, keys=keys,
+            recovery_file=recovery_file, report=report,
+        )
+
+    @staticmethod
+    async def link_to_account(
+        home: Path, *, code: str, coordinator: str | None, device: str, keys: KeyOptions,
+        confirm: Callable[[str], Awaitable[bool]], report: Report,
+    ) -> Json:
+        """Join the account of the device that shows this code."""
+        return await linking.join(
+            home, real_doors(), code=code, coordinator=coordinator, device=device, keys=keys, confirm=confirm, report=report
+        )
+
+    @staticmethod
+    async def open(home: Path, *, keys: KeyOptions, online: bool = True) -> Device:
+        """Take the home's lock and open it.
+
+        Raises:
+            UserError: There is no device here, or (code ``in_use``) another process holds it.
+            CorruptStateError: Its database or keys are damaged.
+        """
+        if not (home / DATABASE).exists():
+            raise UserError(f"there is no device in {home}: make one with 'kin init' or 'kin link'", code="no_device")
+        lock = HomeLock(home)
+        try:
+            database = ThreadedDatabase(home / DATABASE, SCHEMA)
+            try:
+                record = await database.run(device_record)
+                if record is None:
+                    raise UserError(
+                        f"there is no device in {home}: make one with 'kin init' or 'kin link'", code="no_device"
+                    )
+                secrets, account_keys = KeyStore.load(home, keys)
+                device = Device(home, lock, real_doors(), database, record, secrets, account_keys, online=online)
+                await device._load()
+            except BaseException:
+                await database.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return device
+
+    async def _load(self) -> None:
+        await self.accounts.load()
+        for record in await self.context.database.run(folders.all_folders):
+            await self._load_folder(record)
+
+    async def _load_folder(self, record: FolderRecord) -> FolderEngine:
+        engine = await assemble(self.context, record)
+        self.engines[record.key] = engine
+        engine.online = self.is_online
+        return engine
+
+    async def close(self) -> None:
+        """Record what must be recorded, and let go of the home."""
+        self._closed.set()
+        tasks = list(self._tasks.values()) + ([self._link_task] if self._link_task else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.chunks.close()
+        for engine in self.engines.values():
+            engine.observer.close()
+        await self.link.close()
+        await self.context.database.close()
+        self._lock.release()
+
+    # --- Working
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Be the agent: work until closed or cancelled."""
+        self.watching = True
+        self._start_link()
+        for key in self.engines:
+            self._start_engine(key)
+        ready()
+        await self._closed.wait()
+
+    @property
+    def is_online(self) -> bool:
+        """Whether network use is allowed."""
+        return self._may_go_online and not self.record.offline
+
+    def _start_link(self) -> None:
+        if self._link_task is None and self.is_online:
+            self._link_task = asyncio.create_task(self.link.run(), name="coordinator-link")
+
+    async def _stop_link(self) -> None:
+        task, self._link_task = self._link_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _start_engine(self, key: int) -> None:
+        if key not in self._tasks:
+            engine = self.engines[key]
+            if self.watching:
+                engine.observer.watch(engine.wake)
+            self._tasks[key] = asyncio.create_task(engine.run(), name=f"folder-{key}")
+
+    async def start_folder(self, record: FolderRecord) -> FolderEngine:
+        """Begin to work on a folder that was just added."""
+        engine = await self._load_folder(record)
+        if self._tasks or self.watching:
+            self._start_engine(record.key)
+        return engine
+
+    async def stop_folder(self, key: int) -> None:
+        """Stop working on a folder."""
+        task = self._tasks.pop(key, None)
+        engine = self.engines.pop(key)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        engine.observer.close()
+
+    async def _on_session(self, session: Session) -> None:
+        log.info("coordinator is there")
+        for engine in self.engines.values():
+            engine.link_is_up()
+
+    async def _on_notice(self, notice: m.Message) -> None:
+        match notice:
+            case m.Heads(heads):
+                named = {head.checkpoint.checkpoint.folder for head in heads}
+                for engine in self.engines.values():
+                    if engine.record.id in named:
+                        engine.pull()
+            case m.AccountChanged(account):
+                with contextlib.suppress(KinfolderError):
+                    await self.accounts.refresh(account)
+            case m.NodeWelcome() | m.Storage():
+                for engine in self.engines.values():
+                    engine.link_is_up()
+            case _:
+                pass
+
+    async def need_link(self) -> None:
+        """Make sure that the coordinator can be asked.
+
+        Raises:
+            UserError: Network use is stopped.
+            UnavailableError: It cannot be reached.
+        """
+        if not self.is_online:
+            raise UserError("network use is stopped: 'kin online' resumes it", code="offline")
+        if self.watching:
+            self._start_link()
+            self.link.retry_now()
+            if not await self.link.wait_up(FIRST_CONTACT_S):
+                await self.link.ask(m.GetStorage(), m.Storage)  # raises why
+        else:
+            await self.link.connect_once()
+            self._start_link()
+
+    # --- The methods
+
+    async def call(self, method: str, params: Json, report: Report) -> Json:
+        """Do one thing of the API's table and return its result."""
+        match method:
+            case "folders":
+                return await reports.folders(self)
+            case "status":
+                return await reports.status(self, everything=params["all"])
+            case "conflicts":
+                return await reports.conflicts(self)
+            case "devices":
+                return await reports.devices(self)
+            case "add":
+                return await folder_commands.add(self, params["path"], params["name"])
+            case "get":
+                return await folder_commands.get(self, params["folder"], params["path"])
+            case "remove":
+                return await folder_commands.remove(self, params["folder"], everywhere=params["everywhere"])
+            case "sync" | "wait":
+                return await self.settle(params["timeout"], report)
+            case "offline" | "online":
+                return await self._set_offline(method == "offline")
+            case "link_code":
+                return await linking.show_code(self, yes=params["yes"], report=report)
+            case "confirm":
+                future = self.confirmations.get(params["id"])
+                if future is not None and not future.done():
+                    future.set_result(params["yes"])
+                return {}
+            case _:
+                raise UserError("not in this version", exit_code=2)
+
+    async def _set_offline(self, offline: bool) -> Json:
+        if offline != self.record.offline:
+            self.record = msgspec.structs.replace(self.record, offline=offline)
+            await self.context.database.run(lambda db: put_device_record(db, self.record))
+        for engine in self.engines.values():
+            engine.online = self.is_online
+        if offline:
+            await self._stop_link()
+        elif self.watching:
+            self._start_link()
+            self.link.retry_now()
+        for engine in self.engines.values():
+            engine.link_is_up()
+        return {"network": "offline" if offline else "online"}
+
+    # --- Settling
+
+    async def settle(self, timeout_s: float | None, report: Report) -> Json:
+        """Bring everything in sync: scan, send, ask the coordinator for its heads, apply, until nothing is left.
+
+        Returns:
+            ``in_sync``, ``exit`` (contract, "Exit codes") and ``remains``, a line for each thing that is left.
+        """
+        if not self.is_online:
+            raise UserError("network use is stopped: 'kin online' resumes it", code="offline")
+        telling = asyncio.create_task(self._tell_progress(report))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settle()
+        except TimeoutError:
+            return await self._left(EXIT_TIMEOUT)
+        finally:
+            telling.cancel()
+        return await self._left(None)
+
+    async def _settle(self) -> None:
+        for key in self.engines:
+            self._start_engine(key)
+        engines = list(self.engines.values())
+        for engine in engines:
+            engine.observer.look_everywhere()
+            engine.retry_all()
+        await self.need_link()
+        for _ in range(SYNC_ROUNDS_MAX):
+            await asyncio.gather(*(engine.settled() for engine in engines))
+            heads = {h.checkpoint.checkpoint.folder: h for h in (await self.link.ask(m.GetHeads(), m.Heads)).heads}
+            behind = False
+            for engine in engines:
+                head = heads.get(engine.record.id)
+                if head is not None and head.checkpoint.checkpoint.position != engine.record.position:
+                    engine.pull()
+                    behind = True
+            if not behind:
+                return
+
+    async def _left(self, code: int | None) -> Json:
+        state = await reports.status(self, everything=False)
+        remains = []
+        reasons = set()
+        for folder in state["folders"]:
+            for row in folder["unsynced"]:
+                remains.append(f"{folder['name']}/{row['path']}: {row['text']}")
+                reasons.add(row["reason"])
+            if folder["state"] in ("frozen", "missing", "held"):
+                remains.append(f"{folder['name']}: {folder['text']}")
+                reasons.add("frozen")
+        if code is None:
+            if not reasons:
+                code = 0
+            else:
+                code = EXIT_NEEDS_PERSON if reasons <= NEEDS_PERSON else EXIT_FAILED
+        return {"in_sync": not remains and code == 0, "exit": code, "remains": remains}
+
+    async def _tell_progress(self, report: Report) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            for engine in self.engines.values():
+                for event in engine.progress():
+                    report(event)
+
+
+__all__ = ["Any", "AccessDeniedError", "Device", "SecurityError", "UnavailableError", "real_doors"]

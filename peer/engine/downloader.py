@@ -1,0 +1,302 @@
+"""Fetch contents: segments first, then chunks, into staged files that the applier can put in place.
+
+Rule 1: bytes reach a stage only after every check of :mod:`peer.core.chunk_sealing`.
+Rule 2: what a stage or this disk holds already is not fetched: a half-received file goes on where it stopped, and the
+    chunks of the file that is about to be replaced are taken from there.
+Rule 3: at most :data:`BATCHES_AHEAD` batches are in memory, whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+
+from peer.core.chunk_sealing import Row, open_chunk
+from peer.core.chunking import Chunker, cut_stream
+from peer.core.segments import open_segment
+from peer.core.tree import Item, ItemId
+from peer.disk.roots import Root, RootGuard, RootMissing
+from peer.disk.stages import Stage, Staged
+from peer.disk.walk import DiskError, opened, split
+from peer.engine.context import Context
+from peer.engine.tasks import run_bounded
+from peer.engine.uploader import Stored, note_rows, note_segments
+from peer.store.folders import FolderRecord
+from protocol import limits
+from protocol.effects import Access, Handle
+from protocol.entries import SegmentKey
+from protocol.errors import CorruptChunkError, KinfolderError, NoSourceError, UnavailableError
+from protocol.ids import ChunkId
+
+BATCH_BYTES: Final = 8 * limits.MIB
+BATCH_CHUNKS: Final = 256
+BATCHES_AHEAD: Final = 2
+SEGMENTS_TOGETHER: Final = 64
+REUSE_BYTES_MIN: Final = limits.MIB
+"""From this size on, the file that is replaced is searched for chunks that stayed."""
+
+
+class ToFetch(msgspec.Struct, frozen=True):
+    """A file that is to stand on this disk."""
+
+    item: Item
+    stored: Stored
+    old_path: str
+    """Where a file of mostly the same bytes may stand; "" for none."""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One row at its place in one file."""
+
+    file: int
+    offset: int
+    row: Row
+
+
+class Downloader:
+    """Fetches one folder's contents."""
+
+    def __init__(self, context: Context, record: Callable[[], FolderRecord], guard: RootGuard) -> None:
+        self._context = context
+        self._record = record
+        self._guard = guard
+
+    async def fetch(
+        self, files: Sequence[ToFetch], progress: Callable[[int], None]
+    ) -> tuple[dict[ItemId, Staged], dict[ItemId, str]]:
+        """Stage files; return the finished stages, and reasons for files that could not be fetched.
+
+        Raises:
+            UnavailableError: The coordinator or the root is away; try the whole job again later.
+        """
+        problems: dict[int, str] = {}
+        rows = await self._rows_of(files, problems)
+        root = await self._context.processor.run(self._guard.open)
+        if isinstance(root, RootMissing):
+            raise UnavailableError(root.text)
+        stages: dict[int, Stage] = {}
+        try:
+            for index, file in enumerate(files):
+                if index not in problems:
+                    try:
+                        stages[index] = await self._context.processor.run(Stage, root, file.item)
+                    except DiskError as error:
+                        problems[index] = error.code
+            pieces = list(_pieces({i: rows[i] for i in stages}))
+            missing = await self._take_what_is_here(root, files, stages, pieces, progress)
+            await self._fetch_pieces(stages, missing, problems, progress)
+            return await self._context.processor.run(_finish, files, stages, problems)
+        finally:
+            for stage in stages.values():
+                stage.close()
+            root.close()
+
+    # --- Rows
+
+    async def _rows_of(self, files: Sequence[ToFetch], problems: dict[int, str]) -> list[list[Row]]:
+        keys = {key.id: key for file in files for key, _, _ in file.stored.spans}
+        segments: dict[ChunkId, tuple[Row, ...]] = {}
+        ids = list(keys)
+        for start in range(0, len(ids), SEGMENTS_TOGETHER):
+            segments |= await self._segments({id: keys[id] for id in ids[start : start + SEGMENTS_TOGETHER]})
+        rows: list[list[Row]] = []
+        for index, file in enumerate(files):
+            mine: list[Row] = []
+            for key, first, count in file.stored.spans:
+                if key.id not in segments:
+                    problems[index] = "no_source"
+                    break
+                mine += segments[key.id][first : first + count]
+            if index not in problems and sum(row.raw_length for row in mine) != file.item.content.size:
+                problems[index] = "error"  # its author signed rows that do not make the file
+            rows.append(mine)
+        return rows
+
+    async def _segments(self, keys: Mapping[ChunkId, SegmentKey]) -> dict[ChunkId, tuple[Row, ...]]:
+        found: dict[ChunkId, tuple[Row, ...]] = {}
+        try:
+            async for id, data in self._context.chunks.get(self._record().id, list(keys)):
+                found[id] = open_segment(data, keys[id])
+        except NoSourceError:
+            pass
+        rows = [row for segment in found.values() for row in segment]
+        key = self._record().key
+
+        def note(db: object) -> None:
+            note_rows(db, key, rows)  # type: ignore[arg-type]
+            note_segments(db, key, list(found))  # type: ignore[arg-type]
+
+        await self._context.database.run(note)
+        return found
+
+    # --- What is on this disk already
+
+    async def _take_what_is_here(
+        self,
+        root: Root,
+        files: Sequence[ToFetch],
+        stages: Mapping[int, Stage],
+        pieces: Sequence[Piece],
+        progress: Callable[[int], None],
+    ) -> list[Piece]:
+        missing: list[Piece] = []
+        by_file: dict[int, list[Piece]] = {index: [] for index in stages}
+        for piece in pieces:
+            by_file[piece.file].append(piece)
+        for index, mine in by_file.items():
+            file, stage = files[index], stages[index]
+            if stage.resumed or (file.old_path and file.item.content.size >= REUSE_BYTES_MIN):
+                chunker = self._context.folder_keys(self._record().key).chunker
+                rest = await self._context.processor.run(_reuse, root, stage, file, mine, chunker)
+                progress(sum(p.row.raw_length for p in mine) - sum(p.row.raw_length for p in rest))
+                mine = rest
+            missing += mine
+        return missing
+
+    # --- Chunks
+
+    async def _fetch_pieces(
+        self,
+        stages: Mapping[int, Stage],
+        pieces: Sequence[Piece],
+        problems: dict[int, str],
+        progress: Callable[[int], None],
+    ) -> None:
+        locks = {index: asyncio.Lock() for index in stages}
+        await run_bounded(
+            (self._fetch_batch(stages, locks, batch, problems, progress) for batch in _batches(pieces)), BATCHES_AHEAD
+        )
+
+    async def _fetch_batch(
+        self,
+        stages: Mapping[int, Stage],
+        locks: Mapping[int, asyncio.Lock],
+        batch: Sequence[Piece],
+        problems: dict[int, str],
+        progress: Callable[[int], None],
+    ) -> None:
+        by_id: dict[ChunkId, list[Piece]] = {}
+        bases: dict[ChunkId, bytes] = {}
+        for piece in batch:
+            by_id.setdefault(piece.row.id, []).append(piece)
+        based = {p.row.base.id for p in batch if p.row.base is not None}
+        if based:
+            async for id, data in self._context.chunks.get(self._record().id, sorted(based)):
+                bases[id] = data
+        done: set[ChunkId] = set()
+        try:
+            async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
+                wanted = by_id[id]
+                try:
+                    raw = await self._open(data, wanted[0].row, bases)
+                except CorruptChunkError:
+                    continue  # sealed so by its author: no source has better
+                done.add(id)
+                for piece in wanted:
+                    if piece.file in problems:
+                        continue
+                    try:
+                        async with locks[piece.file]:
+                            await self._context.processor.run(stages[piece.file].write, piece.offset, raw)
+                    except DiskError as error:
+                        problems[piece.file] = error.code
+                    progress(piece.row.raw_length)
+        except NoSourceError:
+            pass
+        for id, wanted in by_id.items():
+            if id not in done:
+                for piece in wanted:
+                    problems.setdefault(piece.file, "no_source")
+
+    async def _open(self, data: bytes, row: Row, bases: Mapping[ChunkId, bytes]) -> bytes:
+        base = None
+        if row.base is not None:
+            if row.base.id not in bases:
+                raise CorruptChunkError("the base of a chunk is missing")
+            base = await self._context.processor.run(open_chunk, bases[row.base.id], row.base)
+        return bytes(await self._context.processor.run(lambda: open_chunk(data, row, base=base)))
+
+
+def _pieces(rows: Mapping[int, Sequence[Row]]) -> Iterator[Piece]:
+    for index, mine in rows.items():
+        offset = 0
+        for row in mine:
+            yield Piece(index, offset, row)
+            offset += row.raw_length
+
+
+def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if batch and (size + piece.row.length > BATCH_BYTES or len(batch) == BATCH_CHUNKS):
+            yield batch
+            batch, size = [], 0
+        batch.append(piece)
+        size += piece.row.length
+    if batch:
+        yield batch
+
+
+def _reuse(root: Root, stage: Stage, file: ToFetch, pieces: Sequence[Piece], chunker: Chunker) -> list[Piece]:
+    """Fill a stage with what it or the old file holds; return the pieces that are still missing. Runs in the pool."""
+    rest = [p for p in pieces if not stage.holds(p.offset, p.row.raw_length, p.row.raw_hash)]
+    if not rest or not file.old_path:
+        return rest
+    wanted: dict[bytes, list[Piece]] = {}
+    for piece in rest:
+        wanted.setdefault(piece.row.raw_hash, []).append(piece)
+    directory, name = split(file.old_path)
+    try:
+        with opened(root.fs, root.handle, directory) as parent:
+            handle = root.fs.open_file(parent, name, Access.READ)
+    except OSError:
+        return rest
+    filled: set[int] = set()
+    try:
+        for data in cut_stream(_reader(root, handle), chunker):
+            for piece in wanted.pop(blake3(data).digest(), ()):
+                stage.write(piece.offset, data)
+                filled.add(piece.offset)
+            if not wanted:
+                break
+    except (OSError, DiskError):
+        pass  # whatever was not taken is fetched
+    finally:
+        root.fs.close(handle)
+    return [p for p in rest if p.offset not in filled]
+
+
+def _reader(root: Root, handle: Handle) -> Callable[[memoryview], int]:
+    offset = 0
+
+    def read(into: memoryview) -> int:
+        nonlocal offset
+        count = root.fs.read(handle, into, offset)
+        offset += count
+        return count
+
+    return read
+
+
+def _finish(
+    files: Sequence[ToFetch], stages: Mapping[int, Stage], problems: Mapping[int, str]
+) -> tuple[dict[ItemId, Staged], dict[ItemId, str]]:
+    staged: dict[ItemId, Staged] = {}
+    failed = {files[index].item.id: reason for index, reason in problems.items()}
+    for index, stage in stages.items():
+        id = files[index].item.id
+        if id in failed:
+            continue
+        try:
+            # One whole chunk or many: the stage hashes all of it once more, since rows are their author's word.
+            staged[id] = stage.finish()
+        except CorruptChunkError:
+            failed[id] = "error"
+        except KinfolderError as error:
+            failed[id] = error.code
+    return staged, failed

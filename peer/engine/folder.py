@@ -1,0 +1,441 @@
+"""One folder's engine: a loop that observes, plans, acts and records until nothing is left to do.
+
+One task runs the loop; transfers run beside it as jobs, so a large file holds nothing up. All decisions are made in
+:mod:`peer.core`; this module only carries results from one part to the next.
+
+Rule 1: the loop never waits for a transfer; a finished job wakes it.
+Rule 2: items in a job or blocked are not planned again until the job has ended or their time has come.
+Rule 3: an error of one part (storage away, disk full) stops that part alone, and ``status`` tells why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from peer.core.operations import Act, Create, Edit, Place, Replace, Step, Touch
+from peer.core.planner import is_settled
+from peer.core.tree import Item, ItemId, path_of
+from peer.engine.context import Context
+from peer.engine.downloader import Downloader, ToFetch
+from peer.engine.follower import Follower
+from peer.engine.observer import Observer
+from peer.engine.recorder import Recorder
+from peer.engine.stepper import Stepper
+from peer.engine.tasks import end
+from peer.engine.uploader import Stored, ToSend, Uploader
+from peer.store import trees
+from peer.store.folders import FolderRecord
+from peer.store.trees import LocalTree, SyncedTree
+from protocol import limits
+from protocol.entries import Kind
+from protocol.errors import KinfolderError, SecurityError, UnavailableError
+
+PLAN_ITEMS_MAX: Final = 20_000
+JOBS_MAX: Final = 3
+GROUP_FILES_MAX: Final = 256
+GROUP_BYTES_MAX: Final = 16 * limits.MIB
+LARGE_BYTES: Final = 8 * limits.MIB
+RETRY_S_MIN: Final = 0.5
+RETRY_S_MAX: Final = 60.0
+
+log = structlog.get_logger("folder")
+
+
+class Blocked(msgspec.Struct):
+    """Why an item waits, and until when."""
+
+    reason: str
+    until_s: float
+    failures: int
+
+
+class Progress(msgspec.Struct):
+    """What transfers have to do and have done, since there was last nothing to do."""
+
+    files: int = 0
+    files_done: int = 0
+    bytes: int = 0
+    bytes_done: int = 0
+
+
+class FolderEngine:
+    """Keeps one folder in sync."""
+
+    def __init__(
+        self, context: Context, follower: Follower, observer: Observer, recorder: Recorder, stepper: Stepper,
+        uploader: Uploader, downloader: Downloader,
+    ) -> None:
+        self._context = context
+        self.follower = follower
+        self.observer = observer
+        self._recorder = recorder
+        self._stepper = stepper
+        self._uploader = uploader
+        self._downloader = downloader
+        self._wake = asyncio.Event()
+        self._quiet_waiters: list[asyncio.Future[None]] = []
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._in_job: dict[ItemId, str] = {}
+        self.blocked: dict[ItemId, Blocked] = {}
+        self._plan_wanted = True
+        self._pull_wanted = True
+        self._push_wanted = True
+        self._part_blocked: dict[str, Blocked] = {}
+        self.upload = Progress()
+        self.download = Progress()
+        self.online = True
+        self.last_error = ""
+
+    @property
+    def record(self) -> FolderRecord:
+        """The folder's record as it is now."""
+        return self.follower.record
+
+    # --- What others tell the loop
+
+    def wake(self) -> None:
+        """Look again whether there is something to do."""
+        self._wake.set()
+
+    def pull(self) -> None:
+        """The coordinator's head may have moved."""
+        self._pull_wanted = True
+        self._part_blocked.pop("pull", None)
+        self._wake.set()
+
+    def link_is_up(self) -> None:
+        """Try at once what waited for the coordinator or for storage."""
+        self._part_blocked.clear()
+        for id in [id for id, why in self.blocked.items() if why.reason in _OF_NETWORK]:
+            self.blocked[id].until_s = 0.0
+        self._push_wanted = self._pull_wanted = self._plan_wanted = True
+        self._wake.set()
+
+    def retry_all(self) -> None:
+        """Somebody asks for a pass now: nothing waits out its time."""
+        for why in self.blocked.values():
+            why.until_s = 0.0
+        self.link_is_up()
+
+    # --- The loop
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                if not await self._turn():
+                    if self._is_quiet():
+                        self._tell_quiet()
+                    await self._sleep()
+        finally:
+            self._queue.clear()
+            await end(self._jobs)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is left to do but what waits for its time or for a person."""
+        if self._is_quiet() and not self._wake.is_set():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._quiet_waiters.append(future)
+        self._wake.set()
+        await future
+
+    async def _turn(self) -> bool:
+        """Do the first thing that is due; tell whether there was one."""
+        if self.record.frozen:
+            return False
+        now = self._context.clock.monotonic_s()
+        if self.observer.is_due(now):
+            return await self._part("scan", self._observe())
+        if self.online and self._pull_wanted and self._may("pull"):
+            self._pull_wanted = False
+            return await self._part("pull", self._pull())
+        if self.online and self._push_wanted and self._may("push"):
+            self._push_wanted = False
+            return await self._part("push", self._push())
+        if self._plan_wanted or self._unblock(now):
+            self._plan_wanted = False
+            return await self._part("plan", self._plan())
+        return False
+
+    async def _part(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        try:
+            await work
+        except SecurityError as error:
+            self.last_error = str(error)
+            self._block_part(name, error.code)
+            log.error("stopped", part=name, code=error.code)
+        except KinfolderError as error:
+            self.last_error = str(error)
+            self._block_part(name, error.code)
+            log.info("waits", part=name, code=error.code)
+        else:
+            self._part_blocked.pop(name, None)
+        return True
+
+    def _may(self, part: str) -> bool:
+        why = self._part_blocked.get(part)
+        return why is None or why.until_s <= self._context.clock.monotonic_s()
+
+    def _block_part(self, part: str, reason: str) -> None:
+        self._part_blocked[part] = self._longer(self._part_blocked.get(part), reason)
+        match part:
+            case "pull":
+                self._pull_wanted = True
+            case "push":
+                self._push_wanted = True
+            case "plan":
+                self._plan_wanted = True
+
+    def _longer(self, before: Blocked | None, reason: str) -> Blocked:
+        failures = 1 if before is None else before.failures + 1
+        pause = min(RETRY_S_MAX, RETRY_S_MIN * 2 ** min(failures, 12))
+        return Blocked(reason, self._context.clock.monotonic_s() + pause, failures)
+
+    def _unblock(self, now: float) -> bool:
+        due = [id for id, why in self.blocked.items() if why.until_s <= now and id not in self._in_job]
+        return bool(due) and self._may("plan")
+
+    async def _sleep(self) -> None:
+        now = self._context.clock.monotonic_s()
+        moments = [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
+        moments += [why.until_s for part, why in self._part_blocked.items() if self.online or part not in ("pull", "push")]
+        deadline = self.observer.next_deadline()
+        if deadline is not None:
+            moments.append(deadline)
+        timeout = max(0.0, min(moments) - now) if moments else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout)
+
+    def _is_quiet(self) -> bool:
+        if self._jobs or self._queue or self.observer.is_due(self._context.clock.monotonic_s()):
+            return False
+        waiting = {part for part in self._part_blocked}
+        wanted = {
+            name
+            for name, flag in (("pull", self._pull_wanted), ("push", self._push_wanted), ("plan", self._plan_wanted))
+            if flag and (self.online or name == "plan")
+        }
+        return wanted <= waiting
+
+    def _tell_quiet(self) -> None:
+        waiters, self._quiet_waiters = self._quiet_waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+        if not self._in_job:
+            self.upload, self.download = Progress(), Progress()
+
+    # --- Observe
+
+    async def _observe(self) -> None:
+        if await self.observer.observe():
+            self._plan_wanted = True
+
+    # --- Follow and push
+
+    async def _pull(self) -> None:
+        if await self.follower.follow():
+            self._plan_wanted = True
+
+    async def _push(self) -> None:
+        if await self._recorder.push():
+            self._pull_wanted = True
+
+    # --- Plan and act
+
+    async def _plan(self) -> None:
+        busy = set(self._in_job)
+        now = self._context.clock.monotonic_s()
+        waiting = {id for id, why in self.blocked.items() if why.until_s > now}
+        planned = await self._context.database.run(lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX))
+        for id in planned.looked_at:
+            self.blocked.pop(id, None) if id not in waiting else None
+        if planned.more:
+            self._plan_wanted = True
+        if not planned.plan.acts and not planned.plan.steps:
+            return
+        await self._act(planned.plan.acts)
+        if self.follower.record.position >= self.follower.head:
+            await self._step(planned.plan.steps, planned.sources)
+
+    async def _act(self, acts: Iterable[Act]) -> None:
+        now: list[Act] = []
+        to_send: list[tuple[Act, ToSend]] = []
+        for act in acts:
+            need = await self._recorder.needs_bytes(act)
+            if need is None:
+                now.append(act)
+            else:
+                to_send.append((act, need))
+        if now:
+            await self._record(now, {})
+        for group in _groups(to_send, lambda pair: pair[1].content.size):
+            self._start_upload([act for act, _ in group], [file for _, file in group])
+
+    async def _record(self, acts: list[Act], stored: dict[ItemId, Stored]) -> None:
+        if not self.record.number:
+            await self._recorder.enrol()
+        await self._recorder.record(acts, stored)
+        self._push_wanted = self._plan_wanted = True
+        self._wake.set()
+
+    def _start_upload(self, acts: list[Act], files: list[ToSend]) -> None:
+        size = sum(file.content.size for file in files)
+        self.upload.files += len(files)
+        self.upload.bytes += size
+        ids = [file.id for file in files]
+
+        async def job() -> None:
+            stored, problems = await self._uploader.send(files, self._uploaded)
+            self.upload.files_done += len(files)
+            for id, reason in problems.items():
+                self._block(id, reason)
+            changing = [file.path for file in files if problems.get(file.id) == "changing"]
+            if changing:
+                self.observer.look_at_files(changing)
+            ready = [act for act in acts if _id_of(act) in stored]
+            if ready:
+                await self._record(ready, stored)
+
+        self._enqueue("up", ids, job)
+
+    async def _step(self, steps: Iterable[Step], sources: dict[ItemId, ToFetch]) -> None:
+        now: list[Step] = []
+        later: list[tuple[Step, ToFetch]] = []
+        for step in steps:
+            file = sources.get(step.item.id) if isinstance(step, Place | Replace) else None
+            if file is None:
+                now.append(step)
+            else:
+                later.append((step, file))
+        if now:
+            await self._apply(now, {})
+        for group in _groups(later, lambda pair: pair[1].item.content.size):
+            self._start_download([step for step, _ in group], [file for _, file in group])
+
+    def _start_download(self, steps: list[Step], files: list[ToFetch]) -> None:
+        self.download.files += len(files)
+        self.download.bytes += sum(file.item.content.size for file in files)
+
+        async def job() -> None:
+            staged, problems = await self._downloader.fetch(files, self._downloaded)
+            self.download.files_done += len(files)
+            for id, reason in problems.items():
+                self._block(id, reason)
+            ready = [step for step in steps if isinstance(step, Place | Replace) and step.item.id in staged]
+            if ready:
+                await self._apply(ready, staged)
+
+        self._enqueue("down", [file.item.id for file in files], job)
+
+    async def _apply(self, steps: list[Step], staged: dict[ItemId, Any]) -> None:
+        applied = await self._stepper.apply(steps, staged)
+        for id, reason in applied.blocked.items():
+            self._block(id, reason)
+        if applied.look_at:
+            self.observer.look_at(applied.look_at)
+        self._plan_wanted = True
+        self._wake.set()
+
+    def _uploaded(self, count: int) -> None:
+        self.upload.bytes_done += count
+
+    def _downloaded(self, count: int) -> None:
+        self.download.bytes_done += count
+
+    # --- Jobs
+
+    def _enqueue(self, direction: str, ids: list[ItemId], job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        for id in ids:
+            self._in_job[id] = direction
+
+        async def run() -> None:
+            try:
+                await job()
+            except KinfolderError as error:
+                self.last_error = str(error)
+                for id in ids:
+                    self._block(id, error.code)
+            finally:
+                for id in ids:
+                    self._in_job.pop(id, None)
+
+        self._queue.append(run)
+        self._start_jobs()
+
+    def _start_jobs(self) -> None:
+        while self._queue and len(self._jobs) < JOBS_MAX:
+            task = asyncio.create_task(self._queue.pop(0)())
+            self._jobs.add(task)
+            task.add_done_callback(self._job_ended)
+
+    def _job_ended(self, task: asyncio.Task[None]) -> None:
+        self._jobs.discard(task)
+        self._plan_wanted = True
+        self._start_jobs()
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("job failed", error=repr(task.exception()))
+            self.last_error = repr(task.exception())
+
+    def _block(self, id: ItemId, reason: str) -> None:
+        self.blocked[id] = self._longer(self.blocked.get(id), reason)
+
+    # --- For status
+
+    def reason_for(self, id: ItemId) -> str:
+        """Return why an item is not in sync yet, as a reason code of the contract."""
+        if id in self._in_job:
+            return "transferring"
+        why = self.blocked.get(id)
+        if why is not None:
+            return _CODES.get(why.reason, why.reason if why.reason in _REASONS else "error")
+        if not self.online:
+            return "offline"
+        for part in ("push", "pull"):
+            held = self._part_blocked.get(part)
+            if held is not None:
+                return "no_coordinator"
+        return "queued"
+
+
+_OF_NETWORK: Final = frozenset({"no_quorum", "no_source", "unavailable", "no_coordinator", "behind", "access_denied"})
+_CODES: Final = {"unavailable": "no_coordinator", "behind": "no_coordinator"}
+_REASONS: Final = frozenset(
+    "changing queued transferring no_coordinator no_quorum offline no_source unreadable name disk_full locked held frozen "
+    "read_only quota spool_full error".split()
+)
+
+
+def _id_of(act: Act) -> ItemId:
+    return act.item.id if isinstance(act, Create) else act.base.id
+
+
+def _groups(pairs: list[Any], size_of: Callable[[Any], int]) -> Iterable[list[Any]]:
+    """Large files alone, small ones together."""
+    group: list[Any] = []
+    total = 0
+    for pair in pairs:
+        size = size_of(pair)
+        if size >= LARGE_BYTES:
+            yield [pair]
+            continue
+        if group and (len(group) == GROUP_FILES_MAX or total + size > GROUP_BYTES_MAX):
+            yield group
+            group, total = [], 0
+        group.append(pair)
+        total += size
+    if group:
+        yield group
+
+
+__all__ = ["FolderEngine", "Item", "Kind", "LocalTree", "SyncedTree", "Touch", "Edit", "UnavailableError", "is_settled", "path_of", "trees"]

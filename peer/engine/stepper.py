@@ -1,0 +1,206 @@
+"""Carry out steps on the disk and record what became of them.
+
+Rule 1: the applier works on a snapshot of the rows that its steps need; only this module writes what it did.
+Rule 2: an outcome is recorded after it is durable on the disk, so a crash in between is found as an equal file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from peer.core.observations import Fingerprint
+from peer.core.operations import Adopt, Delete, Forget, Place, Rekey, Rename, Replace, SetAttributes, Step
+from peer.core.tree import Item, ItemId
+from peer.disk.applier import Applier
+from peer.disk.journal import Journal
+from peer.disk.outcomes import Done, Failed, Mismatch, Outcome
+from peer.disk.roots import RootGuard, RootMissing
+from peer.disk.stages import Staged
+from peer.disk.walk import DiskError
+from peer.engine.context import Context
+from peer.store.trees import LocalTree, SyncedTree, mark_dirty
+from protocol.errors import UnavailableError
+from protocol.ids import ROOT
+
+
+class Snapshot:
+    """The rows of the local tree that a run of steps needs."""
+
+    def __init__(self) -> None:
+        self._items: dict[ItemId, Item] = {}
+        self._fingerprints: dict[ItemId, Fingerprint] = {}
+
+    def add(self, tree: LocalTree, id: ItemId) -> None:
+        """Take an item and all directories above it."""
+        while id != ROOT and id not in self._items:
+            item = tree.item(id)
+            if item is None:
+                return
+            self._items[id] = item
+            seen = tree.fingerprint(id)
+            if seen is not None:
+                self._fingerprints[id] = seen
+            id = item.parent
+
+    def item(self, id: ItemId) -> Item | None:
+        """Return the item, or None."""
+        return self._items.get(id)
+
+    def fingerprint(self, id: ItemId) -> Fingerprint | None:
+        """Return how the item looked when its content was hashed, or None."""
+        return self._fingerprints.get(id)
+
+
+class Applied(msgspec.Struct):
+    """What a run of steps came to."""
+
+    done: int = 0
+    look_at: list[str] = msgspec.field(default_factory=list)
+    """Directories to observe anew, since the disk did not hold what a step expected."""
+    blocked: dict[ItemId, str] = msgspec.field(default_factory=dict)
+    """Items that the disk refused, with the reason."""
+
+
+class Stepper:
+    """Applies steps to one folder."""
+
+    def __init__(self, context: Context, folder: int, guard: RootGuard, journal: Journal) -> None:
+        self._context = context
+        self._folder = folder
+        self._guard = guard
+        self._journal = journal
+
+    async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> Applied:
+        """Carry out steps in order; return what came of it.
+
+        Raises:
+            UnavailableError: The root cannot be used now.
+            DiskError: Its hidden directory cannot.
+        """
+        applied = Applied()
+        on_disk = [step for step in steps if not isinstance(step, Adopt | Forget | Rekey)]
+        rest = [step for step in steps if isinstance(step, Adopt | Forget | Rekey)]
+        if rest:
+            await self._context.database.run(lambda db: self._record_only(db, rest))
+            applied.done += len(rest)
+        if on_disk:
+            snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
+            outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged)
+            await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))
+            for outcome in outcomes:
+                match outcome:
+                    case Done():
+                        applied.done += 1
+                    case Mismatch():
+                        applied.look_at += self._places(outcome, snapshot)
+                    case Failed():
+                        applied.blocked[_subject(outcome.step).id] = outcome.reason
+        return applied
+
+    def _snapshot(self, db: sqlite3.Connection, steps: Iterable[Step]) -> Snapshot:
+        tree = LocalTree(db, self._folder)
+        snapshot = Snapshot()
+        for step in steps:
+            for item in _items(step):
+                snapshot.add(tree, item.id)
+                snapshot.add(tree, item.parent)
+        return snapshot
+
+    def _run(self, steps: Sequence[Step], snapshot: Snapshot, staged: Mapping[ItemId, Staged]) -> list[Outcome]:
+        """Work on the disk; in the pool."""
+        root = self._guard.open()
+        if isinstance(root, RootMissing):
+            raise UnavailableError(root.text)
+        outcomes: list[Outcome] = []
+        with root:
+            applier = Applier(root, self._journal, self._context.clock, self._context.entropy)
+            try:
+                for group in applier.apply(steps, local=snapshot, staged=staged):
+                    outcomes += group
+            except DiskError:
+                if not outcomes:
+                    raise
+        return outcomes
+
+    def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
+        local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
+        for outcome in outcomes:
+            if not isinstance(outcome, Done):
+                mark_dirty(db, self._folder, [_subject(outcome.step).id])
+                continue
+            match outcome.step:
+                case Delete(expected):
+                    local.drop(expected.id)
+                    synced.drop(expected.id)
+                case Rename(aside=True):
+                    pass
+                case Place(item) | Replace(item=item) | SetAttributes(item=item) | Rename(item=item):
+                    seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
+                    local.put(msgspec.structs.replace(item, members=()), seen)
+                    synced.put(item)
+
+    def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
+        synced = SyncedTree(db, self._folder)
+        for step in steps:
+            match step:
+                case Adopt(item):
+                    synced.put(item)
+                case Forget(base):
+                    synced.drop(base.id)
+                case Rekey(old, new):
+                    rekey(db, self._folder, old, new)
+
+    @staticmethod
+    def _places(outcome: Mismatch, snapshot: Snapshot) -> list[str]:
+        paths = []
+        for item in _items(outcome.step):
+            parts: list[str] = []
+            parent = item.parent
+            while parent != ROOT:
+                above = snapshot.item(parent)
+                if above is None:
+                    parts = []
+                    break
+                parts.append(above.name)
+                parent = above.parent
+            paths.append("/".join(reversed(parts)))
+        if outcome.kept:
+            paths.append(outcome.kept.rpartition("/")[0])
+        return paths
+
+
+_UNKNOWN = Fingerprint(0, 0, -1, 0, 0, 0)
+"""Fits no file, so the next scan hashes what is there."""
+
+
+def rekey(db: sqlite3.Connection, folder: int, old: ItemId, new: ItemId) -> None:
+    """Give the rows of one item, in local and in synced, another id; what stands under it follows."""
+    for table in ("local_item", "synced_item"):
+        if db.execute(f"SELECT 1 FROM {table} WHERE folder = ? AND id = ?", (folder, old)).fetchone():
+            db.execute(f"DELETE FROM {table} WHERE folder = ? AND id = ?", (folder, new))
+        db.execute(f"UPDATE {table} SET id = ? WHERE folder = ? AND id = ?", (new, folder, old))
+        children = db.execute(f"SELECT id FROM {table} WHERE folder = ? AND parent = ?", (folder, old)).fetchall()
+        db.execute(f"UPDATE {table} SET parent = ? WHERE folder = ? AND parent = ?", (new, folder, old))
+        mark_dirty(db, folder, [row[0] for row in children])
+    mark_dirty(db, folder, [old, new])
+
+
+def _items(step: Step) -> tuple[Item, ...]:
+    match step:
+        case Replace(expected, item) | SetAttributes(expected, item) | Rename(expected, item):
+            return (expected, item)
+        case Delete(expected):
+            return (expected,)
+        case Place(item) | Adopt(item):
+            return (item,)
+        case Forget(base):
+            return (base,)
+        case Rekey():
+            return ()
+
+
+def _subject(step: Step) -> Item:
+    return _items(step)[-1]

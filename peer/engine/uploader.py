@@ -1,0 +1,298 @@
+"""Send contents: read files once, cut, seal and store what storage nodes do not hold yet, describe it in segments.
+
+A job is one large file or many small ones. Its chunks are durable on a write quorum, and the coordinator has the
+receipts, before the contents are used in an entry; so an entry never waits for its bytes.
+
+Rule 1: a content is published only if all of the file was read as one state: its hash is the one that was observed.
+Rule 2: at most :data:`BATCHES_AHEAD` batches are sealed and on the way; a file of any size passes through that.
+Rule 3: a chunk is noted as stored only after its receipts were handed in, so a cut transfer repeats no more than these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from peer.core.chunk_sealing import Row, SealedChunk, seal_chunk
+from peer.core.chunking import Chunker, cut_stream
+from peer.core.segments import lay_out, pinned, seal_segment
+from peer.core.tree import Content, ItemId
+from peer.disk.roots import Root, RootGuard, RootMissing
+from peer.disk.walk import opened, split
+from peer.engine.context import Context
+from peer.engine.tasks import end, some_done
+from peer.store.folders import FolderRecord
+from protocol import limits
+from protocol import messages as m
+from protocol.codec import encode
+from protocol.effects import Access, Handle
+from protocol.entries import SegmentKey
+from protocol.grants import ChunkRef, ReceiptFor
+from protocol.ids import ChunkId
+from blake3 import blake3
+
+READ_BYTES: Final = 8 * limits.MIB
+READ_CHUNKS: Final = 256
+BATCHES_AHEAD: Final = 2
+REFS_PER_MESSAGE_MAX: Final = 8_000
+
+_row = msgspec.msgpack.Decoder(Row)
+
+
+class ToSend(msgspec.Struct, frozen=True):
+    """A file whose bytes are to be durable."""
+
+    id: ItemId
+    path: str
+    content: Content
+    """As observed; bytes that differ are not sent."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Where a content's rows lie."""
+
+    spans: tuple[tuple[SegmentKey, int, int], ...]
+    """(segment, first row, number of rows), in the order of the file."""
+
+
+class RawChunk(msgspec.Struct, frozen=True):
+    """A piece of a file before it is sealed."""
+
+    file: int
+    data: bytes
+    hash: bytes
+
+
+class _Source:
+    """Reads a job's files in the pool, a bounded step at a time."""
+
+    def __init__(self, guard: RootGuard, files: Sequence[ToSend], chunker: Chunker) -> None:
+        self._guard = guard
+        self._files = files
+        self._chunker = chunker
+        self._steps = self._read_all()
+        self.problems: dict[int, str] = {}
+
+    def step(self) -> list[RawChunk] | None:
+        """Return the next pieces, None at the end; call it from one thread at a time."""
+        return next(self._steps, None)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._steps.close()
+
+    def _read_all(self) -> Iterator[list[RawChunk]]:
+        root = self._guard.open()
+        if isinstance(root, RootMissing):
+            self.problems = dict.fromkeys(range(len(self._files)), "error")
+            return
+        with root:
+            pending: list[RawChunk] = []
+            size = 0
+            for index in range(len(self._files)):
+                for chunk in self._read_one(root, index):
+                    pending.append(chunk)
+                    size += len(chunk.data)
+                    if size >= READ_BYTES or len(pending) >= READ_CHUNKS:
+                        yield pending
+                        pending, size = [], 0
+            if pending:
+                yield pending
+
+    def _read_one(self, root: Root, index: int) -> Iterator[RawChunk]:
+        file = self._files[index]
+        directory, name = split(file.path)
+        try:
+            with opened(root.fs, root.handle, directory) as parent:
+                handle = root.fs.open_file(parent, name, Access.READ)
+        except OSError:
+            self.problems[index] = "changing"
+            return
+        try:
+            whole = blake3()
+            for data in self._cut(root, handle, file.content.size, self._chunker):
+                whole.update(data)
+                yield RawChunk(index, data, blake3(data).digest())
+            if whole.digest() != file.content.hash:
+                self.problems[index] = "changing"
+        except OSError:
+            self.problems[index] = "unreadable"
+        finally:
+            root.fs.close(handle)
+
+    @staticmethod
+    def _cut(root: Root, handle: Handle, size: int, chunker: Chunker) -> Iterator[bytes]:
+        if size <= limits.CHUNK_BYTES_MIN:
+            # One byte more than expected is asked for, so a file that grew is noticed by its hash.
+            buffer = memoryview(bytearray(size + 1))
+            yield bytes(buffer[: root.fs.read(handle, buffer, 0)])
+            return
+        offset = 0
+
+        def read(into: memoryview) -> int:
+            nonlocal offset
+            count = root.fs.read(handle, into, offset)
+            offset += count
+            return count
+
+        yield from cut_stream(read, chunker)
+
+
+class Uploader:
+    """Sends one folder's contents."""
+
+    def __init__(self, context: Context, record: Callable[[], FolderRecord], guard: RootGuard) -> None:
+        self._context = context
+        self._record = record
+        self._guard = guard
+
+    async def send(
+        self, files: Sequence[ToSend], progress: Callable[[int], None]
+    ) -> tuple[dict[ItemId, Stored], dict[ItemId, str]]:
+        """Make the bytes of files durable; return where they lie, and reasons for those that could not be sent.
+
+        Args:
+            files: One large file, or small ones of together a few dozen MiB.
+            progress: Told the raw bytes that are done, as they are.
+
+        Raises:
+            NoQuorumError, UnavailableError: The storage or the coordinator is away; try the whole job again later.
+        """
+        source = _Source(self._guard, files, self._context.folder_keys(self._record().key).chunker)
+        rows: list[list[Row]] = [[] for _ in files]
+        puts: set[asyncio.Task[None]] = set()
+        try:
+            while (step := await self._context.processor.run(source.step)) is not None:
+                made, new = await self._seal_missing(step)
+                for raw in step:
+                    rows[raw.file].append(made[raw.hash])
+                while len(puts) >= BATCHES_AHEAD:
+                    puts = await some_done(puts)
+                puts.add(asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress)))
+            while puts:
+                puts = await some_done(puts)
+        finally:
+            await end(puts)
+            source.close()
+        good = [i for i in range(len(files)) if i not in source.problems]
+        stored = await self._describe([(files[i].id, rows[i]) for i in good])
+        return stored, {files[i].id: reason for i, reason in source.problems.items()}
+
+    async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk]]:
+        """Return the row of each piece, by raw hash, and the sealed chunks that no node holds yet."""
+        by_hash = {raw.hash: raw.data for raw in step}
+        known = await self._context.database.run(lambda db: known_rows(db, self._record().key, by_hash))
+        missing = [raw_hash for raw_hash in by_hash if raw_hash not in known]
+        key = self._context.folder_keys(self._record().key).chunk_key
+        sealed: list[SealedChunk] = []
+        halves = [missing[::2], missing[1::2]]
+        for part in await asyncio.gather(
+            *(self._context.processor.run(_seal_some, [(by_hash[h], h) for h in half], key) for half in halves if half)
+        ):
+            sealed += part
+        return known | {chunk.row.raw_hash: chunk.row for chunk in sealed}, sealed
+
+    async def _store(self, chunks: Sequence[SealedChunk], raw_bytes: int, progress: Callable[[int], None]) -> None:
+        """Put chunks on a write quorum, hand the receipts in, and note the rows."""
+        if chunks:
+            await self._put([(chunk.ref, chunk.data) for chunk in chunks])
+            await self._context.database.run(
+                lambda db: note_rows(db, self._record().key, [chunk.row for chunk in chunks])
+            )
+        progress(raw_bytes)
+
+    async def _put(self, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]) -> None:
+        # A fresh order for each batch: what was next to what in a file is nobody's business (security 3.6).
+        order = self._context.entropy(4 * len(chunks))
+        shuffled = [chunks[i] for i in sorted(range(len(chunks)), key=lambda i: order[4 * i : 4 * i + 4])]
+        batch: list[tuple[ChunkRef, bytes | bytearray]] = []
+        size = 0
+        for chunk in shuffled:
+            if batch and (size + chunk[0].length > limits.BATCH_BYTES_MAX or len(batch) == limits.BATCH_CHUNKS_MAX):
+                await self._put_batch(batch)
+                batch, size = [], 0
+            batch.append(chunk)
+            size += chunk[0].length
+        if batch:
+            await self._put_batch(batch)
+
+    async def _put_batch(self, batch: Sequence[tuple[ChunkRef, bytes | bytearray]]) -> None:
+        receipts: tuple[ReceiptFor, ...] = await self._context.chunks.put(self._record().id, batch)
+        await self._context.link.ask(m.AddReceipts(self._record().id, receipts), m.Ok)
+
+    # --- Segments
+
+    async def _describe(self, contents: Sequence[tuple[ItemId, list[Row]]]) -> dict[ItemId, Stored]:
+        """Seal the rows of contents into segments, store those and tell the coordinator what they list."""
+        layout = lay_out([rows for _, rows in contents])
+        keys = await self._store_segments(layout.segments)
+        return {
+            id: Stored(tuple((keys[span.segment], span.start, span.count) for span in spans))
+            for (id, _), spans in zip(contents, layout.spans, strict=True)
+        }
+
+    async def _store_segments(self, groups: Sequence[Sequence[Row]]) -> list[SegmentKey]:
+        chunk_key = self._context.folder_keys(self._record().key).chunk_key
+        sealed = await self._context.processor.run(lambda: [seal_segment(rows, chunk_key) for rows in groups])
+        known = await self._context.database.run(
+            lambda db: known_segments(db, self._record().key, [s.key.id for s in sealed])
+        )
+        new = {s.key.id: (s, rows) for s, rows in zip(sealed, groups, strict=True) if s.key.id not in known}
+        await self._put([(segment.ref, segment.data) for segment, _ in new.values()])
+        for part in _pin_messages([pinned(segment, rows) for segment, rows in new.values()]):
+            await self._context.link.ask(m.PinSegments(self._record().id, part), m.Ok)
+        await self._context.database.run(lambda db: note_segments(db, self._record().key, list(new)))
+        return [segment.key for segment in sealed]
+
+
+def _pin_messages(segments: Sequence[m.PinnedSegment]) -> Iterator[tuple[m.PinnedSegment, ...]]:
+    """Yield segments with what they list, in parts that fit a message."""
+    part: list[m.PinnedSegment] = []
+    count = 0
+    for segment in segments:
+        if part and count + len(segment.chunks) > REFS_PER_MESSAGE_MAX:
+            yield tuple(part)
+            part, count = [], 0
+        part.append(segment)
+        count += len(segment.chunks)
+    if part:
+        yield tuple(part)
+
+
+def _seal_some(pieces: Sequence[tuple[bytes, bytes]], key: bytes) -> list[SealedChunk]:
+    return [seal_chunk(data, key, raw_hash=raw_hash) for data, raw_hash in pieces]
+
+
+# --- What is known to be stored
+
+
+def known_rows(db: sqlite3.Connection, folder: int, raw_hashes: Collection[bytes]) -> dict[bytes, Row]:
+    """Return the rows of pieces that are stored already, by the hash of their raw bytes."""
+    found = {}
+    for raw_hash in raw_hashes:
+        row = db.execute("SELECT row FROM chunk WHERE folder = ? AND raw_hash = ?", (folder, raw_hash)).fetchone()
+        if row is not None:
+            found[raw_hash] = _row.decode(row[0])
+    return found
+
+
+def note_rows(db: sqlite3.Connection, folder: int, rows: Sequence[Row]) -> None:
+    """Remember rows of full chunks that storage nodes hold."""
+    db.executemany(
+        "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?)",
+        [(folder, row.raw_hash, encode(row)) for row in rows if row.base is None],
+    )
+
+
+def known_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> set[ChunkId]:
+    """Return which segments are stored and declared already."""
+    return {id for id in ids if db.execute("SELECT 1 FROM segment WHERE folder = ? AND id = ?", (folder, id)).fetchone()}
+
+
+def note_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> None:
+    """Remember segments that storage nodes hold and the coordinator knows."""
+    db.executemany("INSERT OR IGNORE INTO segment VALUES (?, ?)", [(folder, id) for id in ids])

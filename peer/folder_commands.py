@@ -1,0 +1,195 @@
+"""Add, get and remove folders.
+
+Rule 1: ``add`` needs no coordinator: the folder is made here and told to it later.
+Rule 2: a directory becomes a root before the folder is recorded, so a crash leaves at most an unused marker.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from peer.api.backend import Json
+from peer.core.keys import check_label
+from peer.core.links import make_folder
+from peer.core.membership import open_epochs, open_name
+from peer.disk.roots import RootGuard, check_new_root
+from peer.store import folders
+from peer.store.folders import FolderRecord
+from protocol import limits
+from protocol import messages as m
+from protocol.chains import SignedLink
+from protocol.errors import KinfolderError, SecurityError, UnavailableError, UserError
+from protocol.ids import FolderId
+from protocol.membership import ControlState, accounts_of
+from protocol.chains import parse_control_link
+
+if TYPE_CHECKING:
+    from peer.device import Device
+
+
+class Remote(msgspec.Struct, frozen=True):
+    """A folder of the account as the coordinator lists it."""
+
+    info: m.FolderInfo
+    links: tuple[SignedLink, ...]
+    control: ControlState
+    name: str
+
+
+async def add(device: Device, path: str, name: str | None) -> Json:
+    """Make a directory a folder of this account; it is created if it is missing."""
+    real = _new_root(device, path)
+    shown = name or os.path.basename(os.fsencode(real)).decode(errors="replace")
+    check_label(shown)
+    if any(engine.record.name == shown for engine in device.engines.values()):
+        raise UserError(f"there is a folder {shown} on this device already: choose another --name")
+    context = device.context
+    link, _ = make_folder(
+        context.accounts(context.account), context.secrets, shown,
+        hpke=context.hpke, entropy=context.entropy, now_ms=context.clock.now_ms(),
+    )
+    id = FolderId(link.hash)
+    await context.processor.run(_make_root, device, real, id)
+
+    def operation(db: sqlite3.Connection) -> FolderRecord:
+        record = FolderRecord(folders.next_key(db), id, shown, os.fsencode(real), None, number=1, incarnation=1)
+        folders.put_folder(db, record)
+        folders.put_control_link(db, record.key, 0, link)
+        return record
+
+    record = await context.database.run(operation)
+    engine = await device.start_folder(record)
+    note = ""
+    try:
+        await device.need_link()
+        await engine.ensure_known()
+    except (UnavailableError, UserError) as error:
+        note = f"the coordinator does not know the folder yet: {error}"
+    return {"id": id.hex(), "name": shown, "path": os.fsdecode(record.path), "note": note}
+
+
+async def get(device: Device, folder: str, path: str) -> Json:
+    """Bring a folder of the account, or one that is shared with it, to this device."""
+    await device.need_link()
+    remote = _choose(folder, await remote_folders(device))
+    if any(engine.record.id == remote.info.folder for engine in device.engines.values()):
+        raise UserError(f"the folder {remote.name} is on this device already")
+    if any(engine.record.name == remote.name for engine in device.engines.values()):
+        raise UserError(f"there is another folder {remote.name} on this device already: remove that one first")
+    real = _new_root(device, path)
+    await device.context.processor.run(_make_root, device, real, remote.info.folder)
+
+    def operation(db: sqlite3.Connection) -> FolderRecord:
+        record = FolderRecord(
+            folders.next_key(db), remote.info.folder, remote.name, os.fsencode(real), remote.info.pseudonym
+        )
+        folders.put_folder(db, record)
+        for seq, link in enumerate(remote.links):
+            folders.put_control_link(db, record.key, seq, link)
+        return record
+
+    record = await device.context.database.run(operation)
+    await device.start_folder(record)
+    return {"id": record.id.hex(), "name": record.name, "path": os.fsdecode(record.path), "note": ""}
+
+
+async def remove(device: Device, folder: str, *, everywhere: bool) -> Json:
+    """Have this device forget a folder; its files stay."""
+    if everywhere:
+        raise UserError("--everywhere: not in this version", exit_code=2)
+    engine = find(device, folder)
+    record = engine.record
+    await device.stop_folder(record.key)
+    guard = RootGuard(device.context.files, os.fsdecode(record.path), record.id, device.record.device.hex())
+    try:
+        await device.context.processor.run(guard.unmark)
+    except KinfolderError:
+        pass  # the root is away; its marker is foreign to everybody
+    await device.context.database.run(lambda db: folders.drop_folder(db, record.key))
+    return {"id": record.id.hex(), "name": record.name, "path": os.fsdecode(record.path)}
+
+
+def find(device: Device, folder: str):  # type: ignore[no-untyped-def]  # FolderEngine, spelled out by its users
+    """Return the engine of a folder of this device by name, id or a path in it."""
+    engines = list(device.engines.values())
+    named = [e for e in engines if e.record.name == folder]
+    named = named or [e for e in engines if len(folder) >= 8 and e.record.id.hex().startswith(folder.lower())]
+    if not named:
+        real = os.path.realpath(folder)
+        named = [e for e in engines if (real + "/").startswith(os.fsdecode(e.record.path) + "/")]
+    if len(named) != 1:
+        known = ", ".join(sorted(e.record.name for e in engines)) or "none"
+        raise UserError(f"no folder {folder} on this device; there are: {known}")
+    return named[0]
+
+
+async def remote_folders(device: Device) -> list[Remote]:
+    """Return the folders that this account is a member of, checked and opened.
+
+    Raises:
+        UnavailableError: The coordinator cannot be asked.
+    """
+    found: list[Remote] = []
+    after = b""
+    while True:
+        page = await device.link.ask(m.ListFolders(after), m.Folders)
+        for info in page.folders:
+            try:
+                found.append(await _open_remote(device, info))
+            except SecurityError:
+                continue  # somebody's folder that does not hold together is no folder
+        if not page.more or not page.folders:
+            return found
+        after = page.folders[-1].folder
+
+
+async def _open_remote(device: Device, info: m.FolderInfo) -> Remote:
+    context = device.context
+    links: list[SignedLink] = []
+    while True:
+        page = await device.link.ask(m.GetControlLog(info.folder, len(links) - 1), m.ControlLog)
+        links += page.links
+        if not page.more or not page.links:
+            break
+        if len(links) > limits.DEVICE_NUMBER_MAX * 2:
+            raise SecurityError("the coordinator shows an endless control log")
+    for link in links:
+        body = parse_control_link(link)
+        for account in accounts_of(body):
+            try:
+                if account == body.account and context.accounts(account).seq_of(body.account_head) is None:
+                    await context.accounts.refresh(account)
+            except KeyError:
+                await context.accounts.refresh(account)
+    control = ControlState.replay(links, context.accounts, folder=info.folder)
+    keys = open_epochs(control, context.account, context.account_keys, context.hpke)
+    return Remote(info, tuple(links), control, open_name(control, keys))
+
+
+def _choose(folder: str, found: list[Remote]) -> Remote:
+    named = [r for r in found if r.name == folder]
+    named = named or [r for r in found if len(folder) >= 8 and r.info.folder.hex().startswith(folder.lower())]
+    if not named:
+        known = ", ".join(sorted(r.name for r in found)) or "none"
+        raise UserError(f"the account has no folder {folder}; it has: {known}")
+    if len(named) > 1:
+        ids = ", ".join(r.info.folder.hex()[:12] for r in named)
+        raise UserError(f"the account has several folders {folder}: name one by its id ({ids})")
+    return named[0]
+
+
+def _new_root(device: Device, path: str) -> str:
+    roots = [os.fsdecode(engine.record.path) for engine in device.engines.values()]
+    return check_new_root(path, state=[str(device.home)], roots=roots)
+
+
+def _make_root(device: Device, real: str, id: FolderId) -> None:
+    try:
+        os.makedirs(real, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{real} cannot be made: {error.strerror}") from error
+    RootGuard(device.context.files, real, id, device.record.device.hex()).mark()

@@ -1,0 +1,183 @@
+"""How a home becomes a device: by making an account. (Being linked to one is in :mod:`peer.linking`.)
+
+Rule 1: nothing is told to the coordinator before the keys are safe on this disk.
+Rule 2: what fails leaves the home as it was, so the same command can be given again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from peer.api.backend import Json, Report
+from peer.config import KeyOptions
+from peer.core.keys import AccountKeys, AccountRoot, DeviceSecrets, check_label
+from peer.core.links import make_account
+from peer.engine.context import Doors
+from peer.net.coordinator_link import Address, Identity, login, open_session
+from peer.store import folders
+from peer.store.database import ThreadedDatabase
+from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record
+from peer.store.keyfile import KeyStore, write_recovery_file
+from peer.store.schema import SCHEMA
+from protocol import messages as m
+from protocol.chains import SignedLink
+from protocol.errors import EXIT_USAGE, UserError
+from protocol.ids import AccountId
+from protocol.invitations import coordinator_url, is_invitation, parse_invitation
+
+USER_CHARACTERS_MAX: Final = 64
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where to join."""
+
+    url: str
+    token: str
+    certificate_sha256: bytes
+
+
+def target_of(coordinator: str, invite: str) -> Target:
+    """Return where ``--coordinator`` and ``--invite`` lead; an invitation alone will do.
+
+    Raises:
+        UserError: Neither names a coordinator, or they name two.
+    """
+    if is_invitation(invite):
+        invitation = parse_invitation(invite)
+        if coordinator and coordinator_url(coordinator) != invitation.url:
+            raise UserError("--coordinator and --invite name two coordinators", exit_code=EXIT_USAGE)
+        return Target(invitation.url, invitation.token, invitation.fingerprint or b"")
+    if not coordinator:
+        raise UserError("name the coordinator with --coordinator URL, or give a whole invitation", exit_code=EXIT_USAGE)
+    return Target(coordinator_url(coordinator), invite, b"")
+
+
+@contextlib.contextmanager
+def empty_home(home: Path) -> Iterator[None]:
+    """Hold a home that is no device yet; what was put into it goes again if the work inside fails.
+
+    Raises:
+        UserError: It is a device already, or cannot be used.
+    """
+    lock = HomeLock(home)
+    before = set(home.iterdir())
+    try:
+        if home / DATABASE in before:
+            if _is_device(home):
+                raise UserError(f"{home} is a device already: use another --home for another device")
+            # What a cut-off attempt left behind was never known to anybody.
+            _remove(home, [p for p in before if p.name.startswith(DATABASE) or p.name == "keys.sealed"])
+        try:
+            yield
+        except BaseException:
+            _remove(home, [p for p in home.iterdir() if p not in before or p.name.startswith(DATABASE)])
+            raise
+    finally:
+        lock.release()
+
+
+def _is_device(home: Path) -> bool:
+    from peer.store.database import connect
+
+    connection = connect(home / DATABASE)
+    try:
+        connection.executescript(SCHEMA)
+        return device_record(connection) is not None
+    finally:
+        connection.close()
+
+
+def _remove(home: Path, paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.name not in ("lock", "kin.log", "settings.toml") and path.parent == home and path.is_file():
+            path.unlink()
+
+
+async def create_account(
+    home: Path,
+    doors: Doors,
+    *,
+    target: Target,
+    user: str,
+    device: str,
+    keys: KeyOptions,
+    recovery_file: Path | None,
+    report: Report,
+) -> Json:
+    """Make an account whose first device this home becomes; return what ``kin init`` prints.
+
+    Raises:
+        UserError: A name, the invitation or the home will not do.
+        UnavailableError: The coordinator cannot be reached.
+    """
+    check_label(device)
+    if not 0 < len(user) <= USER_CHARACTERS_MAX:
+        raise UserError(f"--user has 1 to {USER_CHARACTERS_MAX} characters", exit_code=EXIT_USAGE)
+    with empty_home(home):
+        secrets = DeviceSecrets.create(doors.entropy)
+        root = AccountRoot.create(doors.entropy)
+        genesis, account_keys = make_account(
+            root, secrets, device, hpke=doors.hpke, entropy=doors.entropy, now_ms=doors.clock.now_ms()
+        )
+        session = await open_session(Address(target.url, target.certificate_sha256, b"", b""))
+        try:
+            if recovery_file is not None:
+                write_recovery_file(recovery_file, root.words(), target.url, target.certificate_sha256)
+            try:
+                store_keys(home, secrets, account_keys, keys, report)
+                await session.ask(m.CreateAccount(target.token, user, genesis), m.Ok)
+                account = AccountId(genesis.hash)
+                await login(session, Identity(account, secrets.id, secrets.sign_seed), doors.entropy)
+                record = DeviceRecord(
+                    account=account,
+                    user=user,
+                    device=secrets.id,
+                    name=device,
+                    url=target.url,
+                    certificate_sha256=target.certificate_sha256,
+                    log_key=session.challenge.log_key,
+                    token_key=session.challenge.token_key,
+                )
+                await put_first_record(home, record, [genesis])
+            except BaseException:
+                if recovery_file is not None:
+                    recovery_file.unlink(missing_ok=True)
+                raise
+        finally:
+            await session.close()
+    return {
+        "user": user,
+        "device": {"id": secrets.id.hex(), "name": device},
+        "words": None if recovery_file is not None else root.words(),
+    }
+
+
+def store_keys(
+    home: Path, secrets: DeviceSecrets, account_keys: AccountKeys, options: KeyOptions, report: Report
+) -> None:
+    """Put a device's keys where its user wants them, and say so if nothing protects them."""
+    KeyStore.create(home, secrets, account_keys, options, warn=_warner(report))
+
+
+def _warner(report: Report) -> Callable[[str], None]:
+    return lambda text: report({"warning": text})
+
+
+async def put_first_record(home: Path, record: DeviceRecord, chain: Sequence[SignedLink]) -> None:
+    """Make the home a device, in one commit."""
+    database = ThreadedDatabase(home / DATABASE, SCHEMA)
+    try:
+
+        def operation(db: sqlite3.Connection) -> None:
+            folders.put_account_links(db, record.account, 0, chain)
+            put_device_record(db, record)
+
+        await database.run(operation)
+    finally:
+        await database.close()

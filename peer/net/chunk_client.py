@@ -1,0 +1,243 @@
+"""Chunks to and from storage nodes: batches over HTTP, several nodes, each answer checked.
+
+A put goes to one node, which forwards it, so the device sends each chunk once. Where that node is away or a replica
+fails, the next nodes by preference are asked until the write quorum holds the batch. A get asks one node after the
+other for what is still missing.
+
+Rule 1: a receipt counts only after its signature, its node and its batch were checked.
+Rule 2: a chunk counts only if its BLAKE3 is its id; a node that sends other bytes is asked last from then on.
+Rule 3: at most :data:`BATCHES_IN_FLIGHT` batches are on the way, whatever the caller wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+
+from peer.net.grants import Allowance, Grants
+from protocol import chunk_api as api
+from protocol.chunks import check_chunk
+from protocol.effects import Clock, Processor
+from protocol.errors import (
+    AccessDeniedError,
+    CorruptChunkError,
+    KinfolderError,
+    NoQuorumError,
+    NoSourceError,
+    UnavailableError,
+)
+from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Statement, open_signed
+from protocol.ids import ChunkId, FolderId, StorageNodeId, storage_node_id
+from protocol.messages import NodeAddress
+
+BATCHES_IN_FLIGHT: Final = 4
+CONNECT_S: Final = 5.0
+STALLED_S: Final = 30.0
+AVOID_S: Final = 30.0
+READ_BYTES: Final = 1 << 20
+
+log = structlog.get_logger("chunk_client")
+
+
+class ChunkClient:
+    """One device's way to all storage nodes."""
+
+    def __init__(self, grants: Grants, clock: Clock, processor: Processor) -> None:
+        self._grants = grants
+        self._clock = clock
+        self._processor = processor
+        self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        self._session: aiohttp.ClientSession | None = None
+        self._contexts: dict[bytes, ssl.SSLContext] = {}
+        self._avoid: dict[StorageNodeId, float] = {}
+        self.sent_bytes = 0
+        """Sealed bytes handed to storage nodes by this process; each batch counts once, however often it is forwarded."""
+        self.received_bytes = 0
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def put(self, folder: FolderId, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]) -> tuple[ReceiptFor, ...]:
+        """Store a batch and return the receipts of at least a write quorum of nodes.
+
+        Raises:
+            NoQuorumError: Too few nodes took it.
+            UnavailableError: The coordinator cannot be asked for a grant.
+        """
+        refs = [ref for ref, _ in chunks]
+        size = sum(ref.length for ref in refs)
+        async with self._slots:
+            allowance = await self._grants.get(folder, Operation.PUT, bytes=size, chunks=len(refs))
+            granted = allowance.granted
+            waiting = self._by_preference(granted.nodes)
+            receipts: dict[StorageNodeId, ReceiptFor] = {}
+            while waiting and len(receipts) < granted.quorum:
+                targets = waiting[: granted.replicas - len(receipts)]
+                reply = await self._put_once(allowance, targets, chunks, refs)
+                receipts |= reply
+                # Where nothing came back, only the node that was asked is known to fail; replicas that are missed
+                # although the quorum stands are made up for by the coordinator.
+                waiting = waiting[len(targets) if reply else 1 :]
+            if len(receipts) < granted.quorum:
+                self._grants.forget(folder)
+                raise NoQuorumError(
+                    f"{len(receipts)} of {granted.quorum} storage nodes took the bytes: the write quorum is not there"
+                )
+            self.sent_bytes += size
+            return tuple(receipts.values())
+
+    async def get(self, folder: FolderId, ids: Sequence[ChunkId]) -> AsyncIterator[tuple[ChunkId, bytes]]:
+        """Yield the chunks of a batch as they arrive, each checked against its id, in any order.
+
+        Raises:
+            NoSourceError: Some of them no node has; the others were yielded.
+            UnavailableError: The coordinator cannot be asked for a grant.
+        """
+        missing = dict.fromkeys(ids)
+        async with self._slots:
+            allowance = await self._grants.get(folder, Operation.GET, bytes=0, chunks=len(ids))
+            for node in self._by_preference(allowance.granted.nodes):
+                if not missing:
+                    return
+                asked = list(missing)
+                try:
+                    async for id, data in self._get_from(allowance, node, asked):
+                        del missing[id]
+                        self.received_bytes += len(data)
+                        yield id, data
+                except (aiohttp.ClientError, TimeoutError, OSError, KinfolderError) as error:
+                    self._blame(node, error)
+        if missing:
+            self._grants.forget(folder)
+            raise NoSourceError(f"{len(missing)} chunks are on no storage node that can be reached")
+
+    # --- One node
+
+    async def _put_once(
+        self,
+        allowance: Allowance,
+        targets: Sequence[NodeAddress],
+        chunks: Sequence[tuple[ChunkRef, bytes | bytearray]],
+        refs: Sequence[ChunkRef],
+    ) -> dict[StorageNodeId, ReceiptFor]:
+        """Send a batch to the first target, which forwards it to the others; return the good receipts by node."""
+        first = targets[0]
+        proof = self._grants.state(allowance, Operation.PUT, [t.id for t in targets], refs)
+        statement = open_signed(proof, Statement)
+        by_id = {t.id: t for t in targets}
+        good: dict[StorageNodeId, ReceiptFor] = {}
+        try:
+            async with self._http().post(
+                first.url + api.PUT_PATH,
+                data=_body(chunks, refs),
+                headers=api.request_headers(allowance.grant, proof, forward=len(targets) > 1),
+                ssl=self._tls(first),
+            ) as response:
+                data = await response.read()
+                if response.status != 200:
+                    raise api.decode_failure(data)
+            reply = api.decode_put_reply(data)
+            for item, node in zip(reply.receipts, _nodes_of(reply.receipts), strict=True):
+                if node in by_id:
+                    api.check_receipt(item, node=node, statement=statement)
+                    good[node] = item
+            for node, code in reply.failed:
+                if node in by_id:
+                    self._blame(by_id[node], UnavailableError(code))
+        except (aiohttp.ClientError, TimeoutError, OSError, KinfolderError) as error:
+            self._blame(first, error)
+            if isinstance(error, AccessDeniedError):
+                self._grants.forget_all()
+        return good
+
+    async def _get_from(
+        self, allowance: Allowance, node: NodeAddress, ids: Sequence[ChunkId]
+    ) -> AsyncIterator[tuple[ChunkId, bytes]]:
+        proof = self._grants.state(allowance, Operation.GET, [node.id], [ChunkRef(id, 0) for id in ids])
+        async with self._http().post(
+            node.url + api.GET_PATH,
+            data=api.encode_ids(ids),
+            headers=api.request_headers(allowance.grant, proof),
+            ssl=self._tls(node),
+        ) as response:
+            if response.status != 200:
+                raise api.decode_failure(await response.read())
+            reader = api.GetReader(ids)
+            corrupt = False
+            async for piece in response.content.iter_any():
+                for id, data in reader.feed(piece):
+                    if data is None:
+                        continue
+                    try:
+                        await self._check(data, id)
+                    except CorruptChunkError:
+                        corrupt = True
+                        continue
+                    yield id, data
+            reader.finish()
+            if corrupt:
+                raise CorruptChunkError("a storage node sent other bytes than it was asked for")
+
+    async def _check(self, data: bytes, id: ChunkId) -> None:
+        if len(data) < READ_BYTES // 8:
+            check_chunk(data, id)
+        else:
+            await self._processor.run(check_chunk, data, id)
+
+    # --- Nodes
+
+    def _by_preference(self, nodes: Sequence[NodeAddress]) -> list[NodeAddress]:
+        """Order nodes as the coordinator does, those that failed us lately last."""
+        now = self._clock.monotonic_s()
+        return sorted(nodes, key=lambda n: (self._avoid.get(n.id, 0.0) > now, not n.online))
+
+    def _blame(self, node: NodeAddress, error: BaseException) -> None:
+        self._avoid[node.id] = self._clock.monotonic_s() + AVOID_S
+        log.info("storage node failed", node=node.id.hex()[:8], error=type(error).__name__)
+
+    def _tls(self, node: NodeAddress) -> ssl.SSLContext | bool:
+        """Return how to check a node's certificate: it must be exactly the one that the coordinator names."""
+        if urlsplit(node.url).scheme != "https":
+            return True
+        if node.certificate not in self._contexts:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.check_hostname = False
+            context.load_verify_locations(cadata=node.certificate)
+            self._contexts[node.certificate] = context
+        return self._contexts[node.certificate]
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=16, limit_per_host=8, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=STALLED_S),
+                read_bufsize=READ_BYTES,
+                auto_decompress=False,
+            )
+        return self._session
+
+
+async def _body(
+    chunks: Sequence[tuple[ChunkRef, bytes | bytearray]], refs: Sequence[ChunkRef]
+) -> AsyncIterator[bytes | bytearray]:
+    """Yield a put's body: small chunks joined, large ones as they are."""
+    joined = bytearray(api.encode_refs(refs))
+    for _, data in chunks:
+        if len(joined) + len(data) > READ_BYTES:
+            yield joined
+            joined = bytearray()
+        joined += data
+    yield joined
+
+
+def _nodes_of(receipts: Sequence[ReceiptFor]) -> list[StorageNodeId]:
+    return [storage_node_id(open_signed(item.receipt, Receipt).node) for item in receipts]

@@ -1,0 +1,92 @@
+"""A device's home: one directory of mode 0700, one lock, one database, one record that says which device it is.
+
+Rule 1: one process at a time works on a home; the lock is the kernel's and goes with the process.
+Rule 2: a home becomes a device in one commit, after everything else succeeded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from peer.store.folders import put_setting, setting
+from protocol.codec import encode
+from protocol.errors import CorruptStateError, UserError
+from protocol.ids import AccountId, DeviceId
+
+DATABASE: Final = "state.db"
+LOCK: Final = "lock"
+_DEVICE: Final = "device"
+
+
+class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Which device a home is, and how it reaches its coordinator."""
+
+    account: AccountId
+    user: str
+    device: DeviceId
+    name: str
+    url: str
+    certificate_sha256: bytes
+    log_key: bytes
+    token_key: bytes
+    offline: bool = False
+    """Whether its user has stopped all network use."""
+
+
+_record = msgspec.msgpack.Decoder(DeviceRecord)
+
+
+def device_record(connection: sqlite3.Connection) -> DeviceRecord | None:
+    """Return which device the home is; None if it is none yet."""
+    data = setting(connection, _DEVICE)
+    try:
+        return None if data is None else _record.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptStateError("the home's record of its device is damaged") from error
+
+
+def put_device_record(connection: sqlite3.Connection, record: DeviceRecord) -> None:
+    """Make the home this device, or change how it is reached."""
+    put_setting(connection, _DEVICE, encode(record))
+
+
+class HomeLock:
+    """Holds a home for this process."""
+
+    def __init__(self, home: Path) -> None:
+        """Make the home if it is missing, and lock it.
+
+        Raises:
+            UserError: It cannot be made, belongs to somebody else, or (code ``in_use``) another process holds it.
+        """
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = home.stat()
+            if found.st_uid != os.geteuid():
+                raise UserError(f"{home} belongs to another user: choose another home with --home")
+            if found.st_mode & 0o077:
+                os.chmod(home, 0o700)
+            self._handle = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except NotADirectoryError:
+            raise UserError(f"{home} is not a directory: choose another home with --home") from None
+        except FileExistsError:
+            raise UserError(f"{home} is not a directory: choose another home with --home") from None
+        except OSError as error:
+            raise UserError(f"{home} cannot be used as a home: {error.strerror}") from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._handle)
+            raise UserError(f"another Kinfolder process works on {home}: wait for it, or stop it", code="in_use") from None
+
+    def release(self) -> None:
+        """Let go of the home; a second call does nothing."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
