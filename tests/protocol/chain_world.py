@@ -139,9 +139,7 @@ class TestFolder:
     def epoch_op(self, members=None, *, number: int | None = None, scope: str = "folder") -> Epoch:
         members = self.state.members if members is None else members
         number = len(self.state.epochs) + 1 if number is None else number
-        wraps = tuple(
-            EpochWrap(m, self.accounts(m).aek_generation, bytes(WRAP_BYTES)) for m in sorted(members)
-        )
+        wraps = tuple(EpochWrap(m, self.accounts(m).aek_generation, bytes(WRAP_BYTES)) for m in sorted(members))
         return Epoch(number, fixed(f"commit{number}"), wraps, b"back" if number > 1 else b"", b"cdc", scope)
 
     def body(self, ops, account: TestAccount, device: TestDevice | None = None) -> ControlLink:
