@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntFlag
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -19,6 +19,9 @@ from protocol.codec import decode, encode
 from protocol.errors import AccessDeniedError, ProtocolError
 from protocol.ids import ChunkId, DeviceId, Pseudonym, StorageNodeId, device_id, storage_node_id
 from protocol.signing import sign, verify
+
+Octets: TypeAlias = bytes
+"""The built-in type, for `Statement`, where a field of that name hides it."""
 
 
 class Operation(IntFlag):
@@ -54,12 +57,12 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Signed by the device (kind ``statement``) for one request."""
 
-    grant: bytes
+    grant: Octets
     """The grant's id."""
     operation: Operation
     nodes: tuple[StorageNodeId, ...]
     """The nodes that may act on it: the first is asked, a put is forwarded to the others."""
-    root: bytes
+    root: Octets
     """:func:`batch_root` of the chunks (for a get or have the lengths are 0)."""
     count: int
     bytes: int
