@@ -6,7 +6,6 @@ Rule 2: a command ends with an exit code of the contract and at most one line on
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typer.exceptions import TyperException
 
 from peer.commands import later
 from peer.commands.session import Session
-from peer.commands.terminal import Terminal
+from peer.commands.terminal import Terminal, drop_output, safe
 from peer.progress import Progress, Show
 from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, KinfolderError, UserError
 
@@ -45,10 +44,6 @@ class Command(TyperCommand):
 
 class Commands(TyperGroup):
     """All commands, in their sections."""
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - see format_epilog
-        """Return the commands in the order in which they stand in this file."""
-        return list(self.commands)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - see format_epilog
         """Write one list of commands for each section."""
@@ -136,13 +131,12 @@ def start(
     Exit codes: 0 done, 1 failed, 2 wrong usage or not in this version, 3 time is over, 4 what remains needs a person,
     5 needs an agent and none runs, 130 Ctrl-C.
     """
-    ctx.obj = Session(home, Terminal(as_json=_wants_json(sys.argv[1:]), bars=_bars))
+    ctx.obj = Session(home, Terminal(as_json="--json" in sys.argv, bars=_bars))
     if version:
-        ctx.obj.terminal.say(f"kin {_version()}")
-    elif ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
-    if version:
+        typer.echo(f"kin {_version()}")
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 def _session(ctx: typer.Context, as_json: bool = False) -> Session:
@@ -405,13 +399,21 @@ for _later in later.COMMANDS:
     _announce(*_later)
 
 
+@app.command("manual", hidden=True)
+def manual() -> None:
+    """Print docs/commands.md."""
+    from peer.commands.manual import describe
+
+    typer.echo(describe(typer.main.get_command(app), SECTIONS), nl=False)
+
+
 # --- How every command ends
 
 
 def main() -> int:
     """Run the command that the process's arguments name, and return its exit code."""
     arguments = sys.argv[1:]
-    terminal = Terminal(as_json=_wants_json(arguments))
+    terminal = Terminal(as_json="--json" in arguments)
     try:
         result = app(arguments, prog_name="kin", standalone_mode=False)
         sys.stdout.flush()
@@ -423,9 +425,7 @@ def main() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        return EXIT_FAILED  # whoever read our output has gone
     except Exception as error:  # noqa: BLE001 - the last door: one line for a person, the rest for the log
         from peer.commands.logs import unexpected
 
@@ -433,7 +433,8 @@ def main() -> int:
         named = next((each for each in arguments if each in _names()), "kin")
         return terminal.fail(unexpected(home, named, error))
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on, an impatient Ctrl-C finds nothing to interrupt
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient Ctrl-C finds nothing left to interrupt
+        drop_output()
 
 
 def _names() -> list[str]:
@@ -445,11 +446,6 @@ def _one_line(error: TyperException) -> str:
     context = getattr(error, "ctx", None)
     asked = context.command_path if context is not None else "kin"
     return f"{text.rstrip('.')}. See: {asked} --help"
-
-
-def _wants_json(arguments: list[str]) -> bool:
-    """Whether the answer, even to wrong usage, is to be JSON."""
-    return "--json" in arguments
 
 
 def _version() -> str:
@@ -466,8 +462,6 @@ def _bars() -> Show:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as RichProgress
-
-    from peer.commands.terminal import safe
 
     bars = RichProgress(
         TextColumn("{task.description}", markup=False),

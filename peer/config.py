@@ -87,7 +87,9 @@ def load_settings(home: Path, environment: Mapping[str, str] | None = None) -> S
 def key_options(settings: Settings, *, no_keyring: bool = False, passphrase_file: str | None = None) -> KeyOptions:
     """Return how to open this device's keys; a person is asked only where standard input is a terminal."""
     file = Path(os.path.abspath(passphrase_file)) if passphrase_file else settings.passphrase_file
-    return KeyOptions(no_keyring=no_keyring, passphrase_file=file, ask=_ask if sys.stdin.isatty() else None)
+    return KeyOptions(
+        no_keyring=no_keyring, passphrase_file=file, ask=_ask if sys.stdin is not None and sys.stdin.isatty() else None
+    )
 
 
 def _ask(prompt: str) -> str:

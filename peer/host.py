@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -33,9 +32,10 @@ STEADY_S: Final = 60.0
 """A server that ran for so long starts its backoff anew when it dies."""
 LINES_KEPT: Final = 5
 LINE_BYTES_MAX: Final = 64 * 1024
+COORDINATOR_NAME: Final = "coordinator"
+STORAGE_NAME: Final = "storage"
 STATE_NAME: Final = "host.json"
 LOCK_NAME: Final = "host.lock"
-_PR_SET_PDEATHSIG: Final = 1
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _URL: Final = re.compile(r"\b(?:wss?|https?)://[^\s,;\"')]+")
 
@@ -92,28 +92,29 @@ def reachable_host(host: str) -> str:
             return "127.0.0.1"
 
 
-def free_port(host: str) -> int:
-    """Return a port that is free just now."""
+def two_free_ports(host: str) -> tuple[int, int]:
+    """Return two ports that are free just now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    with socket.socket(family, socket.SOCK_STREAM) as one, socket.socket(family, socket.SOCK_STREAM) as other:
+        one.bind((host, 0))
+        other.bind((host, 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 class Server:
     """One child process that serves, started again when it dies."""
 
-    def __init__(self, name: str, module: str, say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, module: str, note: Callable[[str], None]) -> None:
         """Make one that does not run yet.
 
         Args:
             name: What it is called in what is said.
             module: Its command line, run with ``-m``.
-            say: Takes one line for a person.
+            note: Takes one line about what goes on.
         """
         self.name = name
         self._module = module
-        self._say = say
+        self._note = note
         self._arguments: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._reading: list[asyncio.Task[None]] = []
@@ -147,12 +148,8 @@ class Server:
         await self.stop()
         raise UserError(f"the {self.name} does not start: {self._last[-1] if self._last else 'it says nothing'}")
 
-    async def keep(self, on_restart: Callable[[str], None]) -> None:
-        """Start the process again whenever it ends; until cancelled.
-
-        Args:
-            on_restart: Takes the URL of each new start.
-        """
+    async def keep(self) -> None:
+        """Start the process again whenever it ends, and say so; until cancelled."""
         loop = asyncio.get_running_loop()
         backoff_s = BACKOFF_S_MIN
         while True:
@@ -161,11 +158,11 @@ class Server:
             code = await self._process.wait()
             if loop.time() - started_s > STEADY_S:
                 backoff_s = BACKOFF_S_MIN
-            self._say(f"the {self.name} ended ({_ending(code)}); starting it again in {backoff_s:g} s")
+            self._note(f"the {self.name} ended ({_ending(code)}); starting it again in {backoff_s:g} s")
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
             with contextlib.suppress(UserError):  # its process has ended, so the next turn says so
-                on_restart(await self.start(self._arguments))
+                self._note(f"the {self.name} is ready again: {await self.start(self._arguments)}")
 
     async def stop(self) -> None:
         """End the process with SIGTERM, and by force if it does not heed that."""
@@ -179,7 +176,7 @@ class Server:
                 async with asyncio.timeout(STOP_S_MAX):
                     await process.wait()
             except TimeoutError:
-                self._say(f"the {self.name} does not stop; ending it by force")
+                self._note(f"the {self.name} does not stop; ending it by force")
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
@@ -195,7 +192,7 @@ class Server:
                 if not self._ready.done():
                     self._ready.set_result(url.group())
                 continue
-            self._say(f"{self.name}: {text}")
+            self._note(f"{self.name}: {text}")
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
@@ -207,29 +204,17 @@ async def _read_line(stream: asyncio.StreamReader) -> bytes:
 
 
 async def spawn(module: str, arguments: list[str]) -> asyncio.subprocess.Process:
-    """Start ``python -P -m module``, in a session of its own, to die with this process."""
-    parent = os.getpid()
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def bind_to_parent() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
-
+    """Start ``python -P -m module`` in a session of its own; it dies with this process."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    tether = [sys.executable, "-P", "-m", "peer.commands.tether", str(os.getpid())]
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
+        *tether,
         module,
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which stops them in order
-        preexec_fn=bind_to_parent,  # this process has one thread, so a fork of it may run Python
         limit=LINE_BYTES_MAX,
         env=environment | {"PYTHONUNBUFFERED": "1"},
     )
@@ -243,7 +228,8 @@ class State:
         self._path = folder / STATE_NAME
         self.enrolled = False
         with contextlib.suppress(OSError, ValueError):
-            self.enrolled = json.loads(self._path.read_text()).get("enrolled") is True
+            known = json.loads(self._path.read_text())
+            self.enrolled = known.get("enrolled") is True and (folder / STORAGE_NAME).is_dir()
 
     def enrol(self) -> None:
         """Remember that the storage node has used its token."""
@@ -256,14 +242,21 @@ class State:
 class Host:
     """The coordinator and the storage node of a home server."""
 
-    def __init__(self, data: Path, listen: Address, say: Callable[[str], None]) -> None:
-        """Make one that does not run yet; ``say`` takes one line for a person."""
+    def __init__(self, data: Path, listen: Address, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+        """Make one that does not run yet.
+
+        Args:
+            data: Where everything is kept.
+            listen: Where the coordinator listens.
+            say: Takes one line of the result: URLs, the invitation, ``ready``.
+            note: Takes one line about what goes on.
+        """
         self._data = data
         self._listen = listen
         self._say = say
         self._state = State(data)
-        self._coordinator = Server("coordinator", "coordinator.cli", say)
-        self._storage = Server("storage node", "storage_node.cli", say)
+        self._coordinator = Server("coordinator", "coordinator.cli", note)
+        self._storage = Server("storage node", "storage_node.cli", note)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop.
@@ -280,13 +273,13 @@ class Host:
         name = reachable_host(self._listen.host)
         coordinator_at, storage_at = self._places()
         scheme, web = ("ws", "http") if is_loopback(name) else ("wss", "https")
-        arguments = ["serve", "--data", str(self._data / "coordinator"), "--listen", str(coordinator_at)]
+        arguments = ["serve", "--data", str(self._data / COORDINATOR_NAME), "--listen", str(coordinator_at)]
         arguments += ["--replicas", "1", "--quorum", "1"]
         if coordinator_at.host != name:
             arguments += ["--advertise", f"{scheme}://{Address(name, coordinator_at.port)}"]
         url = await self._coordinator.start(arguments)
 
-        storage = ["serve", "--data", str(self._data / "storage"), "--listen", str(storage_at)]
+        storage = ["serve", "--data", str(self._data / STORAGE_NAME), "--listen", str(storage_at)]
         if storage_at.host != name:
             storage += ["--advertise", f"{web}://{Address(name, storage_at.port)}"]
         if not self._state.enrolled:
@@ -303,20 +296,21 @@ class Host:
         self._say(await self._invite())
         self._say(f"kin host: ready, {url}")
         await asyncio.gather(
-            self._coordinator.keep(lambda url: self._say(f"the coordinator is ready again, {url}")),
-            self._storage.keep(lambda url: self._say(f"the storage node is ready again, {url}")),
+            self._coordinator.keep(),
+            self._storage.keep(),
         )
 
     def _places(self) -> tuple[Address, Address]:
         """Return where the two listen: two ports that do not change while this runs, so a restart is found again."""
         host, port = self._listen
         if port == 0:
-            return Address(host, free_port(host)), Address(host, free_port(host))
+            one, other = two_free_ports(host)
+            return Address(host, one), Address(host, other)
         return self._listen, Address(host, port + 1 if port < 65535 else port - 1)
 
     async def _invite(self, *options: str) -> str:
         """Return a whole invitation from the coordinator."""
-        arguments = ["invite", "--data", str(self._data / "coordinator"), "--url", *options]
+        arguments = ["invite", "--data", str(self._data / COORDINATOR_NAME), "--url", *options]
         process = await spawn("coordinator.cli", arguments)
         out, problem = await process.communicate()
         words = out.decode(errors="replace").split()
@@ -358,13 +352,13 @@ def _lock(data: Path) -> int:
     return descriptor
 
 
-async def _main(data: Path, listen: Address, say: Callable[[str], None]) -> None:
+async def _main(host: Host) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    await Host(data, listen, say).run(stop)
+    await host.run(stop)
 
 
 def run_host(data: Path, listen: str) -> int:
@@ -375,7 +369,7 @@ def run_host(data: Path, listen: str) -> int:
     try:
         descriptor = _lock(data)
         try:
-            asyncio.run(_main(data, parse_address(listen), terminal.say))
+            asyncio.run(_main(Host(data, parse_address(listen), terminal.say, terminal.note)))
         finally:
             os.close(descriptor)
     except KinfolderError as error:

@@ -56,10 +56,14 @@ class DeviceDoor(Protocol):
         recovery_file: Path | None,
         report: Report,
     ) -> Json:
-        """Make an account with this device; ``{"user", "device": {"id", "name"}, "words": str | None}``."""
+        """Make an account with this device.
+
+        ``coordinator`` may be empty where ``invite`` is a whole invitation, and ``invite`` where registration is open.
+        The result is ``{"user", "device": {"id", "name"}, "words": str | None}``.
+        """
 
     @staticmethod
-    async def link(
+    async def link_to_account(
         home: Path,
         *,
         code: str,
@@ -69,7 +73,10 @@ class DeviceDoor(Protocol):
         confirm: Callable[[str], Awaitable[bool]],
         report: Report,
     ) -> Json:
-        """Join the account of the device that shows this code; ``confirm`` compares six digits."""
+        """Join the account of the device that shows this code; ``confirm`` compares six digits.
+
+        The result is ``{"user", "device": {"id", "name"}}``.
+        """
 
     @staticmethod
     async def open(home: Path, *, keys: KeyOptions, online: bool = True) -> Backend:

@@ -123,6 +123,7 @@ class ApiServer:
         watch = asyncio.create_task(self._listen(reader, reporter))
         self._works[work] = cancellable
         work.add_done_callback(lambda done: self._works.pop(done, None))
+        watch.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at below, if it matters
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
             if not work.done() and cancellable:

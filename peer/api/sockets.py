@@ -21,6 +21,7 @@ from protocol.errors import AccessDeniedError, UserError
 PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
 """What ``sockaddr_un`` holds besides its final zero."""
 BACKLOG: Final = 64
+CONNECT_S_MAX: Final = 10.0
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -59,6 +60,7 @@ def dial(home: Path) -> socket.socket | None:
         UserError: The system refuses.
     """
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel.settimeout(CONNECT_S_MAX)
     try:
         with _address(home) as address:
             channel.connect(address)
@@ -68,7 +70,7 @@ def dial(home: Path) -> socket.socket | None:
         return None
     except OSError as error:
         channel.close()
-        raise UserError(f"{home / SOCKET_NAME}: {error.strerror}") from error
+        raise UserError(f"{home / SOCKET_NAME}: {error.strerror or 'the agent takes no connection'}") from error
     except BaseException:
         channel.close()
         raise

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from peer.commands.direct import confirm_digits, run_async
+from peer.commands.logs import start_log
 from peer.commands.session import Session
 from peer.commands.tables import moment, write_table
 from peer.commands.terminal import Terminal
 from protocol.errors import EXIT_USAGE, UserError
-from protocol.invitations import coordinator_url, is_invitation, parse_invitation
 
 WORDS_ASKED: Final = 3
 _CHANCE: Final = random.SystemRandom()
@@ -36,11 +36,12 @@ def init(
         text = "the 24 words of recovery need a place: give --recovery-file, or run this at a terminal"
         raise UserError(text, exit_code=EXIT_USAGE)
     _check_names(user=user, device=device)
+    start_log(session.settings)
     result = run_async(
         session.settings,
         session.door.create(
             session.settings.home,
-            coordinator=_coordinator(coordinator, invite),
+            coordinator=coordinator or "",
             invite=invite or "",
             user=user,
             device=device,
@@ -55,15 +56,6 @@ def init(
     terminal.say(f"{result['device']['name']} is the first device of {result['user']}")
     if recovery_file is not None:
         terminal.say(f"The words of recovery are in {recovery_file}: keep them apart from this device")
-
-
-def _coordinator(coordinator: str | None, invite: str | None) -> str:
-    """Return the coordinator's URL in normal form; one that is given wins over that of the invitation."""
-    if coordinator is not None:
-        return coordinator_url(coordinator)
-    if invite is None or not is_invitation(invite):
-        raise UserError("which coordinator? Give --coordinator URL, or a whole invitation", exit_code=EXIT_USAGE)
-    return parse_invitation(invite).url
 
 
 def _check_names(**names: str) -> None:
@@ -118,12 +110,13 @@ def link(
     async def confirm(digits: str) -> bool:
         return yes or await confirm_digits(terminal, digits)
 
+    start_log(session.settings)
     result = run_async(
         session.settings,
-        session.door.link(
+        session.door.link_to_account(
             session.settings.home,
             code=code,
-            coordinator=None if coordinator is None else coordinator_url(coordinator),
+            coordinator=coordinator,
             device=device,
             keys=session.keys(no_keyring=no_keyring, passphrase_file=passphrase_file),
             confirm=confirm,

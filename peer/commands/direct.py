@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from peer.api.backend import METHODS, Backend, DeviceDoor, Json
+from peer.commands.hardening import harden
 from peer.commands.logs import start_log
 from peer.commands.terminal import Terminal
 from peer.config import KeyOptions, Settings
@@ -76,7 +77,8 @@ async def confirm_digits(terminal: Terminal, digits: str) -> bool:
 
 
 def run_async(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the event loop that the settings choose; Ctrl-C cancels it."""
+    """Run a coroutine that opens a device, on the event loop that the settings choose; Ctrl-C cancels it."""
+    harden()
     try:
         factory = loop_factory(settings.event_loop)
     except UserError:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import MutableMapping
 from logging.handlers import RotatingFileHandler
-from typing import Final
+from typing import Any, Final
+
+import structlog
 
 from peer.config import Settings, load_settings, resolve_home
 from protocol.errors import KinfolderError, UserError
@@ -19,21 +22,42 @@ LOGS_OLD_MAX: Final = 2
 
 
 def start_log(settings: Settings) -> None:
-    """Send what this process logs to the home's log, from the level that the settings name."""
-    handler = _Handler(
-        settings.log_path, maxBytes=LOG_BYTES_MAX, backupCount=LOGS_OLD_MAX, encoding="utf-8", errors="backslashreplace"
-    )
-    formatter = _Formatter(
-        "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s", tracebacks=settings.log == "debug"
-    )
-    handler.setFormatter(formatter)
+    """Send what this process logs to the home's log, from the level that the settings name.
+
+    A home that is still to be made has no log yet, so nothing is kept.
+    """
+    handler = _handler(settings)
     root = logging.getLogger()
-    for old in [each for each in root.handlers if isinstance(each, _Handler)]:
+    for old in [each for each in root.handlers if isinstance(each, _File | logging.NullHandler)]:
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    root.setLevel(settings.log.upper())
-    logging.getLogger("asyncio").setLevel(max(root.level, logging.INFO))
+    level = logging.getLevelNamesMapping()[settings.log.upper()]
+    root.setLevel(level)
+    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
+    structlog.configure(
+        processors=[_as_record],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def _handler(settings: Settings) -> logging.Handler:
+    if not settings.home.is_dir():
+        return logging.NullHandler()
+    handler = _File(
+        settings.log_path, maxBytes=LOG_BYTES_MAX, backupCount=LOGS_OLD_MAX, encoding="utf-8", errors="backslashreplace"
+    )
+    template = "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
+    handler.setFormatter(_Formatter(template, tracebacks=settings.log == "debug"))
+    return handler
+
+
+def _as_record(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
+    """Make a structured event one line ``what happened name=value``, and leave a failure to the formatter."""
+    exc_info = event.pop("exc_info", None)
+    text = str(event.pop("event", ""))
+    return (" ".join([text, *(f"{name}={value!r}" for name, value in event.items())]),), {"exc_info": exc_info}
 
 
 def unexpected(home: str | None, what: str, error: Exception) -> UserError:
@@ -56,7 +80,7 @@ def unexpected(home: str | None, what: str, error: Exception) -> UserError:
     return UserError(text, code="internal")
 
 
-class _Handler(RotatingFileHandler):
+class _File(RotatingFileHandler):
     def _open(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 - what the base class returns, which typeshed names privately
         os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
         return super()._open()

@@ -6,11 +6,10 @@ Rule 2: a home that is briefly in use (a command at work, an agent that starts) 
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from peer.api.backend import IN_USE, DeviceDoor, Json
 from peer.api.client import Agent
@@ -28,8 +27,9 @@ _QUICK: Final = frozenset({"folders", "status", "conflicts", "devices", "offline
 
 def device_door() -> DeviceDoor:
     """Return what opens homes; importing it costs what the whole device costs."""
-    door: DeviceDoor = importlib.import_module("peer.device").Device
-    return door
+    from peer.device import Device
+
+    return Device
 
 
 class Session:
@@ -98,10 +98,13 @@ class Session:
         Raises:
             UserError: With exit code 5, no agent runs.
         """
+        if not self.settings.home.is_dir():
+            raise UserError(_no_device(self.settings), exit_code=EXIT_NO_AGENT, code="no_device")
         deadline_s = time.monotonic() + start_s
         while (agent := Agent.dial(self.settings.home)) is None:
             if time.monotonic() >= deadline_s:
-                _refuse_without_agent(self.settings)
+                text = f"no agent runs for {self.settings.home}; start one with kin run"
+                raise UserError(text, exit_code=EXIT_NO_AGENT, code="no_agent")
             time.sleep(RETRY_S)
         return agent
 
@@ -120,9 +123,7 @@ class Session:
 
     def _do(self, method: str, params: Json) -> Json:
         if not self.settings.home.is_dir():
-            raise UserError(
-                f"{self.settings.home}: no device here; make one with kin init, or kin link", code="no_device"
-            )
+            raise UserError(_no_device(self.settings), code="no_device")
         from peer.commands import direct
 
         try:
@@ -131,7 +132,5 @@ class Session:
             self.terminal.finish()
 
 
-def _refuse_without_agent(settings: Settings) -> NoReturn:
-    raise UserError(
-        f"no agent runs for {settings.home}; start one with kin run", exit_code=EXIT_NO_AGENT, code="no_agent"
-    )
+def _no_device(settings: Settings) -> str:
+    return f"{settings.home}: no device here; make one with kin init, or kin link"

@@ -34,6 +34,7 @@ class Terminal:
             as_json: Print one JSON object and nothing else.
             bars: Makes progress bars on standard error; asked only where that is a terminal.
         """
+        _open_missing_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -44,7 +45,7 @@ class Terminal:
     @property
     def can_ask(self) -> bool:
         """Whether a person is at standard input and sees what is asked."""
-        return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        return sys.stdin.isatty() and sys.stderr.isatty()
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Write one line of a result, at once."""
@@ -145,6 +146,26 @@ class Terminal:
         if self._bars is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
             return self._bars()
         return Lines(self.note, time.monotonic)
+
+
+def _open_missing_streams() -> None:
+    """Give a process that was started without standard streams the null device, so that no socket takes their place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor: this one
+        if getattr(sys, name) is None:
+            mode = "w" if descriptor else "r"
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - open until the end
+
+
+def drop_output() -> None:
+    """Send what standard output still holds nowhere: its reader has gone, or its disk is full."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write(stream: TextIO, text: str, style: str | None) -> None:

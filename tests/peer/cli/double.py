@@ -52,7 +52,7 @@ class Double:
         }
 
     @staticmethod
-    async def link(home, *, code, coordinator, device, keys, confirm, report) -> Json:
+    async def link_to_account(home, *, code, coordinator, device, keys, confirm, report) -> Json:
         if not await confirm("123456"):
             raise UserError("the digits differ: somebody is in between", code="digits")
         return {"user": "anna", "device": {"id": "bb" * 32, "name": device}}
@@ -182,7 +182,7 @@ class Double:
                 "path": f"{bad}{number}",
                 "direction": "up",
                 "reason": "name" if number % 2 else "queued",
-                "text": "",
+                "text": "has a bad name" if number % 2 else "waits for its turn",
                 "bytes": 5,
                 "done": 0,
             }
@@ -214,6 +214,7 @@ class Double:
             "storage": {"nodes": 1, "reachable": 1, "replicas": 1, "quorum": 1},
             "in_sync": False,
             "folders": [folder],
+            "warnings": ["there is 1 copy of everything"],
         }
 
 
