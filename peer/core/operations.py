@@ -12,7 +12,6 @@ import msgspec
 
 from peer.core.tree import Content, Item, ItemId
 
-
 # --- Acts: local differs from synced. They become entries.
 
 
@@ -116,7 +115,19 @@ class Forget(msgspec.Struct, frozen=True):
     base: Item
 
 
-Step: TypeAlias = Place | Replace | SetAttributes | Rename | Delete | Adopt | Forget
+class Rekey(msgspec.Struct, frozen=True):
+    """One thing has two ids: give the rows with id ``old``, in local and in synced, the id ``new``.
+
+    Rows whose parent is ``old`` follow. Nothing on the disk changes, and nothing else in a row: its members stay those
+    of the values that this disk holds. It happens where nodes of one name became one item with another first member,
+    and where a device joins with files that are there already. A plan that has any of these has nothing else.
+    """
+
+    old: ItemId
+    new: ItemId
+
+
+Step: TypeAlias = Place | Replace | SetAttributes | Rename | Delete | Adopt | Forget | Rekey
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -1,0 +1,415 @@
+"""Decide what one sync pass must do.
+
+Rule 1: pure. No clock, disk, network, randomness or logging here.
+Rule 2: total. Every pair of changes has exactly one row in ``DECISIONS``.
+Rule 3: safe. No row discards content that exists on one side only: where both sides changed, this side's change becomes
+an act first, and the fold decides what the folder then looks like. Nothing is merged here.
+Rule 4: local. What is not dirty costs nothing, but for the parents of what is, and what stands in its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from peer.core.operations import (
+    Act,
+    Adopt,
+    Create,
+    Delete,
+    Edit,
+    Forget,
+    Move,
+    Place,
+    Plan,
+    Remove,
+    Rename,
+    Replace,
+    SetAttributes,
+    Step,
+    Touch,
+)
+from peer.core.ordering import Motion, Shift, ordered, possible
+from peer.core.rekeying import find_rekeys
+from peer.core.tree import Item, ItemId, Tree, path_of
+from protocol.entries import Kind
+from protocol.ids import ROOT
+
+
+class Side(Enum):
+    """One side of an item against ``synced``."""
+
+    ABSENT = "in neither"
+    NEW = "here, but not in synced"
+    SAME = "as in synced"
+    CHANGED = "at another place, or with other content"
+    GONE = "in synced, but not here"
+
+
+class Decision(Enum):
+    """What follows for an item."""
+
+    NOTHING = "nothing is there"
+    RECORD = "the disk is as it shall be: record newer dots, if there are any"
+    ACT = "the user did something: it becomes an entry"
+    JOIN = "both sides did something: if it was the same, record it; else it is an act"
+    STEP = "the folder changed: so shall the disk"
+    FORGET = "neither side holds it any more"
+
+
+DECISIONS: Final[Mapping[tuple[Side, Side], Decision]] = MappingProxyType(
+    {
+        # (local, remote), each against synced; what is in synced is neither absent nor new on any side.
+        (Side.ABSENT, Side.ABSENT): Decision.NOTHING,
+        (Side.ABSENT, Side.NEW): Decision.STEP,
+        (Side.NEW, Side.ABSENT): Decision.ACT,
+        (Side.NEW, Side.NEW): Decision.JOIN,
+        (Side.SAME, Side.SAME): Decision.RECORD,
+        (Side.SAME, Side.CHANGED): Decision.STEP,
+        (Side.SAME, Side.GONE): Decision.STEP,
+        (Side.CHANGED, Side.SAME): Decision.ACT,
+        (Side.CHANGED, Side.CHANGED): Decision.JOIN,
+        (Side.CHANGED, Side.GONE): Decision.ACT,
+        (Side.GONE, Side.SAME): Decision.ACT,
+        (Side.GONE, Side.CHANGED): Decision.ACT,
+        (Side.GONE, Side.GONE): Decision.FORGET,
+    }
+)
+
+Excluded = Callable[[str, bool], bool]
+"""(path, whether it is a directory) -> whether it is ignored or excluded here. What is under such a directory is, too."""
+
+
+def side_of(item: Item | None, base: Item | None) -> Side:
+    """Return how an item of one tree differs from the same item of ``synced``."""
+    if base is None:
+        return Side.ABSENT if item is None else Side.NEW
+    if item is None:
+        return Side.GONE
+    return Side.SAME if _same_place(item, base) and item.content.same(base.content) else Side.CHANGED
+
+
+def is_settled(id: ItemId, *, local: Tree, synced: Tree, remote: Tree) -> bool:
+    """Tell whether nothing remains to be done for an item, so that it need not stay dirty."""
+    base, want = synced.item(id), remote.item(id)
+    return side_of(local.item(id), base) in (Side.SAME, Side.ABSENT) and base == want
+
+
+def plan(
+    *,
+    local: Tree,
+    synced: Tree,
+    remote: Tree,
+    dirty: Collection[ItemId],
+    excluded: Excluded | None = None,
+    mistrusted: Callable[[Item], bool] | None = None,
+) -> Plan:
+    """Return the operations that bring this device and the folder to the same content.
+
+    The synced tree is the merge base: a side that differs from it is the side that changed. After the operations are
+    done, plan again: an item that changed on both sides needs an act first, and what an act or a file in the way holds
+    up is planned once that is settled (:func:`is_settled`).
+
+    Args:
+        local: What the last scan saw on this device, identified.
+        synced: What both sides held when they last agreed.
+        remote: What the folded log describes.
+        dirty: The items that may differ in any two trees. Nothing else is looked at, but for what these need.
+        excluded: What this device leaves alone: it is neither removed, nor changed, nor brought here. Its rows stay.
+        mistrusted: Synced items whose absence proves no removal (just no longer excluded, a restored device, an undone
+            removal): they are forgotten, so that they come back.
+
+    Returns:
+        Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
+        can be carried out as they stand: what changes places comes first, what needs bytes last, in any order.
+    """
+    ids = sorted(dirty)
+    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids)
+    if rekeys:
+        return Plan((), rekeys)
+    planning = _Planning(local, synced, remote, excluded, mistrusted)
+    for id in ids:
+        planning.look(id)
+    return Plan(tuple(planning.acts()), tuple(planning.steps()))
+
+
+class _View(NamedTuple):
+    """One item in the three trees."""
+
+    id: ItemId
+    local: Item | None
+    synced: Item | None
+    remote: Item | None
+
+    def decision(self) -> Decision:
+        decision = DECISIONS[side_of(self.local, self.synced), side_of(self.remote, self.synced)]
+        if decision is not Decision.JOIN:
+            return decision
+        assert self.local is not None
+        assert self.remote is not None
+        if self.synced is None:
+            # Its own id, and no base: a crash fell between the change of the disk and its record.
+            return Decision.RECORD if self.local.content.same_bytes(self.remote.content) else Decision.ACT
+        return Decision.RECORD if side_of(self.local, self.remote) is Side.SAME else Decision.ACT
+
+    @property
+    def is_gone_here(self) -> bool:
+        """Whether what was synced is off this disk. A directory never becomes a file: that is another item."""
+        return self.synced is not None and (
+            self.local is None or self.local.is_directory != self.synced.is_directory
+        )
+
+
+class _Planning:
+    """One pass: look at what is dirty, and at what it leads to, then name acts and steps."""
+
+    def __init__(
+        self,
+        local: Tree,
+        synced: Tree,
+        remote: Tree,
+        excluded: Excluded | None,
+        mistrusted: Callable[[Item], bool] | None,
+    ) -> None:
+        self._local = local
+        self._synced = synced
+        self._remote = remote
+        self._excluded = excluded
+        self._mistrusted = mistrusted
+        self._seen: set[ItemId] = {ROOT}
+        self._acting: list[_View] = []
+        self._views: dict[ItemId, _View] = {}
+        self._tops: dict[ItemId, ItemId | None] = {ROOT: None}
+        self._removed: set[ItemId] = set()
+        self._removed_along: set[ItemId] = set()
+        self._records: list[Step] = []
+        self._forgotten: list[Item] = []
+        self._shifts: dict[ItemId, Shift] = {}
+        self._changed: list[_View] = []
+
+    # --- Looking
+
+    def look(self, id: ItemId) -> None:
+        """Decide about an item, and about those that it leads to."""
+        work = [id]
+        while work:
+            id = work.pop()
+            if id not in self._seen:
+                self._seen.add(id)
+                work.extend(self._decide(self._view(id)))
+
+    def _view(self, id: ItemId) -> _View:
+        view = self._views.get(id)
+        if view is None:
+            view = _View(id, self._local.item(id), self._synced.item(id), self._remote.item(id))
+            self._views[id] = view
+        return view
+
+    def _decide(self, view: _View) -> Iterator[ItemId]:
+        """File an item under what is to be done, and yield what must be looked at for its sake."""
+        decision = view.decision()
+        if decision is Decision.ACT:
+            yield from self._decide_act(view)
+        elif decision is Decision.STEP and not self._is_out_of_bounds(view):
+            self._changed.append(view)
+            yield from self._decide_step(view)
+        elif decision is Decision.RECORD and view.remote != view.synced and view.remote is not None:
+            yield from self._decide_record(view, view.remote)
+        elif decision is Decision.FORGET and view.synced is not None and not self._is_excluded(view):
+            self._forgotten.append(view.synced)
+
+    def _decide_act(self, view: _View) -> Iterator[ItemId]:
+        if view.is_gone_here and view.synced is not None:
+            top = self._gone_above(view.synced.parent) or view.id
+            if self._mistrusted is not None and self._mistrusted(view.synced):
+                self._forgotten.append(view.synced)
+            elif view.local is not None or not self._is_excluded(self._view(top)):
+                self._removed.add(top)
+        elif view.local is not None and not self._is_excluded(view):
+            self._acting.append(view)
+            yield view.local.parent
+
+    def _decide_record(self, view: _View, want: Item) -> Iterator[ItemId]:
+        """Record what is there already. Where there was no base, the folder's attributes are taken over."""
+        here = view.local
+        if here is None or view.synced is not None:
+            self._records.append(Adopt(want))
+        elif not self._stands_in_folder(here.parent):
+            yield here.parent
+        elif not _same_place(here, want):
+            self._records.append(Adopt(Item(want.id, here.parent, here.name, want.content, want.members)))
+        else:
+            same = here.content.same(want.content)
+            self._records.append(Adopt(want) if same else SetAttributes(here, want))
+
+    def _decide_step(self, view: _View) -> Iterator[ItemId]:
+        source, target = view.synced, view.remote
+        if source is not None and target is not None and _stays(source, target):
+            return
+        key = path_of(self._remote, view.id) if target is not None else path_of(self._synced, view.id)
+        self._shifts[view.id] = shift = Shift(key or "", source, target)
+        if target is not None:
+            yield target.parent
+            occupant = self._local.child(target.parent, target.name)
+            if occupant is not None:
+                yield occupant.id
+        if shift.is_removal and source is not None and source.is_directory:
+            yield from (child.id for child in self._local.children(view.id))
+
+    def _is_excluded(self, view: _View) -> bool:
+        if self._excluded is None:
+            return False
+        tree, item = (self._local, view.local) if view.local is not None else (self._synced, view.synced)
+        return item is not None and self._is_hidden(tree, item)
+
+    def _is_out_of_bounds(self, view: _View) -> bool:
+        """Tell whether a step would change something excluded, or bring it here."""
+        if self._excluded is None:
+            return False
+        return self._is_excluded(view) or (view.remote is not None and self._is_hidden(self._remote, view.remote))
+
+    def _is_hidden(self, tree: Tree, item: Item) -> bool:
+        assert self._excluded is not None
+        path = path_of(tree, item.id)
+        return path is not None and self._excluded(path, item.is_directory)
+
+    # --- Acts
+
+    def acts(self) -> Iterator[Act]:
+        """Yield the acts: what came or moved, parents first; what was written; at last what was removed."""
+        made: set[ItemId] = set()
+        written: list[Act] = []
+        for view in sorted(self._acting, key=self._height):
+            base, item = view.synced, view.local
+            assert item is not None
+            if not self._stands_in_folder(item.parent, made):
+                continue  # its parent cannot be recorded yet; nor then can this
+            if base is None:
+                made.add(item.id)
+                yield Create(item)
+                continue
+            if not _same_place(item, base):
+                yield Move(base, item.parent, item.name)
+            if not item.content.same_bytes(base.content):
+                written.append(Edit(base, item.content))
+            elif not item.content.same(base.content):
+                written.append(Touch(base, item.content))
+        yield from written
+        for id in sorted(self._removed, key=lambda id: path_of(self._synced, id) or ""):
+            base = self._synced.item(id)
+            if base is not None and id not in self._removed_along:
+                yield Remove(base, tuple(self._gone_subtree(base)))
+
+    def _height(self, view: _View) -> tuple[int, str]:
+        """Sort parents before children: so no move, taken alone, puts a directory into itself."""
+        path = path_of(self._local, view.id) or ""
+        return path.count("/"), path
+
+    def _stands_in_folder(self, id: ItemId, made: Collection[ItemId] = ()) -> bool:
+        if id == ROOT or id in made:
+            return True
+        item = self._synced.item(id) or self._remote.item(id)
+        return item is not None and item.is_directory
+
+    def _gone_above(self, id: ItemId) -> ItemId | None:
+        """Return the highest directory, from ``id`` upwards, that went with all between; None if ``id`` stands."""
+        trail: list[ItemId] = []
+        while id not in self._tops:
+            view = self._view(id)
+            if view.synced is None or view.remote is None or not self._went(view):
+                self._tops[id] = None
+            else:
+                trail.append(id)
+                id = view.synced.parent
+        top = self._tops[id]
+        for each in reversed(trail):
+            top = self._tops[each] = top or each
+        return top
+
+    def _went(self, view: _View) -> bool:
+        return view.is_gone_here and not (
+            self._mistrusted is not None and view.synced is not None and self._mistrusted(view.synced)
+        )
+
+    def _gone_subtree(self, base: Item) -> Iterator[Item]:
+        """Yield what went with an item, parents first: not what was moved out before."""
+        work = [base]
+        while work:
+            item = work.pop()
+            self._removed_along.add(item.id)
+            yield item
+            if item.is_directory:
+                children = [c for c in self._synced.children(item.id) if self._went(self._view(c.id))]
+                work.extend(reversed(children))
+
+    # --- Steps
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps: records, then changes of places, at last what needs bytes."""
+        yield from self._records
+        yield from (Forget(item) for item in self._forgotten if item.id not in self._removed_along)
+        shifts = possible(self._shifts, self._local)
+        for motion, id in ordered(shifts, self._local):
+            yield self._moving(motion, shifts[id])
+        yield from self._filling(shifts)
+
+    @staticmethod
+    def _moving(motion: Motion, shift: Shift) -> Step:
+        source, target = shift.source, shift.target
+        if motion is Motion.MAKE:
+            assert target is not None
+            return Place(target)
+        assert source is not None
+        if motion is Motion.DELETE:
+            return Delete(source)
+        assert target is not None
+        item = _moved(source, target)
+        return Rename(source, item, aside=motion is Motion.ASIDE, from_aside=motion is Motion.BRING_OUT)
+
+    def _filling(self, shifts: Mapping[ItemId, Shift]) -> Iterator[Step]:
+        """Yield what changes contents: attributes, then bytes that replace others, then new files."""
+        replaced: list[Step] = []
+        placed: list[Step] = []
+        for view in sorted(self._changed, key=lambda view: path_of(self._remote, view.id) or ""):
+            source, target = view.synced, view.remote
+            if target is None or (source is None and view.id not in shifts):
+                continue
+            if source is None or source.is_directory != target.is_directory:
+                if view.id in shifts and target.content.kind is not Kind.DIRECTORY:
+                    placed.append(Place(target))
+                continue
+            if source.content.same(target.content):
+                continue
+            if view.id in shifts:
+                source = _moved(source, target)
+            item = target if _same_place(source, target) else _blend(place=source, content=target)
+            if source.content.same_bytes(item.content):
+                yield SetAttributes(source, item)
+            else:
+                replaced.append(Replace(source, item))
+        yield from replaced
+        yield from placed
+
+
+def _same_place(one: Item, other: Item) -> bool:
+    return one.parent == other.parent and one.name == other.name
+
+
+def _stays(source: Item, target: Item) -> bool:
+    return _same_place(source, target) and source.is_directory == target.is_directory
+
+
+def _moved(source: Item, target: Item) -> Item:
+    """Return what a rename leaves: the new place, the content that is still to follow."""
+    return target if source.content.same(target.content) else _blend(place=target, content=source)
+
+
+def _blend(*, place: Item, content: Item) -> Item:
+    """Return the place of one tree's item with the content of another's, each with its own dots."""
+    known = {(m.node, m.copy): m for m in content.members}
+    members = tuple(
+        m._replace(content=known[m.node, m.copy].content) for m in place.members if (m.node, m.copy) in known
+    )
+    return Item(place.id, place.parent, place.name, content.content, members or content.members)
