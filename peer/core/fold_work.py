@@ -32,6 +32,10 @@ class Work:
         """Names whose items must be made anew."""
         self.items: dict[ItemId, tuple[Group, Item | None]] = {}
         """What becomes of an item, and by whose doing; the tree is written at the end."""
+        self.lost: dict[NodeId, None] = {}
+        """Directory nodes that left the item which showed them; another one may show them by now."""
+        self.without_parent: dict[ItemId, dict[bytes, None]] = {}
+        """Names to be shown in directories that no item shows at the moment, or no more."""
         self._nodes: dict[NodeId, tuple[NodeRow | None, NodeRow]] = {}
         self._names: dict[NodeId, dict[bytes, tuple[NameRow | None, NameRow]]] = {}
 

@@ -107,15 +107,24 @@ def _ask_to_show(work: Work, place: tuple[NodeId, bytes]) -> None:
 
 def show(work: Work) -> None:
     """Make the items of every name that an entry concerned, and of what stands in directories that became others."""
-    lost: dict[NodeId, None] = {}
-    while work.to_show or lost:
-        while work.to_show:
+    while True:
+        if work.to_show:
             group = next(iter(work.to_show))
             del work.to_show[group]
-            _show_name(work, group, lost)
-        while lost:
-            id, _ = lost.popitem()
+            directories = _nodes_behind(work, group[0])
+            if directories:
+                _show_name(work, group, directories)
+            else:
+                work.without_parent.setdefault(group[0], {})[group[1]] = None
+        elif work.lost:
+            id, _ = work.lost.popitem()
             _hide_if_lost(work, work.node(id))
+        elif work.without_parent:
+            parent, keys = work.without_parent.popitem()
+            for key in keys:
+                _show_name(work, (parent, key), ())
+        else:
+            return
 
 
 def candidates(work: Work, node: NodeRow) -> list[Candidate]:
@@ -148,10 +157,9 @@ def _content_key(row: ContentRow) -> tuple[Kind, bytes]:
     return row.value.kind, row.value.hash
 
 
-def _show_name(work: Work, group: Group, lost: dict[NodeId, None]) -> None:
-    """Make the items of one name in one directory anew."""
+def _show_name(work: Work, group: Group, directories: tuple[NodeId, ...]) -> None:
+    """Make the items of one name anew; ``directories`` are the nodes behind the directory's item, none if it is gone."""
     parent, key = group
-    directories = _nodes_behind(work, parent)
     by_content: dict[tuple[Kind, bytes], list[Candidate]] = {}
     for directory in directories:
         for id in work.nodes_of(directory, key):
@@ -168,7 +176,7 @@ def _show_name(work: Work, group: Group, lost: dict[NodeId, None]) -> None:
         name = naming.suffixed(first, id) if items else first.node.name
         items[id] = Item(id, parent, text_of(name), _content(members), tuple(each.member for each in members))
     naming.finish(row.suffixes)
-    _replace_items(work, group, row.items, items, lost)
+    _replace_items(work, group, row.items, items)
     if bool(row.items) != bool(items):
         for claimant, _ in row.claims:
             work.to_show[parent, claimant] = None
@@ -183,7 +191,9 @@ def _nodes_behind(work: Work, parent: ItemId) -> tuple[NodeId, ...]:
     if parent == ROOT:
         return (ROOT,)
     item = work.item(parent)
-    return tuple(member.node for member in item.members) if item is not None and item.is_directory else ()
+    if item is None or not item.is_directory:
+        return ()
+    return tuple(member.node for member in item.members if work.shown(member.node) == parent)
 
 
 def _content(members: list[Candidate]) -> Content:
@@ -194,20 +204,21 @@ def _content(members: list[Candidate]) -> Content:
     return Content(value.kind, value.hash, value.size, value.mtime_ns, value.executable, value.target)
 
 
-def _replace_items(
-    work: Work, group: Group, old: tuple[ItemId, ...], new: dict[ItemId, Item], lost: dict[NodeId, None]
-) -> None:
+def _replace_items(work: Work, group: Group, old: tuple[ItemId, ...], new: dict[ItemId, Item]) -> None:
     """Write a name's items; one that another name has taken over meanwhile is left to it."""
     for id in old:
         change = work.items.get(id)
         before = work.state.tree.item(id) if change is None or change[0] != group else change[1]
         if before is not None and before.is_directory:
             kept = {member.node for member in new[id].members} if id in new and new[id].is_directory else set()
-            lost.update((member.node, None) for member in before.members if member.node not in kept)
+            work.lost.update((member.node, None) for member in before.members if member.node not in kept)
         if id not in new and (change is None or change[0] == group):
             work.items[id] = (group, None)
     for id, item in new.items():
         work.items[id] = (group, item)
+        if item.is_directory:
+            for key in work.without_parent.pop(id, ()):
+                work.to_show[id, key] = None
 
 
 def _set_shown(work: Work, node: NodeRow, item: ItemId | None) -> None:
