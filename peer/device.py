@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -21,7 +21,6 @@ import structlog
 from peer import folder_commands, joining, linking, reports
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
-from peer.core.keys import AccountKeys, DeviceSecrets
 from peer.disk.files import LinuxFileSystem
 from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
 from peer.engine.accounts import AccountBook
@@ -43,15 +42,15 @@ from protocol.errors import (
     EXIT_FAILED,
     EXIT_NEEDS_PERSON,
     EXIT_TIMEOUT,
-    AccessDeniedError,
+    CorruptStateError,
     KinfolderError,
-    SecurityError,
-    UnavailableError,
     UserError,
 )
 
 FIRST_CONTACT_S: Final = 10.0
-SYNC_ROUNDS_MAX: Final = 1_000
+TRIES_MAX: Final = 4
+"""How often a pass without a time limit tries what another party refuses."""
+RETRY_LOOK_S: Final = 0.1
 NEEDS_PERSON: Final = frozenset("held frozen unreadable name disk_full quota read_only".split())
 
 log = structlog.get_logger("device")
@@ -67,8 +66,10 @@ class Device:
 
     def __init__(
         self, home: Path, lock: HomeLock, doors: Doors, database: Database, record: DeviceRecord,
-        secrets: DeviceSecrets, account_keys: AccountKeys, *, online: bool,
+        keys: KeyStore, *, online: bool,
     ) -> None:
+        secrets = keys.secrets
+        self.keys = keys
         self.home = home
         self.record = record
         self.doors = doors
@@ -77,23 +78,23 @@ class Device:
         self.watching = False
         identity = Identity(record.account, record.device, secrets.sign_seed)
         address = Address(record.url, record.certificate_sha256, record.log_key, record.token_key)
-        self.link = CoordinatorLink(
+        self.coordinator = CoordinatorLink(
             address, identity, clock=doors.clock, entropy=doors.entropy,
             on_session=self._on_session, on_notice=self._on_notice,
         )
-        self.chunks = ChunkClient(Grants(self.link, doors.clock, secrets.sign_seed), doors.clock, doors.processor)
-        self.accounts = AccountBook(database, self.link)
+        self.chunks = ChunkClient(Grants(self.coordinator, doors.clock, secrets.sign_seed), doors.clock, doors.processor)
+        self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
-            doors=doors, database=database, link=self.link, chunks=self.chunks, accounts=self.accounts,
-            account=record.account, device=secrets, account_keys=account_keys, label=record.name,
+            doors=doors, database=database, link=self.coordinator, chunks=self.chunks, accounts=self.accounts,
+            account=record.account, device=secrets, account_keys=keys.account_keys, label=record.name,
         )
         self.engines: dict[int, FolderEngine] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._link_task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self.confirmations: dict[str, asyncio.Future[bool]] = {}
+        self.mailboxes: dict[int, asyncio.Queue[m.Message]] = {}
         self.storage: m.Storage | None = None
-        self.code = "unavailable"
 
     # --- Opening and closing
 
@@ -110,7 +111,7 @@ class Device:
         )
 
     @staticmethod
-    async def link_to_account(
+    async def link(
         home: Path, *, code: str, coordinator: str | None, device: str, keys: KeyOptions,
         confirm: Callable[[str], Awaitable[bool]], report: Report,
     ) -> Json:
@@ -138,8 +139,10 @@ class Device:
                     raise UserError(
                         f"there is no device in {home}: make one with 'kin init' or 'kin link'", code="no_device"
                     )
-                secrets, account_keys = KeyStore.load(home, keys)
-                device = Device(home, lock, real_doors(), database, record, secrets, account_keys, online=online)
+                store = KeyStore.load(home, keys)
+                if store.secrets.id != record.device:
+                    raise CorruptStateError(f"the keys in {home} are another device's")
+                device = Device(home, lock, real_doors(), database, record, store, online=online)
                 await device._load()
             except BaseException:
                 await database.close()
@@ -170,7 +173,7 @@ class Device:
         await self.chunks.close()
         for engine in self.engines.values():
             engine.observer.close()
-        await self.link.close()
+        await self.coordinator.close()
         await self.context.database.close()
         self._lock.release()
 
@@ -192,7 +195,7 @@ class Device:
 
     def _start_link(self) -> None:
         if self._link_task is None and self.is_online:
-            self._link_task = asyncio.create_task(self.link.run(), name="coordinator-link")
+            self._link_task = asyncio.create_task(self.coordinator.run(), name="coordinator-link")
 
     async def _stop_link(self) -> None:
         task, self._link_task = self._link_task, None
@@ -235,6 +238,10 @@ class Device:
                 for engine in self.engines.values():
                     if engine.record.id in named:
                         engine.pull()
+            case m.MailboxMessage(number) | m.CloseMailbox(number):
+                box = self.mailboxes.get(number)
+                if box is not None and not box.full():
+                    box.put_nowait(notice)
             case m.AccountChanged(account):
                 with contextlib.suppress(KinfolderError):
                     await self.accounts.refresh(account)
@@ -255,11 +262,11 @@ class Device:
             raise UserError("network use is stopped: 'kin online' resumes it", code="offline")
         if self.watching:
             self._start_link()
-            self.link.retry_now()
-            if not await self.link.wait_up(FIRST_CONTACT_S):
-                await self.link.ask(m.GetStorage(), m.Storage)  # raises why
+            self.coordinator.retry_now()
+            if not await self.coordinator.wait_up(FIRST_CONTACT_S):
+                await self.coordinator.ask(m.GetStorage(), m.Storage)  # raises why
         else:
-            await self.link.connect_once()
+            await self.coordinator.connect_once()
             self._start_link()
 
     # --- The methods
@@ -282,7 +289,7 @@ class Device:
             case "remove":
                 return await folder_commands.remove(self, params["folder"], everywhere=params["everywhere"])
             case "sync" | "wait":
-                return await self.settle(params["timeout"], report)
+                return await self.settle(params["timeout"], report, patient=method == "wait" or params["timeout"] is not None)
             case "offline" | "online":
                 return await self._set_offline(method == "offline")
             case "link_code":
@@ -305,15 +312,20 @@ class Device:
             await self._stop_link()
         elif self.watching:
             self._start_link()
-            self.link.retry_now()
+            self.coordinator.retry_now()
         for engine in self.engines.values():
             engine.link_is_up()
         return {"network": "offline" if offline else "online"}
 
     # --- Settling
 
-    async def settle(self, timeout_s: float | None, report: Report) -> Json:
+    async def settle(self, timeout_s: float | None, report: Report, *, patient: bool) -> Json:
         """Bring everything in sync: scan, send, ask the coordinator for its heads, apply, until nothing is left.
+
+        Args:
+            timeout_s: When to stop; None: never.
+            report: Told how far transfers are.
+            patient: Whether to go on for ever with what another party refuses.
 
         Returns:
             ``in_sync``, ``exit`` (contract, "Exit codes") and ``remains``, a line for each thing that is left.
@@ -323,14 +335,14 @@ class Device:
         telling = asyncio.create_task(self._tell_progress(report))
         try:
             async with asyncio.timeout(timeout_s):
-                await self._settle()
+                await self._settle(patient=patient)
         except TimeoutError:
             return await self._left(EXIT_TIMEOUT)
         finally:
             telling.cancel()
         return await self._left(None)
 
-    async def _settle(self) -> None:
+    async def _settle(self, *, patient: bool) -> None:
         for key in self.engines:
             self._start_engine(key)
         engines = list(self.engines.values())
@@ -338,16 +350,20 @@ class Device:
             engine.observer.look_everywhere()
             engine.retry_all()
         await self.need_link()
-        for _ in range(SYNC_ROUNDS_MAX):
-            await asyncio.gather(*(engine.settled() for engine in engines))
-            heads = {h.checkpoint.checkpoint.folder: h for h in (await self.link.ask(m.GetHeads(), m.Heads)).heads}
+        while True:
+            await asyncio.gather(*(engine.quiet() for engine in engines))
+            failures = max((engine.failures(NEEDS_PERSON) for engine in engines), default=0)
+            if failures and (patient or failures < TRIES_MAX):
+                await asyncio.sleep(RETRY_LOOK_S)
+                continue
+            heads = {h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads}
             behind = False
             for engine in engines:
                 head = heads.get(engine.record.id)
                 if head is not None and head.checkpoint.checkpoint.position != engine.record.position:
                     engine.pull()
                     behind = True
-            if not behind:
+            if not behind or failures:
                 return
 
     async def _left(self, code: int | None) -> Json:
@@ -374,6 +390,3 @@ class Device:
             for engine in self.engines.values():
                 for event in engine.progress():
                     report(event)
-
-
-__all__ = ["Any", "AccessDeniedError", "Device", "SecurityError", "UnavailableError", "real_doors"]

@@ -136,7 +136,7 @@ async def remote_folders(device: Device) -> list[Remote]:
     found: list[Remote] = []
     after = b""
     while True:
-        page = await device.link.ask(m.ListFolders(after), m.Folders)
+        page = await device.coordinator.ask(m.ListFolders(after), m.Folders)
         for info in page.folders:
             try:
                 found.append(await _open_remote(device, info))
@@ -151,7 +151,7 @@ async def _open_remote(device: Device, info: m.FolderInfo) -> Remote:
     context = device.context
     links: list[SignedLink] = []
     while True:
-        page = await device.link.ask(m.GetControlLog(info.folder, len(links) - 1), m.ControlLog)
+        page = await device.coordinator.ask(m.GetControlLog(info.folder, len(links) - 1), m.ControlLog)
         links += page.links
         if not page.more or not page.links:
             break

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,7 +72,7 @@ def empty_home(home: Path) -> Iterator[None]:
             if _is_device(home):
                 raise UserError(f"{home} is a device already: use another --home for another device")
             # What a cut-off attempt left behind was never known to anybody.
-            _remove(home, [p for p in before if p.name.startswith(DATABASE) or p.name == "keys.sealed"])
+            _remove(home, [p for p in before if p.name.startswith(DATABASE) or p.name.startswith("keys.")])
         try:
             yield
         except BaseException:
@@ -162,11 +162,7 @@ def store_keys(
     home: Path, secrets: DeviceSecrets, account_keys: AccountKeys, options: KeyOptions, report: Report
 ) -> None:
     """Put a device's keys where its user wants them, and say so if nothing protects them."""
-    KeyStore.create(home, secrets, account_keys, options, warn=_warner(report))
-
-
-def _warner(report: Report) -> Callable[[str], None]:
-    return lambda text: report({"warning": text})
+    KeyStore.create(home, secrets, account_keys, options, warn=lambda text: report({"warning": text}))
 
 
 async def put_first_record(home: Path, record: DeviceRecord, chain: Sequence[SignedLink]) -> None:

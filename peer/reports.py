@@ -14,6 +14,7 @@ from peer.api.backend import Json
 from peer.core.keys import open_device_name
 from peer.core.tree import Item, path_of
 from peer.store import folders as store
+from peer.store.keyfile import Lock
 from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import messages as m
 from protocol.chains import Role
@@ -55,18 +56,18 @@ def time_text(ms: int) -> str:
 
 async def status(device: Device, *, everything: bool) -> Json:
     """Return the object of ``kin status --json``."""
-    if device.link.is_up:
+    if device.coordinator.is_up:
         try:
-            device.storage = await device.link.ask(m.GetStorage(), m.Storage, timeout_s=5)
+            device.storage = await device.coordinator.ask(m.GetStorage(), m.Storage, timeout_s=5)
         except KinfolderError:
             pass
     storage = device.storage
     rows = [await _folder(device, engine, everything=everything) for engine in device.engines.values()]
-    network = "offline" if device.record.offline else "online" if device.link.is_up else "unreachable"
-    if not device.watching and not device.record.offline and not device.link.is_up:
+    network = "offline" if device.record.offline else "online" if device.coordinator.is_up else "unreachable"
+    if not device.watching and not device.record.offline and not device.coordinator.is_up:
         network = "online"  # a single command has not asked; it makes no statement about the coordinator
     warnings = []
-    if device.key_protection == "none":
+    if device.keys.lock is Lock.NOTHING:
         warnings.append("the keys of this device are protected by no passphrase and no keyring")
     if storage is not None and storage.replicas == 1:
         warnings.append("there is 1 copy of everything: another storage node would make it safe")
@@ -138,7 +139,7 @@ def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]
         return "in_sync", ""
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} items need a person"
-    if not device.is_online or not device.link.is_up or engine.is_waiting:
+    if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
         return "waiting", engine.last_error
     return "working", ""
 
@@ -270,7 +271,7 @@ async def devices(device: Device) -> Json:
     try:
         await device.need_link()
         await device.accounts.refresh(device.record.account)
-        seen = {one.device: one for one in (await device.link.ask(m.GetDevices(), m.Devices)).devices}
+        seen = {one.device: one for one in (await device.coordinator.ask(m.GetDevices(), m.Devices)).devices}
     except KinfolderError:
         pass  # the names are known without the coordinator; when they were seen is not
     state = device.accounts(device.record.account)
@@ -286,7 +287,7 @@ async def devices(device: Device) -> Json:
                 "id": id.hex(), "name": open_device_name(record.keys, device.context.account_keys),
                 "this": id == device.record.device, "added": time_text(times[record.added_seq]),
                 "last_seen": None if one is None or not one.last_seen_ms else time_text(one.last_seen_ms),
-                "online": id == device.record.device and device.link.is_up if one is None else one.online,
+                "online": id == device.record.device and device.coordinator.is_up if one is None else one.online,
                 "revoked": None if record.revoked_seq is None else time_text(times[record.revoked_seq]),
             }
         )

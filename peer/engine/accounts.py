@@ -13,6 +13,7 @@ from peer.net.coordinator_link import CoordinatorLink
 from peer.store import folders
 from peer.store.database import Database
 from protocol import messages as m
+from protocol.chains import SignedLink
 from protocol.errors import ProtocolError, SecurityError
 from protocol.ids import AccountId
 from protocol.membership import AccountState
@@ -50,7 +51,7 @@ class AccountBook:
             links = await self._database.run(lambda db, account=account: folders.account_links(db, account))  # type: ignore[misc]
             self._states[account] = AccountState.replay(links, account=account)
 
-    async def put(self, state: AccountState, first_seq: int, links: list[folders.SignedLink]) -> None:
+    async def put(self, state: AccountState, first_seq: int, links: list[SignedLink]) -> None:
         """Keep links that were just checked and lead to ``state``."""
         await self._database.run(lambda db: folders.put_account_links(db, state.id, first_seq, links))
         self._states[state.id] = state

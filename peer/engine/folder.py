@@ -12,29 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from peer.core.operations import Act, Create, Edit, Place, Replace, Step, Touch
-from peer.core.planner import is_settled
-from peer.core.tree import Item, ItemId, path_of
+from peer.core.operations import Act, Place, Replace, Step
+from peer.core.tree import ItemId
+from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
-from peer.engine.recorder import Recorder
+from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.stepper import Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.store import trees
 from peer.store.folders import FolderRecord
-from peer.store.trees import LocalTree, SyncedTree
 from protocol import limits
-from protocol.entries import Kind
-from protocol.errors import KinfolderError, SecurityError, UnavailableError
+from protocol.errors import KinfolderError, SecurityError
 
 PLAN_ITEMS_MAX: Final = 20_000
 JOBS_MAX: Final = 3
@@ -84,6 +81,7 @@ class FolderEngine:
         self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._in_job: dict[ItemId, str] = {}
         self.blocked: dict[ItemId, Blocked] = {}
+        self._tried: dict[ItemId, Blocked] = {}
         self._plan_wanted = True
         self._pull_wanted = True
         self._push_wanted = True
@@ -231,8 +229,9 @@ class FolderEngine:
         for future in waiters:
             if not future.done():
                 future.set_result(None)
-        if not self._in_job:
-            self.upload, self.download = Progress(), Progress()
+        self.upload, self.download = Progress(), Progress()
+        if not self.blocked:
+            self._tried.clear()
 
     # --- Observe
 
@@ -258,30 +257,25 @@ class FolderEngine:
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
         planned = await self._context.database.run(lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX))
         for id in planned.looked_at:
-            self.blocked.pop(id, None) if id not in waiting else None
+            self._retry(id)
         if planned.more:
             self._plan_wanted = True
         if not planned.plan.acts and not planned.plan.steps:
             return
-        await self._act(planned.plan.acts)
+        await self._act(planned)
         if self.follower.record.position >= self.follower.head:
+            # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
 
-    async def _act(self, acts: Iterable[Act]) -> None:
-        now: list[Act] = []
-        to_send: list[tuple[Act, ToSend]] = []
-        for act in acts:
-            need = await self._recorder.needs_bytes(act)
-            if need is None:
-                now.append(act)
-            else:
-                to_send.append((act, need))
+    async def _act(self, planned: Planned) -> None:
+        now = [act for act in planned.plan.acts if subject(act) not in planned.to_send]
         if now:
-            await self._record(now, {})
+            await self._record(now, planned.known)
+        to_send = [(act, planned.to_send[subject(act)]) for act in planned.plan.acts if subject(act) in planned.to_send]
         for group in _groups(to_send, lambda pair: pair[1].content.size):
             self._start_upload([act for act, _ in group], [file for _, file in group])
 
-    async def _record(self, acts: list[Act], stored: dict[ItemId, Stored]) -> None:
+    async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
         if not self.record.number:
             await self._recorder.enrol()
         await self._recorder.record(acts, stored)
@@ -302,13 +296,13 @@ class FolderEngine:
             changing = [file.path for file in files if problems.get(file.id) == "changing"]
             if changing:
                 self.observer.look_at_files(changing)
-            ready = [act for act in acts if _id_of(act) in stored]
+            ready = [act for act in acts if subject(act) in stored]
             if ready:
                 await self._record(ready, stored)
 
         self._enqueue("up", ids, job)
 
-    async def _step(self, steps: Iterable[Step], sources: dict[ItemId, ToFetch]) -> None:
+    async def _step(self, steps: Iterable[Step], sources: Mapping[ItemId, ToFetch]) -> None:
         now: list[Step] = []
         later: list[tuple[Step, ToFetch]] = []
         for step in steps:
@@ -337,7 +331,7 @@ class FolderEngine:
 
         self._enqueue("down", [file.item.id for file in files], job)
 
-    async def _apply(self, steps: list[Step], staged: dict[ItemId, Any]) -> None:
+    async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
         applied = await self._stepper.apply(steps, staged)
         for id, reason in applied.blocked.items():
             self._block(id, reason)
@@ -388,9 +382,48 @@ class FolderEngine:
             self.last_error = repr(task.exception())
 
     def _block(self, id: ItemId, reason: str) -> None:
-        self.blocked[id] = self._longer(self.blocked.get(id), reason)
+        self.blocked[id] = self._longer(self.blocked.get(id) or self._tried.get(id), reason)
+
+    def _retry(self, id: ItemId) -> None:
+        """An item's time has come; how often it failed is remembered until it is done."""
+        why = self.blocked.pop(id, None)
+        if why is not None:
+            self._tried[id] = why
 
     # --- For status
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is due: what remains waits for its time or for a person."""
+        return self._is_quiet()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a part of the work waits for another party."""
+        return bool(self._part_blocked) or bool(self.blocked)
+
+    def failures(self, needs_person: Collection[str]) -> int:
+        """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
+        counts = [why.failures for why in self.blocked.values() if why.reason not in needs_person]
+        return max(counts + [why.failures for why in self._part_blocked.values()], default=0)
+
+    def progress(self) -> Iterator[dict[str, Any]]:
+        """Yield how far transfers are, for whoever watches."""
+        for phase, state in (("upload", self.upload), ("download", self.download)):
+            if state.files:
+                yield {
+                    "phase": phase,
+                    "folder": self.record.name,
+                    "bytes_done": state.bytes_done,
+                    "bytes_total": state.bytes,
+                    "files_done": state.files_done,
+                    "files_total": state.files,
+                }
+
+    async def ensure_known(self) -> None:
+        """Tell the coordinator of the folder if it does not know it yet."""
+        await self._recorder.ensure_known()
+        self.pull()
 
     def reason_for(self, id: ItemId) -> str:
         """Return why an item is not in sync yet, as a reason code of the contract."""
@@ -416,10 +449,6 @@ _REASONS: Final = frozenset(
 )
 
 
-def _id_of(act: Act) -> ItemId:
-    return act.item.id if isinstance(act, Create) else act.base.id
-
-
 def _groups(pairs: list[Any], size_of: Callable[[Any], int]) -> Iterable[list[Any]]:
     """Large files alone, small ones together."""
     group: list[Any] = []
@@ -437,5 +466,3 @@ def _groups(pairs: list[Any], size_of: Callable[[Any], int]) -> Iterable[list[An
     if group:
         yield group
 
-
-__all__ = ["FolderEngine", "Item", "Kind", "LocalTree", "SyncedTree", "Touch", "Edit", "UnavailableError", "is_settled", "path_of", "trees"]

@@ -16,7 +16,8 @@ import structlog
 from blake3 import blake3
 
 from peer.core.entry_sealing import open_entry
-from peer.core.fold import OverlayState, fold, void
+from peer.core.fold import fold, void
+from peer.core.memory_state import OverlayState
 from peer.core.tree import ItemId
 from peer.engine.context import Context
 from peer.store import folders
@@ -103,10 +104,8 @@ class Follower:
     def rebuild(self, db: sqlite3.Connection) -> None:
         """Fold the tail anew over the ordered state; mark what it changes dirty."""
         self._overlay = OverlayState(SqliteState(db, self.record.key))
-        position = self.record.position
         for entry, _ in folders.tail(db, self.record.key):
-            position += 1
-            self._fold_tail(db, entry, position)
+            self._add_to_overlay(db, self._open_own(entry))
 
     def remote(self, db: sqlite3.Connection) -> OverlayState:
         """Return the fold of the log and of the tail."""
@@ -115,15 +114,15 @@ class Follower:
         assert self._overlay is not None
         return self._overlay
 
-    def add_tail(self, db: sqlite3.Connection, entry: Entry, admitted: AdmittedEntry) -> None:
+    def add_tail(self, db: sqlite3.Connection, admitted: AdmittedEntry) -> None:
         """Fold an entry of this device that was just recorded."""
-        state = self.remote(db)
-        changed = fold(state, [admitted], position=self.record.position + admitted.header.seq)
-        mark_dirty(db, self.record.key, changed)
+        self.remote(db)
+        self._add_to_overlay(db, admitted)
 
-    def _fold_tail(self, db: sqlite3.Connection, entry: Entry, position: int) -> None:
+    def _add_to_overlay(self, db: sqlite3.Connection, admitted: AdmittedEntry) -> None:
         assert self._overlay is not None
-        mark_dirty(db, self.record.key, fold(self._overlay, [self._open_own(entry)], position=position))
+        changed = fold(self._overlay, [admitted], position=self.record.position + admitted.header.seq)
+        mark_dirty(db, self.record.key, changed)
 
     def put_record(self, db: sqlite3.Connection, **changes: object) -> None:
         """Change the folder's record, durably with the operation that this is part of."""
@@ -206,7 +205,8 @@ class Follower:
             items = await self._context.database.run(
                 lambda db, after=position: folders.log_items(db, self.record.key, after, 64)  # type: ignore[misc]
             )
-            size, part = 0, []
+            size = 0
+            part: list[LogItem] = []
             for item in items:
                 size += len(item.data) + 32
                 if part and size > limits.PULL_BYTES_MAX:
@@ -281,7 +281,7 @@ class Follower:
         return Received(item, entry, enrolment.device, author_key, payload_key)
 
     async def _add_control(self, item: LogItem) -> None:
-        link = decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link")
+        link: SignedLink = decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link")
         await self.add_control_link(link)
 
     async def add_control_link(self, link: SignedLink) -> None:

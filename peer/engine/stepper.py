@@ -116,9 +116,17 @@ class Stepper:
             raise UnavailableError(root.text)
         outcomes: list[Outcome] = []
         with root:
-            applier = Applier(root, self._journal, self._context.clock, self._context.entropy)
+            applier = Applier(
+                root,
+                self._journal,
+                self._context.clock,
+                self._context.entropy,
+                local=snapshot,
+                staged=staged,
+                outside_links=True,  # all authors are devices of one account; nothing of ours ever follows a link
+            )
             try:
-                for group in applier.apply(steps, local=snapshot, staged=staged):
+                for group in applier.apply(steps):
                     outcomes += group
             except DiskError:
                 if not outcomes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -85,7 +85,7 @@ class _Source:
         """Close what is open."""
         self._steps.close()
 
-    def _read_all(self) -> Iterator[list[RawChunk]]:
+    def _read_all(self) -> Generator[list[RawChunk], None, None]:
         root = self._guard.open()
         if isinstance(root, RootMissing):
             self.problems = dict.fromkeys(range(len(self._files)), "error")

@@ -1,0 +1,81 @@
+"""Put one folder's engine together from its parts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from peer.disk.journal import Swap
+from peer.disk.roots import RootGuard
+from peer.engine.context import Context
+from peer.engine.downloader import Downloader
+from peer.engine.folder import FolderEngine
+from peer.engine.follower import Follower
+from peer.engine.observer import Observer
+from peer.engine.recorder import Recorder
+from peer.engine.stepper import Stepper
+from peer.engine.uploader import Uploader
+from peer.store.database import Database
+from peer.store.folders import FolderRecord
+from protocol.codec import encode
+
+_swap = msgspec.msgpack.Decoder(Swap)
+
+
+class StoredJournal:
+    """The journal of swaps in the device's database; its methods are called from the pool."""
+
+    def __init__(self, database: Database, folder: int) -> None:
+        self._database = database
+        self._folder = folder
+
+    def put(self, swaps: Sequence[Swap]) -> None:
+        """Add rows, or replace those with their ids; all or none, durable when it returns."""
+        rows = [(self._folder, swap.id, encode(swap)) for swap in swaps]
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "INSERT INTO journal (folder, id, row) VALUES (?, ?, ?) ON CONFLICT (folder, id) DO UPDATE SET row = excluded.row",
+                rows,
+            )
+
+        self._database.call(operation)
+
+    def done(self, ids: Sequence[bytes]) -> None:
+        """Drop rows; an unknown id is no error."""
+        rows = [(self._folder, id) for id in ids]
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM journal WHERE folder = ? AND id = ?", rows)
+
+        self._database.call(operation)
+
+    def rows(self) -> Iterable[Swap]:
+        """Return all rows in the order in which they were first put."""
+        return self._database.call(
+            lambda db: [
+                _swap.decode(row[0])
+                for row in db.execute("SELECT row FROM journal WHERE folder = ? ORDER BY number", (self._folder,))
+            ]
+        )
+
+
+async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
+    """Return the engine of a folder, its state loaded, nothing started."""
+    follower = Follower(context, record)
+    await follower.load()
+    guard = RootGuard(context.files, os.fsdecode(record.path), record.id, context.device.hex())
+    journal = StoredJournal(context.database, record.key)
+    observer = Observer(context, record.key, guard, journal)
+    return FolderEngine(
+        context,
+        follower,
+        observer,
+        Recorder(context, follower, observer.is_excluded),
+        Stepper(context, record.key, guard, journal),
+        Uploader(context, lambda: follower.record, guard),
+        Downloader(context, lambda: follower.record, guard),
+    )

@@ -1,0 +1,408 @@
+"""Plan against the database, turn acts into signed entries, and hand these to the coordinator.
+
+Rule 1: record, then send: an entry is in the tail, and ``synced`` follows it, in one commit before anyone hears of it.
+Rule 2: an act is recorded only if both trees still hold what it was planned on; else it is planned again.
+Rule 3: an entry's contents are durable on storage nodes before it is signed, so nothing it says can be missing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from peer.core.authoring import Draft, DraftEntry, author
+from peer.core.entry_sealing import seal_entry
+from peer.core.links import enrol_op, make_control_link
+from peer.core.operations import Act, Create, Edit, Place, Plan, Remove, Replace, Step, Touch
+from peer.core.planner import Excluded, is_settled, plan
+from peer.core.tree import Item, ItemId, Tree, path_of
+from peer.engine.context import Context
+from peer.engine.downloader import ToFetch
+from peer.engine.follower import Follower
+from peer.engine.uploader import Stored, ToSend
+from peer.net.coordinator_link import StaleError
+from peer.store import folders
+from peer.store.trees import LocalTree, SyncedTree, clean, dirty
+from protocol import limits
+from protocol import messages as m
+from protocol.entries import (
+    ENTRY_VERSION,
+    AdmittedEntry,
+    ContentValue,
+    Header,
+    Kind,
+    Payload,
+    RowSpan,
+    Seen,
+    SegmentKey,
+    Value,
+    parse_entry,
+)
+from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError
+from protocol.ids import Dot, EntryHash
+
+log = structlog.get_logger("recorder")
+PUSH_ENTRIES_MAX: Final = 16
+PUSH_BYTES_MAX: Final = 700 * limits.KIB
+ENROL_TRIES_MAX: Final = 20
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """A plan, with what its operations need from the database."""
+
+    plan: Plan
+    looked_at: tuple[ItemId, ...]
+    more: bool
+    """Whether dirty items are left that were not looked at."""
+    to_send: Mapping[ItemId, ToSend]
+    """Files of acts whose bytes must be sent first."""
+    known: Mapping[ItemId, Stored]
+    """Files of acts whose bytes the folder holds already."""
+    sources: Mapping[ItemId, ToFetch]
+    """Files of steps whose bytes must be fetched first."""
+
+
+class Recorder:
+    """One folder's author."""
+
+    def __init__(self, context: Context, follower: Follower, excluded: Excluded | None) -> None:
+        self._context = context
+        self._follower = follower
+        self.excluded = excluded
+
+    # --- Planning
+
+    def plan(self, db: sqlite3.Connection, leave: Collection[ItemId], most: int) -> Planned:
+        """Plan for dirty items, but for those to leave alone; take settled ones off the set."""
+        key = self._follower.record.key
+        local, synced, remote = LocalTree(db, key), SyncedTree(db, key), self._follower.remote(db).tree
+        found = dirty(db, key, most + len(leave))
+        ids = [id for id in found if id not in leave][:most]
+        made = plan(local=local, synced=synced, remote=remote, dirty=ids, excluded=self.excluded)
+        kept = Plan(
+            tuple(act for act in made.acts if subject(act) not in leave),
+            tuple(step for step in made.steps if _step_subject(step) not in leave),
+        )
+        busy = {subject(act) for act in kept.acts} | {_step_subject(step) for step in kept.steps}
+        clean(
+            db, key, [i for i in ids if i not in busy and is_settled(i, local=local, synced=synced, remote=remote)]
+        )
+        to_send: dict[ItemId, ToSend] = {}
+        known: dict[ItemId, Stored] = {}
+        for act in kept.acts:
+            self._find_bytes(db, act, local, to_send, known)
+        sources: dict[ItemId, ToFetch] = {}
+        for step in kept.steps:
+            self._find_source(db, step, local, sources)
+        return Planned(kept, tuple(ids), len(found) >= most + len(leave), to_send, known, sources)
+
+    def _find_bytes(
+        self, db: sqlite3.Connection, act: Act, local: Tree, to_send: dict[ItemId, ToSend], known: dict[ItemId, Stored]
+    ) -> None:
+        if not isinstance(act, Create | Edit):
+            return
+        content = act.item.content if isinstance(act, Create) else act.content
+        id = subject(act)
+        if content.kind is not Kind.FILE:
+            return
+        if content.size == 0:
+            known[id] = Stored(())
+            return
+        stored = self._known_content(db, content.hash)
+        if stored is not None:
+            known[id] = stored
+            return
+        path = path_of(local, id)
+        if path is not None:
+            to_send[id] = ToSend(id, path, content)
+
+    def _known_content(self, db: sqlite3.Connection, hash: bytes) -> Stored | None:
+        """Return where the folder's log has these very bytes, so that a copy sends nothing."""
+        row = db.execute(
+            "SELECT node, dot FROM known_content WHERE folder = ? AND hash = ?", (self._follower.record.key, hash)
+        ).fetchone()
+        if row is None:
+            return None
+        version = self._follower.remote(db).content(row[0], msgspec.msgpack.decode(row[1], type=Dot))
+        return None if version is None else stored_of(version.value, version.segments)
+
+    def _find_source(
+        self, db: sqlite3.Connection, step: Step, local: Tree, sources: dict[ItemId, ToFetch]
+    ) -> None:
+        if not isinstance(step, Place | Replace) or step.item.content.kind is not Kind.FILE:
+            return
+        member = step.item.members[0]
+        version = self._follower.remote(db).content(member.node, member.content[0])
+        if version is None:
+            log.error("content is not known", node=member.node.hex())
+            return
+        old = path_of(local, step.expected.id) if isinstance(step, Replace) else ""
+        sources[step.item.id] = ToFetch(step.item, stored_of(version.value, version.segments), old or "")
+
+    # --- Recording
+
+    async def record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
+        """Sign acts into entries and record them; return how many acts still held.
+
+        Args:
+            acts: As planned, together or in parts that do not depend on each other.
+            stored: Where the bytes of created and edited files lie.
+        """
+        return await self._context.database.run(lambda db: self._record(db, acts, stored))
+
+    def _record(self, db: sqlite3.Connection, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
+        key = self._follower.record.key
+        local, synced = LocalTree(db, key), SyncedTree(db, key)
+        holding = [act for act in acts if _still_holds(act, local, synced)]
+        if not holding:
+            return 0
+        contents, segments = _contents(holding, stored)
+        record = self._follower.record
+        draft: Draft = author(
+            holding,
+            synced=synced,
+            state=self._follower.remote(db),
+            device=record.number,
+            seq=record.own_seq + 1,
+            contents=contents,
+            entropy=self._context.entropy,
+        )
+        for part in draft.entries:
+            self._sign(db, part, segments)
+        for id in draft.dropped:
+            synced.drop(id)
+        for item in draft.synced:
+            synced.put(item)
+        return len(holding)
+
+    def _sign(self, db: sqlite3.Connection, part: DraftEntry, segments: Sequence[SegmentKey]) -> None:
+        record = self._follower.record
+        control = self._follower.control
+        assert control is not None
+        values, table = _own_table(part.values, segments)
+        unordered = tuple(entry.hash for entry, _ in folders.tail(db, record.key))
+        header = Header(
+            version=ENTRY_VERSION,
+            folder=record.id,
+            epoch=control.epoch.number,
+            control_head=control.head,
+            device=record.number,
+            seq=record.own_seq + 1,
+            previous=record.own_hash,
+            needs=self._hashes(db, part.needs),
+            expect=(),
+            replaces=(),
+            batch=part.batch,
+            changes=part.changes,
+            pins=tuple(sorted({segment.id for segment in table})),
+            source=None,
+            payload_hash=b"",
+        )
+        heads = sorted((state.id, state.seq, state.head) for state in self._context.accounts.known())
+        payload = Payload(
+            seen=Seen(record.generation, record.position, record.chain, unordered),
+            account_heads=tuple(heads),
+            label=self._context.label,
+            time_ms=self._context.clock.now_ms(),
+            snapshot="",
+            segments=table,
+            values=values,
+        )
+        ring = self._context.folder_keys(record.key)
+        data = seal_entry(header, payload, ring.entry_key(header.epoch), self._context.secrets.sign_seed, self._context.entropy)
+        entry = parse_entry(data)
+        folders.put_tail(db, record.key, entry, data)
+        self._follower.put_record(db, own_seq=header.seq, own_hash=entry.hash)
+        self._follower.add_tail(db, AdmittedEntry(entry.hash, self._context.device, entry.header, payload))
+
+    def _hashes(self, db: sqlite3.Connection, dots: Iterable[Dot]) -> tuple[EntryHash, ...]:
+        """Return the entries that wrote these values."""
+        found = set()
+        for device, seq in {(dot.device, dot.seq) for dot in dots}:
+            known = folders.entry_hash_of(db, self._follower.record.key, device, seq)
+            if known is not None:
+                found.add(known[0])
+        return tuple(sorted(found))
+
+    # --- Sending
+
+    async def push(self) -> bool:
+        """Hand the tail to the coordinator; tell whether something of it was ordered or became void.
+
+        Raises:
+            UnavailableError: It cannot be reached, or is behind what it once signed.
+            SecurityError: It refuses an entry of ours.
+        """
+        record = self._follower.record
+        tail = await self._context.database.run(lambda db: [(e.header.seq, d) for e, d in folders.tail(db, record.key)])
+        if not tail:
+            return False
+        await self.ensure_known()
+        moved = False
+        for part in _parts(tail):
+            reply = await self._context.link.ask(
+                m.RegisterEntries(record.id, self._follower.record.checkpoint, tuple(data for _, data in part)), m.EntryStates
+            )
+            for state in reply.states:
+                if state.refused:
+                    _refuse(state.refused)
+                moved = moved or state.position > 0
+        return moved
+
+    async def ensure_known(self) -> None:
+        """Tell the coordinator of a folder that was made without it.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+        """
+        record = self._follower.record
+        if record.pseudonym is not None:
+            return
+        links = await self._context.database.run(lambda db: folders.control_links(db, record.key))
+        reply = await self._context.link.ask(m.CreateFolder(links[0]), m.FolderCreated)
+        await self._context.database.run(lambda db: self._follower.put_record(db, pseudonym=reply.pseudonym))
+
+    async def enrol(self) -> None:
+        """Give this device its number in the folder, before its first entry.
+
+        Raises:
+            UnavailableError: The coordinator cannot be reached.
+            AccessDeniedError: This account may not write here.
+        """
+        for _ in range(ENROL_TRIES_MAX):
+            control = self._follower.control
+            if control is None:
+                await self._follower.follow()
+                continue
+            number = control.number_of(self._context.device)
+            if number is not None:
+                await self._take_number(number)
+                return
+            account = self._context.accounts(self._context.account)
+            link = make_control_link(
+                control,
+                account,
+                self._context.secrets,
+                [enrol_op(control, self._context.device)],
+                now_ms=self._context.clock.now_ms(),
+            )
+            try:
+                await self._context.link.ask(m.AppendControlLink(self._follower.record.id, link), m.Ok)
+            except StaleError:
+                pass
+            await self._follower.follow()
+        raise UnavailableError("the folder's members change too fast to join")
+
+    async def _take_number(self, number: int) -> None:
+        own = await self._context.link.ask(m.GetOwnSeq(self._follower.record.id, number), m.OwnSeq)
+        if own.seq:
+            # A home that was made anew, or set back, must not write under a number that was used.
+            raise ProtocolError("this device has written under its number before")
+        await self._context.database.run(
+            lambda db: self._follower.put_record(db, number=number, own_seq=0, own_hash=EntryHash(bytes(32)))
+        )
+
+
+def subject(act: Act) -> ItemId:
+    """Return the item that an act is about."""
+    return act.item.id if isinstance(act, Create) else act.base.id
+
+
+def _step_subject(step: Step) -> ItemId:
+    for name in ("item", "expected", "base"):
+        item = getattr(step, name, None)
+        if isinstance(item, Item):
+            return item.id
+    return step.old  # type: ignore[union-attr]  # what is left is a Rekey
+
+
+def _still_holds(act: Act, local: LocalTree, synced: SyncedTree) -> bool:
+    match act:
+        case Create(item):
+            return local.item(item.id) == item and synced.item(item.id) is None
+        case Edit(base, content) | Touch(base, content):
+            here = local.item(base.id)
+            return here is not None and here.content == content and synced.item(base.id) == base
+        case Remove(base, subtree):
+            return all(synced.item(item.id) == item and local.item(item.id) is None for item in subtree)
+        case _:
+            here = local.item(act.base.id)
+            return (
+                here is not None
+                and (here.parent, here.name) == (act.parent, act.name)
+                and synced.item(act.base.id) == act.base
+            )
+
+
+def stored_of(value: ContentValue, segments: Sequence[SegmentKey]) -> Stored:
+    """Return where a content's rows lie."""
+    return Stored(tuple((segments[span.segment], span.start, span.count) for span in value.spans))
+
+
+def _contents(
+    acts: Sequence[Act], stored: Mapping[ItemId, Stored]
+) -> tuple[dict[ItemId, ContentValue], list[SegmentKey]]:
+    """Return the content values of created and edited files, their spans counting one table of segments."""
+    table: list[SegmentKey] = []
+    places: dict[SegmentKey, int] = {}
+    values: dict[ItemId, ContentValue] = {}
+    for act in acts:
+        if not isinstance(act, Create | Edit):
+            continue
+        content = act.item.content if isinstance(act, Create) else act.content
+        spans = []
+        for segment, start, count in stored.get(subject(act), Stored(())).spans:
+            if segment not in places:
+                places[segment] = len(table)
+                table.append(segment)
+            spans.append(RowSpan(places[segment], start, count))
+        values[subject(act)] = ContentValue(
+            kind=content.kind, body=None, hash=content.hash, size=content.size, mtime_ns=content.mtime_ns,
+            executable=content.executable, target=content.target, chunker="", spans=tuple(spans),
+        )
+    return values, table
+
+
+def _own_table(values: Sequence[Value], segments: Sequence[SegmentKey]) -> tuple[tuple[Value, ...], tuple[SegmentKey, ...]]:
+    """Return one entry's values with spans that count that entry's own table of segments."""
+    table: list[SegmentKey] = []
+    places: dict[int, int] = {}
+    own: list[Value] = []
+    for value in values:
+        if isinstance(value, ContentValue) and value.spans:
+            spans = []
+            for span in value.spans:
+                if span.segment not in places:
+                    places[span.segment] = len(table)
+                    table.append(segments[span.segment])
+                spans.append(RowSpan(places[span.segment], span.start, span.count))
+            own.append(msgspec.structs.replace(value, spans=tuple(spans)))
+        else:
+            own.append(value)
+    return tuple(own), tuple(table)
+
+
+def _parts(tail: Sequence[tuple[int, bytes]]) -> Iterable[list[tuple[int, bytes]]]:
+    part: list[tuple[int, bytes]] = []
+    size = 0
+    for seq, data in tail:
+        if part and (len(part) == PUSH_ENTRIES_MAX or size + len(data) > PUSH_BYTES_MAX):
+            yield part
+            part, size = [], 0
+        part.append((seq, data))
+        size += len(data)
+    if part:
+        yield part
+
+
+def _refuse(code: str) -> None:
+    text = f"the coordinator refuses an entry of this device ({code})"
+    if code in ("access_denied", "revoked", "role"):
+        raise AccessDeniedError(text)
+    if code == "bad_signature":
+        raise BadSignatureError(text)
+    raise ProtocolError(text)

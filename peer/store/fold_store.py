@@ -1,0 +1,196 @@
+"""The fold's state as rows of the local database.
+
+Each table of :class:`peer.core.fold_state.FoldState` is a table of (folder, key, row); the remote tree has columns for
+parent and name, so that a directory is listed by an index.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from peer.core.fold_state import ContentRow, EntryRow, FoldState, NameRow, NodeRow, PlaceRow
+from peer.core.tree import Content, Item, ItemId, Member
+from protocol.entries import AdmittedEntry
+from protocol.ids import Dot, NodeId
+
+K = TypeVar("K")
+S = TypeVar("S")
+V = TypeVar("V")
+
+_SINGLE: Final = ("places", "contents", "nodes", "removed", "voids", "entries", "batches")
+_PAIRS: Final = ("names", "acts", "parts")
+
+FOLD_SCHEMA: Final = (
+    "".join(
+        f"CREATE TABLE IF NOT EXISTS fold_{name} "
+        "(folder INTEGER NOT NULL, id BLOB NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;\n"
+        for name in _SINGLE
+    )
+    + "".join(
+        f"CREATE TABLE IF NOT EXISTS fold_{name} (folder INTEGER NOT NULL, first BLOB NOT NULL, second BLOB NOT NULL, "
+        "row BLOB NOT NULL, PRIMARY KEY (folder, first, second)) WITHOUT ROWID;\n"
+        for name in _PAIRS
+    )
+    + "CREATE TABLE IF NOT EXISTS fold_item (folder INTEGER NOT NULL, id BLOB NOT NULL, parent BLOB NOT NULL, "
+    "name BLOB NOT NULL, content BLOB NOT NULL, members BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;\n"
+    "CREATE INDEX IF NOT EXISTS fold_child ON fold_item (folder, parent, name);\n"
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _dot_key(dot: Dot) -> bytes:
+    return dot.device.to_bytes(2, "big") + dot.seq.to_bytes(8, "big") + dot.index.to_bytes(4, "big")
+
+
+def _pair_key(pair: tuple[int, int]) -> bytes:
+    return pair[0].to_bytes(2, "big") + pair[1].to_bytes(8, "big")
+
+
+def _bytes_key(key: bytes) -> bytes:
+    return key
+
+
+def _int_key(key: int) -> bytes:
+    return key.to_bytes(4, "big")
+
+
+class _Table(Generic[K, V]):
+    """Rows by key."""
+
+    def __init__(self, db: sqlite3.Connection, folder: int, name: str, key: Callable[[K], bytes], kind: Any) -> None:
+        self._db = db
+        self._folder = folder
+        self._key = key
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self._get = f"SELECT row FROM fold_{name} WHERE folder = ? AND id = ?"
+        self._put = f"INSERT OR REPLACE INTO fold_{name} VALUES (?, ?, ?)"
+        self._drop = f"DELETE FROM fold_{name} WHERE folder = ? AND id = ?"
+
+    def get(self, key: K, /) -> V | None:
+        """Return the row, or None."""
+        row = self._db.execute(self._get, (self._folder, self._key(key))).fetchone()
+        return None if row is None else self._decode(row[0])
+
+    def put(self, key: K, row: V, /) -> None:
+        """Add or replace the row."""
+        self._db.execute(self._put, (self._folder, self._key(key), _encode(row)))
+
+    def drop(self, key: K, /) -> None:
+        """Remove the row, if it is there."""
+        self._db.execute(self._drop, (self._folder, self._key(key)))
+
+
+class _PairTable(Generic[S, V]):
+    """Rows by a key of two parts."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        folder: int,
+        name: str,
+        key: Callable[[S], bytes],
+        read_key: Callable[[bytes], S],
+        kind: Any,
+    ) -> None:
+        self._db = db
+        self._folder = folder
+        self._key = key
+        self._read_key = read_key
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self._get = f"SELECT row FROM fold_{name} WHERE folder = ? AND first = ? AND second = ?"
+        self._put = f"INSERT OR REPLACE INTO fold_{name} VALUES (?, ?, ?, ?)"
+        self._drop = f"DELETE FROM fold_{name} WHERE folder = ? AND first = ? AND second = ?"
+        self._under = f"SELECT second, row FROM fold_{name} WHERE folder = ? AND first = ? ORDER BY second"
+
+    def get(self, key: tuple[bytes, S], /) -> V | None:
+        """Return the row, or None."""
+        row = self._db.execute(self._get, (self._folder, key[0], self._key(key[1]))).fetchone()
+        return None if row is None else self._decode(row[0])
+
+    def put(self, key: tuple[bytes, S], row: V, /) -> None:
+        """Add or replace the row."""
+        self._db.execute(self._put, (self._folder, key[0], self._key(key[1]), _encode(row)))
+
+    def drop(self, key: tuple[bytes, S], /) -> None:
+        """Remove the row, if it is there."""
+        self._db.execute(self._drop, (self._folder, key[0], self._key(key[1])))
+
+    def under(self, first: bytes, /) -> Iterator[tuple[S, V]]:
+        """Yield second part and row of every row with this first part, by second part."""
+        for second, row in self._db.execute(self._under, (self._folder, first)).fetchall():
+            yield self._read_key(second), self._decode(row)
+
+
+class _ItemTable:
+    """The remote tree."""
+
+    def __init__(self, db: sqlite3.Connection, folder: int) -> None:
+        self._db = db
+        self._folder = folder
+        self._content = msgspec.msgpack.Decoder(Content).decode
+        self._members = msgspec.msgpack.Decoder(tuple[Member, ...]).decode
+
+    def _item(self, row: tuple[bytes, bytes, bytes, bytes, bytes]) -> Item:
+        return Item(
+            NodeId(row[0]), NodeId(row[1]), os.fsdecode(row[2]), self._content(row[3]), self._members(row[4])
+        )
+
+    def item(self, id: ItemId) -> Item | None:
+        """Return the item, or None."""
+        row = self._db.execute(
+            "SELECT id, parent, name, content, members FROM fold_item WHERE folder = ? AND id = ?", (self._folder, id)
+        ).fetchone()
+        return None if row is None else self._item(row)
+
+    def child(self, parent: ItemId, name: str) -> Item | None:
+        """Return the item of exactly this name in a directory, or None."""
+        row = self._db.execute(
+            "SELECT id, parent, name, content, members FROM fold_item WHERE folder = ? AND parent = ? AND name = ?",
+            (self._folder, parent, os.fsencode(name)),
+        ).fetchone()
+        return None if row is None else self._item(row)
+
+    def children(self, parent: ItemId) -> Iterator[Item]:
+        """Yield the items of a directory, by name."""
+        rows = self._db.execute(
+            "SELECT id, parent, name, content, members FROM fold_item WHERE folder = ? AND parent = ?",
+            (self._folder, parent),
+        ).fetchall()
+        yield from sorted((self._item(row) for row in rows), key=lambda item: item.name)
+
+    def put(self, item: Item) -> None:
+        """Add an item, or replace the one with its id."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO fold_item VALUES (?, ?, ?, ?, ?, ?)",
+            (self._folder, item.id, item.parent, os.fsencode(item.name), _encode(item.content), _encode(item.members)),
+        )
+
+    def drop(self, id: ItemId) -> None:
+        """Remove the item, if it is there; what stands under it stays."""
+        self._db.execute("DELETE FROM fold_item WHERE folder = ? AND id = ?", (self._folder, id))
+
+
+class SqliteState(FoldState):
+    """The state of one folder in the local database; every call runs in the database's thread."""
+
+    def __init__(self, db: sqlite3.Connection, folder: int) -> None:
+        dots = tuple[Dot, ...]
+        super().__init__(
+            places=_Table(db, folder, "places", _dot_key, PlaceRow),
+            contents=_Table(db, folder, "contents", _dot_key, ContentRow),
+            nodes=_Table(db, folder, "nodes", _bytes_key, NodeRow),
+            names=_PairTable(db, folder, "names", _bytes_key, _bytes_key, NameRow),
+            removed=_Table(db, folder, "removed", _dot_key, dots),
+            acts=_PairTable(db, folder, "acts", _bytes_key, NodeId, dots),
+            voids=_Table(db, folder, "voids", _dot_key, dots),
+            entries=_Table(db, folder, "entries", _pair_key, EntryRow),
+            parts=_PairTable(db, folder, "parts", _int_key, lambda raw: int.from_bytes(raw, "big"), AdmittedEntry),
+            batches=_Table(db, folder, "batches", _bytes_key, int),
+            tree=_ItemTable(db, folder),
+        )
