@@ -128,8 +128,8 @@ class Devices(_Message, frozen=True, tag=14):
 class FindAccount(_Message, frozen=True, tag=15):
     """Asks for the account of a user's name, to share with; answered with the first page of its `AccountChain`.
 
-    Whoever found an account may ask for the rest of its chain in the same session. Refused with ``not_found``, and with
-    ``busy`` after too many in a minute.
+    Whoever found an account may ask for the rest of its chain in the same session. Refused with ``user`` if
+    there is none of that name, and with ``unavailable`` after too many in a minute.
     """
 
     user: str

@@ -1,0 +1,207 @@
+"""The command line ``kin-coordinator``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, KinfolderError, UserError
+
+app = typer.Typer(
+    name="kin-coordinator",
+    help="The coordination server of Kinfolder: it orders changes that it cannot read.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Directory of the database and the keys.")]
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(f"kin-coordinator: {text}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _not_here(what: str) -> NoReturn:
+    _fail(f"{what}: not in this version", EXIT_USAGE)
+
+
+def _run(work: Callable[[], None]) -> None:
+    """Do a command's work; an error of ours is one line and an exit code."""
+    try:
+        work()
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except KinfolderError as error:
+        _fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), EXIT_FAILED)
+
+
+@app.command()
+def serve(
+    data: Data,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 picks a free one.")],
+    advertise: Annotated[str, typer.Option(metavar="URL", help="The URL that clients dial, if it is another.")] = "",
+    replicas: Annotated[int, typer.Option(help="Copies of each chunk; counts at the first start.")] = 3,
+    quorum: Annotated[int, typer.Option(help="Copies before a change counts as durable; at the first start.")] = 2,
+    database: Annotated[str, typer.Option(metavar="URL", help="Another database than SQLite in DIR.")] = "",
+    broker: Annotated[str, typer.Option(metavar="URL", help="A message broker between coordinators.")] = "",
+    open_registration: Annotated[bool, typer.Option("--open-registration", help="Let anybody in.")] = False,
+) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    if database:
+        _not_here(f"--database {database.split(':', 1)[0]}")
+    if broker:
+        _not_here(f"--broker {broker.split(':', 1)[0]}")
+
+    def work() -> None:
+        from coordinator.config import make_config
+        from coordinator.logs import configure_logs
+
+        configure_logs()
+        config = make_config(
+            data=data,
+            listen=listen,
+            advertise=advertise,
+            replicas=replicas,
+            quorum=quorum,
+            open_registration=open_registration,
+        )
+
+        async def main() -> None:
+            from coordinator.server import serving
+
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            async with serving(config) as server:
+                print(f"kin-coordinator ready at {server.url}", flush=True)
+                await stop.wait()
+
+        _run_loop(main)
+
+    _run(work)
+
+
+def _run_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main())
+    else:
+        uvloop.run(main())
+
+
+@app.command()
+def invite(
+    data: Data,
+    uses: Annotated[int, typer.Option(help="How often it may be used.")] = 1,
+    purpose: Annotated[str, typer.Option("--for", metavar="user|storage", help="Whom it lets in.")] = "user",
+    operator: Annotated[str, typer.Option(help="Who runs the storage nodes; default: each token is its own.")] = "",
+    url: Annotated[bool, typer.Option("--url", help="Print a whole invitation, not the token alone.")] = False,
+) -> None:
+    """Print a new invitation; works before the first start and beside a running server."""
+
+    def work() -> None:
+        directory = _directory(data)
+        if url:
+            directory.invitation("")  # so that no token is made if this is going to fail
+        token = directory.invite(purpose=purpose, uses=uses, operator=operator)
+        print(directory.invitation(token) if url else token)
+
+    _run(work)
+
+
+@app.command()
+def copies(
+    data: Data,
+    replicas: Annotated[int, typer.Argument(metavar="R", help="Copies of each chunk.")],
+    quorum: Annotated[int, typer.Argument(metavar="W", help="Copies before a change counts as durable.")],
+) -> None:
+    """Set the number of copies; what is stored already is copied up to it."""
+
+    def work() -> None:
+        from coordinator.config import check_copies
+
+        check_copies(replicas, quorum)
+        _directory(data).set_copies(replicas, quorum)
+        print(f"{replicas} copies, {quorum} before a change counts as durable")
+
+    _run(work)
+
+
+def _time(ms: int) -> str | None:
+    if not ms:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+@app.command()
+def nodes(data: Data, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """List the storage nodes."""
+
+    def work() -> None:
+        directory = _directory(data)
+        served = directory.is_served()
+        rows = [
+            {
+                "id": node.node.hex(),
+                "url": node.url,
+                "operator": node.operator,
+                "zone": node.zone,
+                "online": node.online and served,
+                "last_seen": _time(node.last_seen_ms),
+                "free_bytes": node.free_bytes,
+                "stored_bytes": node.stored_bytes,
+            }
+            for node in directory.nodes()
+        ]
+        copies = directory.copies()
+        if as_json:
+            replicas, quorum = copies or (None, None)
+            print(json.dumps({"version": 1, "replicas": replicas, "quorum": quorum, "nodes": rows}))
+            return
+        for row in rows:
+            state = "online" if row["online"] else f"offline since {row['last_seen'] or 'ever'}"
+            print(f"{str(row['id'])[:16]}  {state}  {row['url']}  operator {row['operator']}  zone {row['zone']}")
+        if not rows:
+            print("no storage nodes yet: kin-coordinator invite --for storage")
+
+    _run(work)
+
+
+@app.command()
+def retire(data: Data, node: Annotated[str, typer.Argument(metavar="NODE")]) -> None:  # noqa: ARG001
+    """Copy everything off a node and forget it."""
+    _not_here("retire")
+
+
+def _directory(data: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # imported late, so that --help is quick
+    from coordinator.directory import DataDirectory
+    from coordinator.doors import SystemClock, system_entropy
+
+    return DataDirectory(data, SystemClock(), system_entropy)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_DONE)
+
+
+if __name__ == "__main__":
+    main()

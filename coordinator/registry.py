@@ -1,0 +1,96 @@
+"""The storage nodes as they stand now: what the database says of them, and who is connected."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from coordinator.core.placement import Place
+from coordinator.store.nodes import StorageNode
+from protocol.ids import StorageNodeId
+from protocol.messages import NodeAddress
+
+GONE_AFTER_S: Final = 600.0
+"""A node that was away for so long is counted as lost: its copies are made anew elsewhere."""
+
+
+class Registry:
+    """All known storage nodes, in memory."""
+
+    def __init__(self, started_s: float) -> None:
+        self._nodes: dict[StorageNodeId, StorageNode] = {}
+        self._sessions: dict[StorageNodeId, int] = {}
+        self._started_s = started_s
+        self._left_s: dict[StorageNodeId, float] = {}
+
+    def load(self, nodes: list[StorageNode]) -> None:
+        """Take what the database says."""
+        self._nodes = {node.node: node for node in nodes}
+
+    def put(self, node: StorageNode) -> None:
+        """Take one node's new row."""
+        self._nodes[node.node] = node
+
+    def get(self, node: StorageNodeId) -> StorageNode | None:
+        """Return a node."""
+        return self._nodes.get(node)
+
+    def all(self) -> list[StorageNode]:
+        """Return all nodes by their numbers."""
+        return sorted(self._nodes.values(), key=lambda node: node.number)
+
+    def report(self, node: StorageNodeId, free_bytes: int, stored_bytes: int, now_ms: int) -> None:
+        """Take what a node says of itself."""
+        known = self._nodes[node]
+        self._nodes[node] = msgspec.structs.replace(
+            known, free_bytes=free_bytes, stored_bytes=stored_bytes, last_seen_ms=now_ms
+        )
+
+    def join(self, node: StorageNodeId, session: int) -> int | None:
+        """Note that a node is connected; return the session that this one takes the place of."""
+        before = self._sessions.get(node)
+        self._sessions[node] = session
+        self._left_s.pop(node, None)
+        return before
+
+    def leave(self, node: StorageNodeId, session: int, now_s: float) -> bool:
+        """Note that a node's session ended; tell whether it is offline thereby."""
+        if self._sessions.get(node) != session:
+            return False
+        del self._sessions[node]
+        self._left_s[node] = now_s
+        return True
+
+    def session(self, node: StorageNodeId) -> int | None:
+        """Return the session of a connected node."""
+        return self._sessions.get(node)
+
+    def sessions(self) -> list[int]:
+        """Return the sessions of all connected nodes."""
+        return sorted(self._sessions.values())
+
+    def is_online(self, node: StorageNodeId) -> bool:
+        """Tell whether a node is connected."""
+        return node in self._sessions
+
+    def is_gone(self, node: StorageNodeId, now_s: float) -> bool:
+        """Tell whether a node was away for so long that its copies do not count."""
+        return not self.is_online(node) and now_s - self._left_s.get(node, self._started_s) > GONE_AFTER_S
+
+    def place(self, node: StorageNode) -> Place:
+        """Return a node as placement sees it."""
+        return Place(node.node, node.operator, node.zone, self.is_online(node.node))
+
+    def places(self, now_s: float) -> list[Place]:
+        """Return the nodes that placement may count on."""
+        return [self.place(node) for node in self.all() if not self.is_gone(node.node, now_s)]
+
+    def address(self, node: StorageNode) -> NodeAddress:
+        """Return a node as clients and other nodes reach it."""
+        online = self.is_online(node.node)
+        return NodeAddress(node.node, node.sign, node.url, node.certificate, node.zone, node.operator, online)
+
+    def addresses(self) -> tuple[NodeAddress, ...]:
+        """Return the addresses of all nodes."""
+        return tuple(self.address(node) for node in self.all())

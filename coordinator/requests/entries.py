@@ -1,0 +1,213 @@
+"""Requests about a folder's log: registering, pins and receipts, pulling, giving back what was lost."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from coordinator.core.ordering import Ordering, Wait
+from coordinator.failures import Refused, behind
+from coordinator.service import Coordinator, Moved, moved
+from coordinator.session import Session
+from coordinator.store.ledger import FolderLedger
+from coordinator.store.repository import Repository
+from protocol import limits
+from protocol import messages as m
+from protocol.chains import Role
+from protocol.entries import Entry, parse_entry
+from protocol.errors import KinfolderError, LimitExceededError, ProtocolError
+from protocol.grants import ReceiptFor, open_receipt
+from protocol.history import verify_checkpoint
+from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, storage_node_id
+
+ENTRIES_A_REQUEST_MAX: Final = 512
+RECEIPTS_A_REQUEST_MAX: Final = 256
+CHUNKS_A_SEGMENT_MAX: Final = 2 * limits.SEGMENT_ROWS_MAX
+_NO_ENTRY: Final = EntryHash(bytes(32))
+
+
+class Received(NamedTuple):
+    """An entry as it came: parsed, or why it cannot be."""
+
+    data: bytes
+    entry: Entry | None
+    refused: str
+
+
+def _receive(data: bytes, folder: FolderId) -> Received:
+    try:
+        entry = parse_entry(data)
+    except KinfolderError as error:
+        return Received(data, None, error.code)
+    if entry.header.folder != folder:
+        return Received(data, None, "protocol")
+    return Received(data, entry, "")
+
+
+async def register(coordinator: Coordinator, session: Session, message: m.RegisterEntries) -> m.Message:
+    """Register entries and order those that are ready."""
+    if len(message.entries) > ENTRIES_A_REQUEST_MAX:
+        raise LimitExceededError("entries of a request", ENTRIES_A_REQUEST_MAX)
+    coordinator.verify_known(message.known)
+    received = [_receive(data, message.folder) for data in message.entries]
+
+    def run(repository: Repository) -> tuple[m.EntryStates, list[Moved]] | KinfolderError:
+        ledger, authority = coordinator.open_folder(repository, message.folder, session.account)
+        error = coordinator.check_known(repository, ledger.head, message.known)
+        if error is not None:
+            return error
+        ledger.prefetch(one.entry for one in received if one.entry is not None)
+        ordering = Ordering(ledger, authority)
+        refused = [one.refused if one.entry is None else ordering.register(one.entry, one.data) for one in received]
+        states = tuple(_state(ledger, one, code) for one, code in zip(received, refused, strict=True))
+        number = authority.control.number_of(session.device)
+        own_seq = ledger.newest_of(number)[0] if number is not None else 0
+        return m.EntryStates(states, own_seq), moved(ledger, authority)
+
+    outcome = await coordinator.database.write(run)
+    if isinstance(outcome, KinfolderError):
+        raise outcome
+    states, news = outcome
+    coordinator.publish(news)
+    return states
+
+
+def _state(ledger: FolderLedger, received: Received, refused: str) -> m.EntryState:
+    if received.entry is None:
+        return m.EntryState(_NO_ENTRY, 0, None, refused)
+    record = None if refused else ledger.find(received.entry.hash)
+    if record is None:
+        return m.EntryState(received.entry.hash, 0, None, refused)
+    return m.EntryState(record.hash, record.position, record.void, "")
+
+
+async def pin_segments(coordinator: Coordinator, session: Session, message: m.PinSegments) -> m.Message:
+    """Take note of segments and their chunks; what waits for one that is durable already is ordered."""
+    for one in message.segments:
+        _check_segment(one)
+
+    def run(repository: Repository) -> list[Moved]:
+        ledger, authority = coordinator.open_folder(repository, message.folder, session.account, Role.WRITER)
+        if ledger.head.is_behind:
+            raise behind()
+        durable = repository.chunks.declare(message.folder, ledger.head.pseudonym, message.segments, coordinator.quorum)
+        if durable:
+            Ordering(ledger, authority).release(Wait.SEGMENT, durable)
+        return moved(ledger, authority)
+
+    coordinator.publish(await coordinator.database.write(run))
+    return m.Ok()
+
+
+def _check_segment(one: m.PinnedSegment) -> None:
+    if len(one.chunks) > CHUNKS_A_SEGMENT_MAX:
+        raise LimitExceededError("chunks of a segment", CHUNKS_A_SEGMENT_MAX)
+    for ref in (one.segment, *one.chunks):
+        if len(ref.id) != 32 or not 0 < ref.length <= limits.SEALED_CHUNK_BYTES_MAX:
+            raise ProtocolError("a segment names a bad chunk")
+
+
+class Held(NamedTuple):
+    """Chunks that a receipt proves a node to hold."""
+
+    number: int
+    item: ReceiptFor
+    pseudonym: Pseudonym
+
+
+def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -> list[Held]:
+    """Return what receipts prove.
+
+    Raises:
+        ProtocolError, BadSignatureError: One is malformed or not signed by the node that it names.
+        AccessDeniedError: One is of no node of this coordinator.
+    """
+    if len(receipts) > RECEIPTS_A_REQUEST_MAX:
+        raise LimitExceededError("receipts of a request", RECEIPTS_A_REQUEST_MAX)
+    held: list[Held] = []
+    for item in receipts:
+        receipt = open_receipt(item)
+        node = coordinator.registry.get(storage_node_id(receipt.node))
+        if node is None:
+            raise Refused("access_denied", "a receipt is of no storage node of this coordinator")
+        if any(len(ref.id) != 32 or not 0 <= ref.length <= limits.SEALED_CHUNK_BYTES_MAX for ref in item.chunks):
+            raise ProtocolError("a receipt names a bad chunk")
+        held.append(Held(node.number, item, receipt.pseudonym))
+    return held
+
+
+def note_receipts(
+    coordinator: Coordinator,
+    repository: Repository,
+    folder: FolderId,
+    account: AccountId | None,
+    held: list[Held],
+) -> list[Moved]:
+    """Write down which nodes hold which chunks of a folder, and order what thereby became durable."""
+    ledger, authority = coordinator.open_folder(repository, folder, account)
+    if ledger.head.is_behind:
+        raise behind()
+    ready: set[ChunkId] = set()
+    for one in held:
+        if one.pseudonym != ledger.head.pseudonym:
+            raise Refused("access_denied", "a receipt is for another folder")
+        counts = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
+        ready.update(chunk for chunk, count in counts.items() if count >= coordinator.quorum)
+        coordinator.repair.note_thin(one.pseudonym, counts)
+    if ready:
+        Ordering(ledger, authority).release(Wait.CHUNK, ready)
+    return moved(ledger, authority)
+
+
+async def add_receipts(coordinator: Coordinator, session: Session, message: m.AddReceipts) -> m.Message:
+    """Take receipts of storage nodes; what waited for them is ordered."""
+    held = check_receipts(coordinator, message.receipts)
+    coordinator.publish(
+        await coordinator.database.write(
+            lambda repository: note_receipts(coordinator, repository, message.folder, session.account, held)
+        )
+    )
+    return m.Ok()
+
+
+async def pull(coordinator: Coordinator, session: Session, message: m.Pull) -> m.Message:
+    """Return log items after a position, with the head as it was when they were read."""
+    items_max = max(1, min(message.items_max, limits.PULL_ITEMS_MAX))
+
+    def read(repository: Repository) -> m.Pulled:
+        head = coordinator.member_head(repository, message.folder, session.account)
+        items = repository.folders.items(message.folder, message.after, items_max, limits.PULL_BYTES_MAX)
+        return m.Pulled(tuple(items), coordinator.checkpoint(head))
+
+    return await coordinator.database.read(read)
+
+
+async def pull_registered(coordinator: Coordinator, session: Session, message: m.PullRegistered) -> m.Message:
+    """Return entries that are registered and neither ordered nor void."""
+
+    def read(repository: Repository) -> m.Registered:
+        coordinator.member_head(repository, message.folder, session.account)
+        entries, more = repository.folders.pending(
+            message.folder, message.after, limits.PULL_ITEMS_MAX, limits.PULL_BYTES_MAX
+        )
+        return m.Registered(tuple(entries), more)
+
+    return await coordinator.database.read(read)
+
+
+async def get_own_seq(coordinator: Coordinator, session: Session, message: m.GetOwnSeq) -> m.Message:
+    """Return the newest entry registered under a device number."""
+
+    def read(repository: Repository) -> m.OwnSeq:
+        coordinator.member_head(repository, message.folder, session.account)
+        return m.OwnSeq(*repository.folders.newest_of(message.folder, message.device))
+
+    return await coordinator.database.read(read)
+
+
+async def repush(coordinator: Coordinator, session: Session, message: m.RepushLog) -> m.Message:
+    """Take back items that this coordinator ordered and lost."""
+    from coordinator.restore import restore
+
+    verify_checkpoint(message.checkpoint, coordinator.log_key)
+    coordinator.publish(await restore(coordinator, session.account, message))
+    return m.Ok()

@@ -1,0 +1,139 @@
+"""Take back what this coordinator had ordered and lost: the same items at the same positions (security 3.9).
+
+Rule 1: only what leads to a J that this coordinator signed is taken, and all of it at once.
+Rule 2: nothing is judged anew: it was when it got its position.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from blake3 import blake3
+
+from coordinator.core.authority import Authority
+from coordinator.failures import Refused
+from coordinator.service import Coordinator, Moved, moved
+from protocol import limits, versions
+from protocol import messages as m
+from protocol.chains import SignedLink
+from protocol.codec import decode
+from protocol.entries import Entry, parse_entry
+from protocol.errors import LimitExceededError, ProtocolError
+from protocol.history import ItemKind, LogItem, VoidRecord, next_chain
+from protocol.ids import AccountId
+from protocol.membership import ControlState
+
+if TYPE_CHECKING:
+    from coordinator.store.ledger import FolderLedger
+    from coordinator.store.repository import Repository
+
+STAGED_BYTES_MAX: Final = 64 * limits.MIB
+STAGED_FOLDERS_MAX: Final = 16
+_LINK_BYTES_MAX: Final = limits.CONTROL_LINK_BYTES_MAX + limits.KIB
+
+
+def _hash(item: LogItem) -> bytes:
+    """Return what stands for an item in the chain."""
+    if item.kind is ItemKind.ENTRY:
+        return parse_entry(item.data).hash
+    if item.kind is ItemKind.CONTROL:
+        link: SignedLink = decode(item.data, SignedLink, bytes_max=_LINK_BYTES_MAX)
+        return link.hash
+    return blake3(item.data).digest()
+
+
+def _stage(coordinator: Coordinator, message: m.RepushLog) -> list[LogItem] | None:
+    """Add to what came before; return all of it once it reaches the checkpoint."""
+    folder = message.checkpoint.checkpoint.folder
+    staged = coordinator.staged.setdefault(folder, [])
+    for item in message.items:
+        if staged and item.position != staged[-1].position + 1:
+            if item.position <= staged[-1].position:
+                continue
+            coordinator.staged.pop(folder, None)
+            raise ProtocolError("the items have a gap")
+        staged.append(item)
+    size = sum(len(item.data) for item in staged)
+    if size > STAGED_BYTES_MAX or len(coordinator.staged) > STAGED_FOLDERS_MAX:
+        coordinator.staged.pop(folder, None)
+        raise LimitExceededError("bytes of a log that is given back", STAGED_BYTES_MAX)
+    if staged and staged[-1].position < message.checkpoint.checkpoint.position:
+        return None
+    return coordinator.staged.pop(folder)
+
+
+async def restore(coordinator: Coordinator, account: AccountId, message: m.RepushLog) -> list[Moved]:
+    """Take items back; the checkpoint's signature has been checked.
+
+    A log too long for one message comes in several, in order, all with the checkpoint of the last; nothing is taken
+    before that one is there.
+
+    Raises:
+        Refused: They do not lead to what was signed.
+        ProtocolError: They have a gap, or are malformed.
+    """
+    items = _stage(coordinator, message)
+    if items is None:
+        return []
+    checkpoint = message.checkpoint.checkpoint
+
+    def run(repository: Repository) -> list[Moved]:
+        from coordinator.requests.folders import empty_head
+
+        folder = checkpoint.folder
+        now_ms = coordinator.clock.now_ms()
+        ledger = repository.ledger(folder, now_ms)
+        if ledger is None:
+            ledger = repository.new_folder(empty_head(coordinator, folder), now_ms)
+        head = ledger.head
+        fresh = [item for item in items if head.position < item.position <= checkpoint.position]
+        if checkpoint.generation != head.generation:
+            raise Refused("fork", "the log is of another generation")
+        if not fresh:
+            return []
+        _check(fresh, head.position, head.chain, checkpoint.position, checkpoint.chain)
+        control = None if head.control_seq < 0 else coordinator.authorities.folder(repository, head).control
+        lookup = coordinator.authorities.lookup(repository)
+        for item in fresh:
+            control = _apply(ledger, item, control, lookup)
+        if control is None:
+            raise ProtocolError("the log does not begin with its genesis")
+        repository.folders.set_members(folder, dict(control.members))
+        authority = Authority(control, lookup)
+        if authority.role_of(account) is None:
+            raise Refused("access_denied", "there is no such folder for this account")
+        return moved(ledger, authority)
+
+    return await coordinator.database.write(run)
+
+
+def _check(items: list[LogItem], position: int, chain: bytes, end: int, end_chain: bytes) -> None:
+    for item in items:
+        position += 1
+        if item.position != position:
+            raise ProtocolError("the items have a gap")
+        chain = next_chain(chain, item.kind, _hash(item), item.time_ms)
+    if position != end or chain != end_chain:
+        raise Refused("fork", "the items are not those that this coordinator signed")
+
+
+def _apply(ledger: FolderLedger, item: LogItem, control: ControlState | None, lookup: object) -> ControlState | None:
+    match item.kind:
+        case ItemKind.CONTROL:
+            link: SignedLink = decode(item.data, SignedLink, bytes_max=_LINK_BYTES_MAX)
+            control = ControlState(link, lookup) if control is None else control.extend([link], lookup)  # type: ignore[arg-type]
+            ledger.append_control(link, item.time_ms)
+        case ItemKind.ENTRY:
+            _apply_entry(ledger, parse_entry(item.data), item)
+        case ItemKind.VOID:
+            void: VoidRecord = decode(item.data, VoidRecord, bytes_max=limits.KIB)
+            ledger.restore_void(void, item.data, item.time_ms)
+    return control
+
+
+def _apply_entry(ledger: FolderLedger, entry: Entry, item: LogItem) -> None:
+    ledger.restore_entry(entry, item.data, item.time_ms)
+    for change in entry.header.changes:
+        before = ledger.vector(change.node, change.register)
+        merged = versions.merge((before, change.vector))
+        ledger.set_vector(change.node, change.register, versions.trim(merged, entry.header.device))

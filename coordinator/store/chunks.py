@@ -1,0 +1,179 @@
+"""Segments that folders pin, and which storage node holds which chunk."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, select, tuple_
+
+from coordinator.core.ordering import Wait
+from coordinator.store.schema import CHUNKS, SEGMENTS, WAITS
+from coordinator.store.statements import groups, insert, upsert
+from protocol.errors import ProtocolError
+from protocol.grants import ChunkRef
+from protocol.ids import ChunkId, FolderId, Pseudonym
+from protocol.messages import PinnedSegment
+
+_REF_BYTES: Final = 36
+
+
+class Location(NamedTuple):
+    """A chunk of a folder and the numbers of the nodes that hold it."""
+
+    pseudonym: Pseudonym
+    chunk: ChunkId
+    length: int
+    nodes: tuple[int, ...]
+
+
+def pack_numbers(numbers: Iterable[int]) -> bytes:
+    """Return node numbers as they stand in the database: two bytes each, sorted."""
+    return b"".join(number.to_bytes(2, "big") for number in sorted(numbers))
+
+
+def unpack_numbers(data: bytes) -> tuple[int, ...]:
+    """Return the node numbers that :func:`pack_numbers` packed."""
+    numbers = array("H", data)
+    if array("H", b"\x00\x01")[0] != 1:
+        numbers.byteswap()
+    return tuple(numbers)
+
+
+def _pack_refs(refs: Iterable[ChunkRef]) -> bytes:
+    return b"".join(ref.id + ref.length.to_bytes(4, "big") for ref in refs)
+
+
+class Chunks:
+    """Access to segments and chunks in one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def counts(self, pseudonym: Pseudonym, chunks: Iterable[ChunkId]) -> dict[ChunkId, int]:
+        """Return how many nodes hold each of these chunks; those held by none may be left out."""
+        found: dict[ChunkId, int] = {}
+        for group in groups(chunks):
+            rows = self._connection.execute(
+                select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(CHUNKS.c.pseudonym == pseudonym, CHUNKS.c.chunk.in_(group))
+            )
+            found.update((ChunkId(chunk), len(nodes) // 2) for chunk, nodes in rows)
+        return found
+
+    def declare(
+        self, folder: FolderId, pseudonym: Pseudonym, segments: Sequence[PinnedSegment], quorum: int
+    ) -> list[ChunkId]:
+        """Add segments that are not known yet; return those of them that are durable already.
+
+        For each other one, what it waits for is noted.
+
+        Raises:
+            ProtocolError: A known segment is declared with other chunks.
+        """
+        fresh = {segment.segment.id: segment for segment in segments}
+        for group in groups(list(fresh)):
+            rows = self._connection.execute(
+                select(SEGMENTS.c.segment, SEGMENTS.c.length, SEGMENTS.c.chunks).where(
+                    SEGMENTS.c.folder == folder, SEGMENTS.c.segment.in_(group)
+                )
+            )
+            for id, length, chunks in rows:
+                known = fresh.pop(ChunkId(id))
+                if known.segment.length != length or _pack_refs(known.chunks) != chunks:
+                    raise ProtocolError("a segment is declared with other chunks than before")
+        wanted = {ref.id for one in fresh.values() for ref in (one.segment, *one.chunks)}
+        counts = self.counts(pseudonym, wanted)
+        durable: list[ChunkId] = []
+        rows_new = []
+        waits = []
+        for id, one in fresh.items():
+            missing = {ref.id for ref in (one.segment, *one.chunks) if counts.get(ref.id, 0) < quorum}
+            if not missing:
+                durable.append(id)
+            waits += [{"folder": folder, "kind": int(Wait.CHUNK), "target": chunk, "waiter": id} for chunk in missing]
+            rows_new.append(
+                {
+                    "folder": folder,
+                    "segment": id,
+                    "length": one.segment.length,
+                    "durable": int(not missing),
+                    "chunks": _pack_refs(one.chunks),
+                }
+            )
+        insert(self._connection, SEGMENTS, rows_new)
+        upsert(self._connection, WAITS, waits)
+        return durable
+
+    def add_locations(self, pseudonym: Pseudonym, chunks: Sequence[ChunkRef], node: int) -> dict[ChunkId, int]:
+        """Note that a node holds these chunks; return how many nodes now hold each."""
+        lengths = {ref.id: ref.length for ref in chunks}
+        held: dict[ChunkId, tuple[int, ...]] = {}
+        for group in groups(list(lengths)):
+            rows = self._connection.execute(
+                select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(CHUNKS.c.pseudonym == pseudonym, CHUNKS.c.chunk.in_(group))
+            )
+            held.update((ChunkId(chunk), unpack_numbers(nodes)) for chunk, nodes in rows)
+        counts: dict[ChunkId, int] = {}
+        changed = []
+        for id, length in lengths.items():
+            nodes = held.get(id, ())
+            if node not in nodes:
+                nodes = (*nodes, node)
+                changed.append({"pseudonym": pseudonym, "chunk": id, "length": length, "nodes": pack_numbers(nodes)})
+            counts[id] = len(nodes)
+        upsert(self._connection, CHUNKS, changed)
+        return counts
+
+    def remove_locations(self, places: Iterable[tuple[Pseudonym, ChunkId]], node: int) -> None:
+        """Note that a node does not hold these chunks any more."""
+        for group in groups(places):
+            changed = [
+                {"pseudonym": pseudonym, "chunk": chunk, "length": length, "nodes": pack_numbers(set(nodes) - {node})}
+                for pseudonym, chunk, length, nodes in self._select(
+                    tuple_(CHUNKS.c.pseudonym, CHUNKS.c.chunk).in_(group)
+                )
+                if node in nodes
+            ]
+            upsert(self._connection, CHUNKS, changed)
+
+    def where(self, chunks: Iterable[ChunkId]) -> list[Location]:
+        """Return these chunks in whichever folder they are; it looks through the whole table."""
+        found: list[Location] = []
+        for group in groups(chunks):
+            found += self._select(CHUNKS.c.chunk.in_(group))
+        return found
+
+    def page(self, after: tuple[bytes, bytes], limit: int) -> list[Location]:
+        """Return chunks by rising (pseudonym, id), after one of them."""
+        key = tuple_(CHUNKS.c.pseudonym, CHUNKS.c.chunk)
+        return self._select(key > after, limit)
+
+    def find(self, pseudonym: Pseudonym, chunk: ChunkId) -> Location | None:
+        """Return where one chunk of a folder is."""
+        found = self._select((CHUNKS.c.pseudonym == pseudonym) & (CHUNKS.c.chunk == chunk))
+        return found[0] if found else None
+
+    def _select(self, condition: object, limit: int | None = None) -> list[Location]:
+        rows = self._connection.execute(
+            select(CHUNKS.c.pseudonym, CHUNKS.c.chunk, CHUNKS.c.length, CHUNKS.c.nodes)
+            .where(condition)  # type: ignore[arg-type]  # a clause of whichever kind
+            .order_by(CHUNKS.c.pseudonym, CHUNKS.c.chunk)
+            .limit(limit)
+        )
+        return [
+            Location(Pseudonym(pseudonym), ChunkId(chunk), length, unpack_numbers(nodes))
+            for pseudonym, chunk, length, nodes in rows
+        ]
+
+    def segment_chunks(self, folder: FolderId, segment: ChunkId) -> tuple[ChunkRef, ...] | None:
+        """Return the chunks that a declared segment lists, None if it was not declared."""
+        data: bytes | None = self._connection.execute(
+            select(SEGMENTS.c.chunks).where(SEGMENTS.c.folder == folder, SEGMENTS.c.segment == segment)
+        ).scalar_one_or_none()
+        if data is None:
+            return None
+        return tuple(
+            ChunkRef(ChunkId(data[at : at + 32]), int.from_bytes(data[at + 32 : at + 36], "big"))
+            for at in range(0, len(data), _REF_BYTES)
+        )
