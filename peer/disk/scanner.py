@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from peer.core.hints import Spot
 from peer.core.observations import Fingerprint, Listing, Sighting
 from peer.disk.roots import Root
 from peer.disk.walk import (
@@ -41,13 +42,6 @@ _LOOKS_MAX: Final = 3
 RACY_MS: Final = 50
 """A file changed this shortly before it was hashed may change again without a new time stamp on older kernels."""
 _NOTHING: Final = Fingerprint(0, 0, 0, 0, 0, 0)
-
-
-class Spot(NamedTuple):
-    """Where to look."""
-
-    path: str
-    recursive: bool = False
 
 
 class Hashed(NamedTuple):

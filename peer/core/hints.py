@@ -1,0 +1,189 @@
+"""When to look where: a watcher's events become scans (architecture 5, Observe).
+
+Edits, creations and moves of directories are looked at at once. A name that vanished, or that a file was moved to, is held
+for one second: editors save by removing and renaming, and only what stands there afterwards is what the user meant. Until
+then the name is *unsettled*: a scan that comes by for another reason leaves it out.
+
+Rule 1: pure; times are seconds of a clock that never goes back.
+Rule 2: hints decide when to look, never what is there. Losing all of them costs time, not truth.
+Rule 3: names are released together, so that the two ends of a move, or of a chain of moves, are judged by one scan.
+Rule 4: bounded: too many hints become one full scan.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+import msgspec
+
+from protocol.effects import DiskEvent, DiskEventKind
+
+DEBOUNCE_S: Final = 0.05
+"""What "at once" means: events of one act come together."""
+HOLD_S: Final = 1.0
+HOLD_S_MAX: Final = 10.0
+"""Where names never stop moving: from then on each is released after its own second."""
+GAP_S_MAX: Final = 2.0
+"""A directory that changes all the time is looked at ever less often, down to this."""
+SPOTS_MAX: Final = 1_000
+HELD_MAX: Final = 10_000
+_RECENT_MAX: Final = 1_000
+
+
+class Spot(NamedTuple):
+    """Where to look."""
+
+    path: str
+    recursive: bool = False
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One scan to make."""
+
+    full: bool
+    """Everywhere; ``spots`` is empty then."""
+    spots: tuple[Spot, ...]
+    unsettled: frozenset[str]
+    """Paths that are not to be judged yet."""
+
+
+class _Dirty(NamedTuple):
+    due_s: float
+    recursive: bool
+    gap_s: float
+
+
+class Hints:
+    """Collects events and tells when which directories are to be scanned."""
+
+    def __init__(self) -> None:
+        self._dirty: dict[str, _Dirty] = {}
+        self._recent: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._held: dict[str, float] = {}
+        self._held_first_s = 0.0
+        self._held_last_s = 0.0
+        self._moving: dict[int, str] = {}
+        self._full_s: float | None = None
+
+    def handle(self, event: DiskEvent, now_s: float) -> None:
+        """Take note of an event."""
+        path = f"{event.directory}/{event.name}" if event.directory and event.name else event.directory or event.name
+        match event.kind, event.is_directory:
+            case ((DiskEventKind.CREATED | DiskEventKind.MODIFIED), _):
+                self._mark(event.directory, now_s)
+            case DiskEventKind.APPEARED, _:
+                self._mark(path, now_s, recursive=True)
+            case DiskEventKind.MOVED_FROM, True:
+                self._hold(path, now_s)
+                if len(self._moving) < HELD_MAX:
+                    self._moving[event.cookie] = path
+            case DiskEventKind.MOVED_TO, True:
+                self._move_directory(self._moving.pop(event.cookie, None), path, now_s)
+                self._mark(event.directory, now_s)
+            case ((DiskEventKind.DELETED | DiskEventKind.MOVED_FROM | DiskEventKind.MOVED_TO), _):
+                self._hold(path, now_s)
+            case _:  # lost events, lost watches, a lost root
+                self._mark_all(now_s + DEBOUNCE_S)
+
+    def _move_directory(self, old: str | None, new: str, now_s: float) -> None:
+        self._mark(new, now_s, recursive=True)
+        if old is None:
+            return
+        self._held.pop(old, None)
+        self._mark(_parent(old), now_s)
+        below = f"{old}/"
+        for path in [path for path in self._held if path.startswith(below)]:
+            self._held[new + path[len(old) :]] = self._held.pop(path)
+        for path in [path for path in self._dirty if path.startswith(below)]:
+            self._dirty[new + path[len(old) :]] = self._dirty.pop(path)
+
+    def _mark(self, path: str, now_s: float, *, recursive: bool = False) -> None:
+        if self._full_s is not None and self._full_s <= now_s + DEBOUNCE_S:
+            return
+        known = self._dirty.get(path)
+        if known is not None:
+            self._dirty[path] = known._replace(recursive=known.recursive or recursive)
+            return
+        due_s, gap_s = now_s + DEBOUNCE_S, DEBOUNCE_S
+        if path in self._recent:
+            last_s, last_gap_s = self._recent[path]
+            if now_s - last_s < 2 * last_gap_s:
+                gap_s = min(2 * last_gap_s, GAP_S_MAX)
+                due_s = max(due_s, last_s + gap_s)
+        self._dirty[path] = _Dirty(due_s, recursive, gap_s)
+        if len(self._dirty) > SPOTS_MAX:
+            self._mark_all(now_s + DEBOUNCE_S)
+
+    def _mark_all(self, due_s: float) -> None:
+        self._full_s = due_s if self._full_s is None else min(self._full_s, due_s)
+        self._dirty.clear()
+
+    def _hold(self, path: str, now_s: float) -> None:
+        if not self._held:
+            self._held_first_s = now_s
+        self._held_last_s = now_s
+        self._held[path] = now_s + HOLD_S
+        if len(self._held) > HELD_MAX:
+            self._held.clear()
+            self._moving.clear()
+            self._full_s = None
+            self._mark_all(now_s + HOLD_S)
+
+    def due(self, now_s: float) -> Look | None:
+        """Return the scan to make now, if any, and forget its hints; events that come later ask for another one."""
+        self._release(now_s)
+        if self._full_s is not None and self._full_s <= now_s:
+            self._full_s = None
+            self._dirty.clear()
+            return Look(full=True, spots=(), unsettled=frozenset(self._held))
+        ready = {path: dirty for path, dirty in self._dirty.items() if dirty.due_s <= now_s}
+        if not ready:
+            return None
+        for path, dirty in ready.items():
+            del self._dirty[path]
+            self._recent[path] = (now_s, dirty.gap_s)
+            self._recent.move_to_end(path)
+        while len(self._recent) > _RECENT_MAX:
+            self._recent.popitem(last=False)
+        spots = tuple(Spot(path, dirty.recursive) for path, dirty in sorted(ready.items()))
+        return Look(full=False, spots=spots, unsettled=frozenset(self._held))
+
+    def _release(self, now_s: float) -> None:
+        if not self._held or now_s < self._release_s():
+            return
+        at_rest = now_s >= self._held_last_s + HOLD_S
+        released = [path for path, until_s in self._held.items() if at_rest or until_s <= now_s]
+        for path in released:
+            del self._held[path]
+            parent = _parent(path)
+            recursive = parent in self._dirty and self._dirty[parent].recursive
+            self._dirty[parent] = _Dirty(now_s, recursive, DEBOUNCE_S)
+        if not self._held:
+            self._moving.clear()
+        if len(self._dirty) > SPOTS_MAX:
+            self._mark_all(now_s)
+
+    def _release_s(self) -> float:
+        own_s = max(self._held_first_s + HOLD_S_MAX, min(self._held.values()))
+        return min(self._held_last_s + HOLD_S, own_s)
+
+    def next_deadline(self) -> float | None:
+        """Return when :meth:`due` should be asked next, or None while there is nothing to wait for."""
+        times = [dirty.due_s for dirty in self._dirty.values()]
+        if self._held:
+            times.append(self._release_s())
+        if self._full_s is not None:
+            times.append(self._full_s)
+        return min(times, default=None)
+
+    def clear(self) -> None:
+        """Forget all hints, since a full scan begins that sees every name and decides at once."""
+        self._dirty.clear()
+        self._held.clear()
+        self._moving.clear()
+        self._full_s = None
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -1,0 +1,308 @@
+"""Real inotify: what a user does is hinted at, in time and under the right path."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+
+import asyncinotify
+import pytest
+
+from peer.core.hints import Hints
+from peer.disk.scanner import scan
+from peer.disk.watcher import InotifyWatcher
+from protocol.effects import DiskEvent, DiskEventKind
+from tests.peer.disk.kit import Folder
+
+K = DiskEventKind
+WAIT_S = 5.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(str(tmp_path / "f"))
+
+
+def watched(test):
+    """Run a coroutine ``test(watcher, folder)`` with a watcher that has seen its root."""
+
+    def run(folder):
+        async def main():
+            watcher = InotifyWatcher(folder.path)
+            try:
+                await until(watcher, lambda e: e.kind is K.APPEARED and not e.directory)
+                await test(watcher, folder)
+            finally:
+                watcher.close()
+
+        asyncio.run(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def until(watcher, is_last):
+    """Return all events up to one; fail after some seconds without it."""
+    seen = []
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            for event in await watcher.get():
+                seen.append(event)
+                if is_last(event):
+                    return seen
+
+
+def told(events):
+    return {(event.kind, event.directory, event.name) for event in events}
+
+
+@watched
+async def test_files(watcher, folder):
+    """Creation, change, move and removal are told with their directory, name and kind."""
+    folder.write("f", b"1")
+    os.rename(folder.at("f"), folder.at("g"))
+    os.unlink(folder.at("g"))
+    events = await until(watcher, lambda e: e.kind is K.DELETED)
+    assert {(K.CREATED, "", "f"), (K.MODIFIED, "", "f"), (K.MOVED_FROM, "", "f"), (K.MOVED_TO, "", "g")} <= told(events)
+    cookies = {event.cookie for event in events if event.kind in {K.MOVED_FROM, K.MOVED_TO}}
+    assert len(cookies) == 1
+    assert cookies != {0}
+
+
+@watched
+async def test_new_trees_appear_and_are_watched(watcher, folder):
+    """What is made in a directory before its watch stands is covered by its appearance, what comes after by events."""
+    for n in range(50):
+        folder.write(f"a{n}/b/c/f", b"1")
+    seen: set[str] = set()
+    async with asyncio.timeout(WAIT_S):
+        while not {f"a{n}" for n in range(50)} <= seen:
+            seen |= {event.directory for event in await watcher.get() if event.kind is K.APPEARED}
+    folder.write("a7/b/c/late", b"1")
+    await until(watcher, lambda e: (e.kind, e.directory, e.name) == (K.CREATED, "a7/b/c", "late"))
+    assert watcher.watches == 151
+
+
+@watched
+async def test_a_renamed_tree_keeps_its_watches_under_its_new_path(watcher, folder):
+    folder.write("a/b/f", b"1")
+    await until(watcher, lambda e: e.kind is K.APPEARED and e.directory == "a")
+    os.rename(folder.at("a"), folder.at("z"))
+    folder.write("z/b/g", b"1")
+    events = await until(watcher, lambda e: e.name == "g")
+    assert (K.CREATED, "z/b", "g") in told(events)
+    assert [e.is_directory for e in events if e.kind is K.MOVED_TO] == [True]
+    assert watcher.watches == 3
+
+
+@watched
+async def test_a_tree_moved_away_is_not_watched_any_more(watcher, folder):
+    folder.write("a/b/f", b"1")
+    await until(watcher, lambda e: e.kind is K.APPEARED and e.directory == "a")
+    os.rename(folder.at("a"), folder.path + "-outside")
+    await until(watcher, lambda e: e.kind is K.MOVED_FROM)
+    folder.write("../f-outside/b/f", b"private")
+    folder.write("last", b"")
+    events = await until(watcher, lambda e: e.name == "last")
+    assert not [event for event in events if event.name == "f"]
+    assert watcher.watches == 1
+
+
+@watched
+async def test_removed_directories_give_their_watches_back(watcher, folder):
+    folder.write("a/b/f", b"1")
+    await until(watcher, lambda e: e.kind is K.APPEARED and e.directory == "a")
+    shutil.rmtree(folder.at("a"))
+    await until(watcher, lambda e: (e.kind, e.name) == (K.DELETED, "a"))
+    assert watcher.watches == 1
+
+
+@watched
+async def test_odd_names_do_not_stop_it(watcher, folder):
+    names = [b"\xff\xfe", b"a\nb", b"\xc3\xa9", b" ", b"\x01", b"-" * 255]
+    for name in names:
+        folder.write(os.fsdecode(name), b"")
+    os.mkdir(os.path.join(os.fsencode(folder.path), b"d\xff\n"))
+    events = await until(watcher, lambda e: e.kind is K.APPEARED)
+    assert {os.fsdecode(name) for name in names} <= {event.name for event in events}
+
+
+@watched
+async def test_our_own_directory_is_silent(watcher, folder):
+    os.mkdir(folder.at(".kinfolder/tmp/x"))
+    folder.write(".kinfolder/tmp/y", b"")
+    folder.write("last", b"")
+    events = await until(watcher, lambda e: e.name == "last")
+    assert told(events) <= {(K.CREATED, "", "last"), (K.MODIFIED, "", "last")}
+
+
+@watched
+async def test_a_link_to_a_directory_is_not_followed(watcher, folder):
+    os.mkdir(folder.path + "-outside")
+    os.symlink(folder.path + "-outside", folder.at("l"))
+    folder.write("../f-outside/x", b"")
+    folder.write("last", b"")
+    events = await until(watcher, lambda e: e.name == "last")
+    assert "x" not in {event.name for event in events}
+
+
+@watched
+async def test_a_root_that_is_moved_away_is_told(watcher, folder):
+    os.rename(folder.path, folder.path + "-moved")
+    await until(watcher, lambda e: e.kind is K.ROOT_GONE)
+
+
+def test_ignored_directories_are_not_watched(folder):
+    os.makedirs(folder.at("node_modules/deep"))
+    os.makedirs(folder.at("src"))
+
+    async def main():
+        watcher = InotifyWatcher(folder.path, is_ignored=lambda path, is_dir: "node_modules" in path)
+        await until(watcher, lambda e: e.kind is K.APPEARED)
+        assert watcher.watches == 2
+        os.rename(folder.at("src"), folder.at("node_modules/src"))
+        folder.write("node_modules/x", b"")
+        folder.write("last", b"")
+        events = await until(watcher, lambda e: e.name == "last")
+        assert (K.MOVED_FROM, "", "src") in told(events)
+        assert not [event for event in events if event.directory.startswith("node_modules")]
+        assert watcher.watches == 1
+        watcher.close()
+
+    asyncio.run(main())
+
+
+def test_the_limit_of_watches_is_told_once_and_the_rest_goes_on(folder, monkeypatch):
+    """Case 98: what cannot be watched is left to scans."""
+    for n in range(20):
+        os.mkdir(folder.at(f"d{n}"))
+    left = [5]
+    add = asyncinotify.Inotify.add_watch
+
+    def limited(self, path, mask):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "no more watches")
+        return add(self, path, mask)
+
+    monkeypatch.setattr(asyncinotify.Inotify, "add_watch", limited)
+
+    async def main():
+        watcher = InotifyWatcher(folder.path)
+        events = await until(watcher, lambda e: e.kind is K.APPEARED)
+        assert [e.kind for e in events] == [K.DEGRADED, K.APPEARED]
+        os.mkdir(folder.at("more"))
+        folder.write("last", b"")
+        events = await until(watcher, lambda e: e.name == "last")
+        assert K.DEGRADED not in {event.kind for event in events}
+        watcher.close()
+
+    asyncio.run(main())
+
+
+def test_no_instance_left_is_a_degraded_watcher_that_waits(folder, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise OSError(errno.EMFILE, "too many instances")
+
+    monkeypatch.setattr("peer.disk.watcher.Inotify", refuse)
+
+    async def main():
+        watcher = InotifyWatcher(folder.path)
+        assert await watcher.get() == (DiskEvent(K.DEGRADED),)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await watcher.get()
+        watcher.close()
+
+    asyncio.run(main())
+
+
+def queued_events_max():
+    with open("/proc/sys/fs/inotify/max_queued_events") as file:
+        return int(file.read())
+
+
+@watched
+async def test_an_overflow_is_told_and_everything_is_watched_again(watcher, folder):
+    """Case 98."""
+    most = queued_events_max()
+    folder.write("a", b"")
+    folder.write("b", b"")
+    for _ in range(most // 4 + 100):
+        os.rename(folder.at("a"), folder.at("c"))
+        os.rename(folder.at("b"), folder.at("a"))
+        os.rename(folder.at("c"), folder.at("b"))
+    os.mkdir(folder.at("unheard"))
+    events = await until(watcher, lambda e: e.kind is K.APPEARED and not e.directory)
+    assert K.OVERFLOW in {event.kind for event in events}
+    folder.write("unheard/f", b"")
+    await until(watcher, lambda e: (e.directory, e.name) == ("unheard", "f"))
+
+
+def test_watcher_hints_and_scans_find_everything_that_happens(folder):
+    """A churn of trees, moves and removals; the listings of hinted places alone give what is there in the end."""
+
+    async def main():
+        watcher = InotifyWatcher(folder.path)
+        hints = Hints()
+        known: dict[str, dict[str, int]] = {}
+        loop = asyncio.get_running_loop()
+
+        async def churn():
+            for n in range(30):
+                folder.write(f"t{n}/x/f{n}", b"%d" % n)
+                await asyncio.sleep(0)
+                if n % 3 == 0:
+                    os.rename(folder.at(f"t{n}"), folder.at(f"t{n}-moved"))
+                if n % 5 == 0:
+                    shutil.rmtree(folder.at(f"t{n}-moved" if n % 3 == 0 else f"t{n}"))
+                if n % 7 == 0:
+                    folder.write(f"t{n}-moved/late" if n % 3 == 0 else f"t{n}/late", b"late")
+                await asyncio.sleep(0)
+            folder.write("end", b"")
+
+        def look(scan_to_make):
+            if scan_to_make.full:
+                known.clear()
+            with folder.open() as root:
+                spots = None if scan_to_make.full else scan_to_make.spots
+                for listing in scan(root, spots, unsettled=scan_to_make.unsettled):
+                    assert listing.problem in {"", "changing"}
+                    known[listing.path] = {s.name: s.fingerprint.inode for s in listing.sightings}
+
+        task = asyncio.create_task(churn())
+        event_task = asyncio.create_task(watcher.get())
+        async with asyncio.timeout(20):
+            while not (task.done() and known_tree(known) == set(folder.tree())):
+                deadline = hints.next_deadline()
+                timeout = None if deadline is None else max(0.0, deadline - loop.time())
+                await asyncio.wait({event_task}, timeout=timeout)
+                if event_task.done():
+                    for event in event_task.result():
+                        hints.handle(event, loop.time())
+                    event_task = asyncio.create_task(watcher.get())
+                found = hints.due(loop.time())
+                if found is not None:
+                    look(found)
+        event_task.cancel()
+        watcher.close()
+
+    asyncio.run(main())
+
+
+def known_tree(known):
+    found: set[str] = set()
+
+    def walk(path):
+        for name in known.get(path, {}):
+            below = f"{path}/{name}" if path else name
+            if below in known:
+                found.add(below + "/")
+                walk(below)
+            else:
+                found.add(below)
+
+    walk("")
+    return found
