@@ -272,7 +272,7 @@ class Host:
     async def _serve(self) -> None:
         name = reachable_host(self._listen.host)
         coordinator_at, storage_at = self._places()
-        scheme, web = ("ws", "http") if is_loopback(name) else ("wss", "https")
+        scheme, web = ("ws", "http") if is_loopback(self._listen.host) else ("wss", "https")
         arguments = ["serve", "--data", str(self._data / COORDINATOR_NAME), "--listen", str(coordinator_at)]
         arguments += ["--replicas", "1", "--quorum", "1"]
         if coordinator_at.host != name:

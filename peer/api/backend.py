@@ -63,7 +63,7 @@ class DeviceDoor(Protocol):
         """
 
     @staticmethod
-    async def link_to_account(
+    async def link(
         home: Path,
         *,
         code: str,

@@ -113,7 +113,7 @@ def link(
     start_log(session.settings)
     result = run_async(
         session.settings,
-        session.door.link_to_account(
+        session.door.link(
             session.settings.home,
             code=code,
             coordinator=coordinator,

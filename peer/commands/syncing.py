@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from peer.api.backend import STOP, Json
 from peer.commands.session import AGENT_START_S_MAX, Session
-from protocol.errors import EXIT_DONE, EXIT_FAILED
+from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
 STOP_S_MAX = 60.0
 
 
 def sync(session: Session, *, timeout_s: float | None) -> int:
     """Do one pass over all folders, or ask the agent for one."""
+    _check_timeout(timeout_s)
     return _show_outcome(session, session.call("sync", timeout=timeout_s))
 
 
 def wait(session: Session, *, timeout_s: float | None) -> int:
     """Wait until the agent has brought all folders to one state with the coordinator's."""
+    _check_timeout(timeout_s)
     return _show_outcome(session, session.call_agent("wait", start_s=AGENT_START_S_MAX, timeout=timeout_s))
+
+
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None and not math.isfinite(timeout_s):
+        raise UserError("--timeout takes a number of seconds; without it there is no limit", exit_code=EXIT_USAGE)
 
 
 def _show_outcome(session: Session, result: Json) -> int:

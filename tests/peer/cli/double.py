@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sys
+import termios
 import types
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Double:
         }
 
     @staticmethod
-    async def link_to_account(home, *, code, coordinator, device, keys, confirm, report) -> Json:
+    async def link(home, *, code, coordinator, device, keys, confirm, report) -> Json:
         if not await confirm("123456"):
             raise UserError("the digits differ: somebody is in between", code="digits")
         return {"user": "anna", "device": {"id": "bb" * 32, "name": device}}
@@ -220,6 +221,8 @@ class Double:
 
 def main() -> int:
     mode, *arguments = sys.argv[1:]
+    if "KIN_TEST_TERMINAL" in os.environ:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C at this terminal reaches this process
     if mode == "agent":
         from peer.commands.run import run_agent
 
