@@ -101,6 +101,16 @@ def two_free_ports(host: str) -> tuple[int, int]:
         return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
+class Programs(NamedTuple):
+    """The modules of the two servers' command lines."""
+
+    coordinator: str = "coordinator.cli"
+    storage: str = "storage_node.cli"
+
+
+PROGRAMS: Final = Programs()
+
+
 class Server:
     """One child process that serves, started again when it dies."""
 
@@ -242,7 +252,14 @@ class State:
 class Host:
     """The coordinator and the storage node of a home server."""
 
-    def __init__(self, data: Path, listen: Address, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        listen: Address,
+        say: Callable[[str], None],
+        note: Callable[[str], None],
+        programs: Programs = PROGRAMS,
+    ) -> None:
         """Make one that does not run yet.
 
         Args:
@@ -250,13 +267,15 @@ class Host:
             listen: Where the coordinator listens.
             say: Takes one line of the result: URLs, the invitation, ``ready``.
             note: Takes one line about what goes on.
+            programs: What to run.
         """
         self._data = data
         self._listen = listen
         self._say = say
+        self._programs = programs
         self._state = State(data)
-        self._coordinator = Server("coordinator", "coordinator.cli", note)
-        self._storage = Server("storage node", "storage_node.cli", note)
+        self._coordinator = Server("coordinator", programs.coordinator, note)
+        self._storage = Server("storage node", programs.storage, note)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop.
@@ -311,7 +330,7 @@ class Host:
     async def _invite(self, *options: str) -> str:
         """Return a whole invitation from the coordinator."""
         arguments = ["invite", "--data", str(self._data / COORDINATOR_NAME), "--url", *options]
-        process = await spawn("coordinator.cli", arguments)
+        process = await spawn(self._programs.coordinator, arguments)
         out, problem = await process.communicate()
         words = out.decode(errors="replace").split()
         if process.returncode != 0 or not words:
@@ -361,7 +380,7 @@ async def _main(host: Host) -> None:
     await host.run(stop)
 
 
-def run_host(data: Path, listen: str) -> int:
+def run_host(data: Path, listen: str, programs: Programs = PROGRAMS) -> int:
     """Be the home server, and return the process's exit code."""
     from peer.commands.terminal import Terminal
 
@@ -369,7 +388,7 @@ def run_host(data: Path, listen: str) -> int:
     try:
         descriptor = _lock(data)
         try:
-            asyncio.run(_main(Host(data, parse_address(listen), terminal.say, terminal.note)))
+            asyncio.run(_main(Host(data, parse_address(listen), terminal.say, terminal.note, programs)))
         finally:
             os.close(descriptor)
     except KinfolderError as error:
