@@ -112,6 +112,8 @@ class TestFolder:
     def __init__(self, owner: TestAccount, *accounts: TestAccount, name: str = "folder") -> None:
         self.known = {a.id: a for a in (owner, *accounts)}
         self.owner = owner
+        self.other = owner.id
+        """For a test to name another member."""
         self.genesis = FolderGenesis(
             owner.id, "fastcdc-seeded/1", 256 * 1024, 1024 * 1024, 4 * 1024 * 1024, "padme/1", 1, fixed(name)
         )
