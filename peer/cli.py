@@ -77,7 +77,7 @@ def _names_of_folders(ctx: typer.Context, incomplete: str) -> list[str]:
         agent = Agent.dial(resolve_home(ctx.find_root().params.get("home")))
         if agent is None:
             return []
-        result = agent.call("folders", {}, report=lambda _: None, confirm=lambda _: False, timeout_s=1)
+        result = agent.call("folders", {}, report=lambda _: None, confirm=lambda _, __: False, timeout_s=1)
         return [str(each["name"]) for each in result["folders"] if str(each["name"]).startswith(incomplete)]
     except (KinfolderError, KeyError, TypeError):
         return []

@@ -21,7 +21,7 @@ Report: TypeAlias = Callable[[Json], None]
 - ``{"phase": "scan|hash|upload|download|apply", "folder", "bytes_done", "bytes_total", "files_done", "files_total"}``
 - ``{"code": CODE}``: what the other device is to be given
 - ``{"warning": TEXT}``: one line that a person must see
-- ``{"ask": "digits", "digits": "123456", "id": ID}``: answered by the call ``confirm {"id": ID, "yes": bool}``
+- ``{"ask": "digits", "digits": "123456", "id": ID, "name": the other device}``: answered by the call ``confirm {"id": ID, "yes": bool}``
 """
 
 IN_USE: Final = "in_use"

@@ -34,7 +34,7 @@ class Agent:
         params: Json,
         *,
         report: Report,
-        confirm: Callable[[str], bool],
+        confirm: Callable[[str, str], bool],
         timeout_s: float | None = None,
     ) -> Json:
         """Ask the agent and return its result.
@@ -43,7 +43,7 @@ class Agent:
             method: One of :data:`peer.api.backend.METHODS`, or ``stop``.
             params: All of its parameters.
             report: Takes progress.
-            confirm: Shows six digits to a person and returns whether the other device shows the same.
+            confirm: Takes six digits and the other device's name, and returns whether a person sees the same there.
             timeout_s: How long the agent may be silent; None: for ever.
 
         Raises:
@@ -60,7 +60,14 @@ class Agent:
             elif "progress" in message and isinstance(message["progress"], dict):
                 report(message["progress"])
             elif isinstance(ask := message.get("ask"), dict):
-                self._send({"answer": {"id": str(ask.get("id")), "yes": confirm(str(ask.get("digits")))}})
+                self._send(
+                    {
+                        "answer": {
+                            "id": str(ask.get("id")),
+                            "yes": confirm(str(ask.get("digits")), str(ask.get("name", ""))),
+                        }
+                    }
+                )
             else:
                 lines.raise_error(message.get("error"))
 

@@ -52,7 +52,12 @@ def init(
     )
     terminal.finish()
     if words := result.get("words"):
-        show_words(terminal, str(words).split())
+        try:
+            show_words(terminal, str(words).split())
+        except KeyboardInterrupt:
+            terminal.note("")
+            terminal.warn("the account is made; if its words are not on paper, begin anew with another --home")
+            raise
     terminal.say(f"{result['device']['name']} is the first device of {result['user']}")
     if recovery_file is not None:
         terminal.say(f"The words of recovery are in {recovery_file}: keep them apart from this device")
@@ -108,7 +113,7 @@ def link(
     _check_names(device=device)
 
     async def confirm(digits: str) -> bool:
-        return yes or await confirm_digits(terminal, digits)
+        return yes or await confirm_digits(terminal, digits, "")
 
     start_log(session.settings)
     result = run_async(

@@ -41,7 +41,7 @@ async def _ask(backend: Backend, terminal: Terminal, method: str, params: Json) 
     answers: set[asyncio.Task[None]] = set()
 
     async def answer(ask: Json) -> None:
-        yes = await confirm_digits(terminal, str(ask.get("digits")))
+        yes = await confirm_digits(terminal, str(ask.get("digits")), str(ask.get("name", "")))
         await backend.call("confirm", {"id": str(ask.get("id")), "yes": yes}, terminal.report)
 
     def report(message: Json) -> None:
@@ -58,8 +58,8 @@ async def _ask(backend: Backend, terminal: Terminal, method: str, params: Json) 
         await asyncio.gather(*answers, return_exceptions=True)
 
 
-async def confirm_digits(terminal: Terminal, digits: str) -> bool:
-    """Ask whether both devices show these digits, while the event loop goes on."""
+async def confirm_digits(terminal: Terminal, digits: str, name: str) -> bool:
+    """Ask whether both devices show these digits, as :meth:`Terminal.confirm_digits`, while the event loop goes on."""
     terminal.finish()
     if not terminal.can_ask:
         return False
@@ -68,7 +68,7 @@ async def confirm_digits(terminal: Terminal, digits: str) -> bool:
     # A terminal gives whole lines, so once it can be read, reading it does not wait.
     loop.add_reader(sys.stdin.fileno(), typed.set)
     try:
-        sys.stderr.write(terminal.question_about(digits))
+        sys.stderr.write(terminal.question_about(digits, name))
         sys.stderr.flush()
         await typed.wait()
         return terminal.is_yes(os.read(sys.stdin.fileno(), 256).decode(errors="replace"))

@@ -47,7 +47,7 @@ def stop(session: Session) -> None:
     """End the agent, and return once its process has gone."""
     agent = session.dial()
     try:
-        agent.call(STOP, {}, report=session.terminal.report, confirm=lambda _: False, timeout_s=STOP_S_MAX)
+        agent.call(STOP, {}, report=session.terminal.report, confirm=lambda _, __: False, timeout_s=STOP_S_MAX)
         agent.wait_until_gone(STOP_S_MAX)
     finally:
         agent.close()

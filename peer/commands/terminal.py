@@ -96,17 +96,18 @@ class Terminal:
             self._show.close()
             self._show = None
 
-    def confirm_digits(self, digits: str) -> bool:
-        """Ask a person whether both devices show these six digits."""
+    def confirm_digits(self, digits: str, name: str) -> bool:
+        """Ask a person whether the device that joins, called ``name`` if that is known, shows these six digits too."""
         self.finish()
         if not self.can_ask:
             return False
-        return self.is_yes(self.ask(self.question_about(digits)))
+        return self.is_yes(self.ask(self.question_about(digits, name)))
 
     @staticmethod
-    def question_about(digits: str) -> str:
+    def question_about(digits: str, name: str) -> str:
         """Return how people are asked to compare six digits."""
-        return f"Does the other device show {safe(digits[:3])} {safe(digits[3:])} too? [y/N] "
+        who = f"{safe(name)} wants to join. Does it" if name else "Does the other device"
+        return f"{who} show {safe(digits[:3])} {safe(digits[3:])} too? [y/N] "
 
     @staticmethod
     def is_yes(answer: str) -> bool:

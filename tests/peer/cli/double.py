@@ -92,7 +92,7 @@ class Double:
         report({"code": "7-amber-lion-tree"})
         if not yes:
             answer = self.answers["1"] = asyncio.get_running_loop().create_future()
-            report({"ask": "digits", "digits": "123456", "id": "1"})
+            report({"ask": "digits", "digits": "123456", "id": "1", "name": "Pho\x1bne"})
             if not await answer:
                 raise UserError("the digits differ: somebody is in between", code="digits")
         return {"device": {"id": "bb" * 32, "name": "Phone"}}

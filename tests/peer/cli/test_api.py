@@ -193,3 +193,11 @@ def test_stop_returns_once_the_agent_has_gone(kin):
     agent = kin.agent()
     assert kin("stop").stdout == "The agent has stopped\n"
     assert agent.wait(1) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_agent_leaves_no_core(kin):
+    agent = kin.agent()
+    with open(f"/proc/{agent.pid}/limits", encoding="ascii") as limits:
+        (line,) = [each for each in limits if each.startswith("Max core file size")]
+    assert line.split()[4:6] == ["0", "0"]

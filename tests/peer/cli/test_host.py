@@ -14,6 +14,7 @@ import pytest
 
 from peer.host import Address, data_place, parse_address, reachable_host
 from protocol.errors import UserError
+from protocol.invitations import parse_invitation
 from tests.peer.cli.conftest import PATIENCE_S, environment, wait_for
 
 CODE = """
@@ -83,6 +84,17 @@ def test_it_starts_both_prints_an_invitation_and_stops_both(place):
     assert "--invite" not in starts(place / "data", "storage")[1], "the token was used at the first start"
     assert "--coordinator ws://127.0.0.1:" in starts(place / "data", "storage")[1]
     host.send_signal(signal.SIGINT)
+    host.communicate(timeout=PATIENCE_S)
+    assert host.returncode == 0
+
+
+def test_with_the_real_servers_it_gives_an_invitation_that_can_be_read(place):
+    command = [sys.executable, "-P", "-m", "peer.host", str(place / "data"), "127.0.0.1:0"]
+    host = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    *_, invitation, ready = lines_until_ready(host)
+    url = parse_invitation(invitation).url
+    assert ready == f"kin host: ready, {url}"
+    host.terminate()
     host.communicate(timeout=PATIENCE_S)
     assert host.returncode == 0
 

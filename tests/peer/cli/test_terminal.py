@@ -11,7 +11,7 @@ from peer.commands.terminal import safe
 from tests.peer.cli.conftest import Kin, Terminal, wait_for
 
 INIT = ("init", "--coordinator", "ws://127.0.0.1:9", "--user", "anna", "--device", "Laptop", "--no-keyring")
-QUESTION = "Does the other device show 123 456 too? [y/N] "
+QUESTION = "Pho\\x1bne wants to join. Does it show 123 456 too? [y/N] "
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,13 @@ def test_the_words_are_shown_once_and_three_are_asked_back(place):
     assert "Laptop is the first device of anna" in seen
 
 
-def test_ctrl_c_at_a_question_exits_130_without_a_word(place):
+def test_ctrl_c_at_a_question_exits_130_and_says_where_that_leaves_the_account(place):
     screen = Terminal(Kin(place / "home").command(*INIT))
     screen.expect("Press Enter once they are on paper: ")
     screen.type("\x03")
     code, seen = screen.end()
     assert code == 130
+    assert "if its words are not on paper" in seen
     assert "Traceback" not in seen
 
 
@@ -82,7 +83,7 @@ def test_linking_asks_both_people_to_compare_six_digits(kin, place, with_agent, 
 
 def test_the_new_device_asks_too(place):
     joins = Terminal(Kin(place / "new").command("link", "7-amber-lion-tree", "--device", "Phone"))
-    joins.expect(QUESTION)
+    joins.expect("Does the other device show 123 456 too? [y/N] ")
     joins.type("n\n")
     code, seen = joins.end()
     assert code == 1

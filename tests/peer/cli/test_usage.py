@@ -119,3 +119,20 @@ def test_a_setting_that_is_not_understood_is_named(kin, settings, env, line):
     assert done.returncode == 2
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_names_of_folders(kin, shell):
+    kin.agent()
+    assert kin("add", "/somewhere/photos").returncode == 0
+    typed = f"kin --home {kin.home} get pho"
+    env = {
+        "_KIN_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": "4",
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = subprocess.run(kin.command()[:4], capture_output=True, text=True, env=environment(**env), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "photos" in done.stdout
