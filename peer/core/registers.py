@@ -76,7 +76,7 @@ def write_place(work: Work, dot: Dot, order: int, change: Change, value: PlaceVa
     else:
         work.former.setdefault(node.id, (node.at, node.parent))
     node.places = _heads_after(node.places, base, dot)
-    stand(node, _in_force(work, node, row))
+    stand(node, row if len(node.places) == 1 else in_force(places, node.places))
     if kind is PlaceKind.MOVE:
         _note_move(work, node, row)
     elif isinstance(value, RemovalValue):
@@ -89,19 +89,14 @@ def stand(node: NodeRow, row: PlaceRow) -> None:
     node.at, node.parent, node.name, node.since = row.dot, row.parent, row.name, row.order >> ORDER_BITS
 
 
-def in_force(work: Work, dots: Iterable[Dot]) -> PlaceRow:
+def in_force(places: Table[Dot, PlaceRow], dots: Iterable[Dot]) -> PlaceRow:
     """Return the value in force among unreplaced ones: moves, then keeps, then removals; of these the first in order."""
-    places = work.state.places
     rows = [load(places, dot) for dot in dots]
     best = rows[0]
     for row in rows[1:]:
         if row.kind < best.kind or (row.kind == best.kind and goes_before(places, row, best)):
             best = row
     return best
-
-
-def _in_force(work: Work, node: NodeRow, row: PlaceRow) -> PlaceRow:
-    return row if len(node.places) == 1 else in_force(work, node.places)
 
 
 def _place_bases(work: Work, change: Change) -> list[PlaceRow]:
