@@ -123,6 +123,7 @@ class Hints:
         if not self._held:
             self._held_first_s = now_s
         self._held_last_s = now_s
+        self._held.pop(path, None)  # the oldest stands first
         self._held[path] = now_s + HOLD_S
         if len(self._held) > HELD_MAX:
             self._held.clear()
@@ -165,7 +166,7 @@ class Hints:
             self._mark_all(now_s)
 
     def _release_s(self) -> float:
-        own_s = max(self._held_first_s + HOLD_S_MAX, min(self._held.values()))
+        own_s = max(self._held_first_s + HOLD_S_MAX, next(iter(self._held.values())))
         return min(self._held_last_s + HOLD_S, own_s)
 
     def next_deadline(self) -> float | None:
