@@ -78,8 +78,13 @@ def connect(path: str, *, read_only: bool = False, synchronous: str = "FULL") ->
 
 
 def create_private(path: str) -> None:
-    """Make the database's file with mode 0600 if it is not there; SQLite gives its other files the same mode."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    """Make the database's file with mode 0600 if it is not there; SQLite gives its other files the same mode.
+
+    An existing file is not even opened: closing any descriptor of it would drop the POSIX locks that SQLite holds for
+    this process, and another process would then take the write-ahead log away under our feet.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def foreign(error: BaseException) -> BaseException:
