@@ -320,6 +320,8 @@ def decompress(body: Buffer, length: int, *, dictionary: zstandard.ZstdCompressi
     Raises:
         CorruptChunkError: It declares or holds anything else, or asks for a window above 8 MiB.
     """
+    if length < 1:
+        _refuse("holds nothing")
     try:
         declared = zstandard.get_frame_parameters(body)
         if declared.content_size != length or declared.window_size > limits.ZSTD_WINDOW_BYTES_MAX or declared.dict_id:

@@ -90,7 +90,7 @@ def _unpack(plain: bytes) -> bytes | memoryview:
         raise ProtocolError("entry payload is of an unknown encoding")
     try:
         length = zstandard.get_frame_parameters(body).content_size
-        if not 0 < length <= limits.ENTRY_PLAIN_BYTES_MAX:
+        if length > limits.ENTRY_PLAIN_BYTES_MAX:
             raise LimitExceededError("entry payload", limits.ENTRY_PLAIN_BYTES_MAX)
         return decompress(body, length)
     except (zstandard.ZstdError, CorruptChunkError) as error:
