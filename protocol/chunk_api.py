@@ -273,7 +273,7 @@ class PutReader:
 # --- Replies
 
 
-def encode_found(data: bytes | None) -> tuple[bytes, ...]:
+def encode_found(data: bytes | bytearray | None) -> tuple[bytes | bytearray, ...]:
     """Return the parts of a get's reply for one id."""
     if data is None:
         return (ABSENT.to_bytes(LENGTH_BYTES, "big"),)

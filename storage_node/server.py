@@ -9,7 +9,7 @@ Rule 4: a receipt is signed when the store has said that all its chunks are dura
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -52,7 +52,7 @@ from protocol.errors import (
 from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, batch_root, sign_body
 from protocol.ids import ChunkId, DeviceId, Pseudonym
 from storage_node.budget import ByteBudget
-from storage_node.chunks.store import ChunkStore
+from storage_node.chunks.store import ChunkStore, Data
 from storage_node.connections import GuardedServer, send_continue
 from storage_node.core.custody import Admitted, Custody
 from storage_node.identity import Identity
@@ -60,11 +60,11 @@ from storage_node.replicas import QUEUE_BYTES_MAX, Forward, Replicas
 
 log = structlog.get_logger("server")
 
-READING_BYTES_MAX: Final = 48 * limits.MIB
+READING_BYTES_MAX: Final = 32 * limits.MIB
 """Held by puts that are being received: the chunk that is not complete, and what goes to other nodes."""
-STORING_BYTES_MAX: Final = 32 * limits.MIB
+STORING_BYTES_MAX: Final = 24 * limits.MIB
 """Held by the store on the way to the disk."""
-SENDING_BYTES_MAX: Final = 32 * limits.MIB
+SENDING_BYTES_MAX: Final = 24 * limits.MIB
 """Held by gets on the way to the client."""
 SLICE_BYTES: Final = 2 * limits.MIB
 """About as much goes to the store, or comes from it, at once."""
@@ -221,8 +221,10 @@ class ChunkServer:
         async for data in _body(request, admitted.statement.bytes):
             for forward in forwards:
                 await forward.feed(data)
+            # No name of ours may keep a chunk alive that the store is done with.
             for chunk, body in reader.feed(data):
                 pieces.append((chunk.id, body))
+                del body
                 size += chunk.length
                 if size >= SLICE_BYTES:
                     writes.append(await self._store_slice(admitted.pseudonym, pieces, size, kept))
@@ -269,8 +271,7 @@ class ChunkServer:
             for part in _slices(ids, lengths):
                 size = sum(lengths.get(id, 0) for id in part)
                 async with self._sending.hold(size), asyncio.timeout(STALL_S + size / SLOWEST_BYTES_PER_S):
-                    found = await self._store.get(admitted.pseudonym, part)
-                    await _write(response, [piece for data in found for piece in encode_found(data)])
+                    await self._send(response, admitted.pseudonym, part)
             await response.write_eof()
         except (KinfolderError, TimeoutError) as error:
             # The reply has begun: that it ends too early is all that can be said.
@@ -278,6 +279,11 @@ class ChunkServer:
                 request.transport.abort()
             raise ConnectionAbortedError from error
         return response
+
+    async def _send(self, response: web.StreamResponse, pseudonym: Pseudonym, ids: tuple[ChunkId, ...]) -> None:
+        """Read chunks and write them out; when this returns, no byte of them is held any more."""
+        found = await self._store.get(pseudonym, ids)
+        await _write(response, [piece for data in found for piece in encode_found(data)])
 
     async def _read_ids(self, request: web.BaseRequest, admitted: Admitted) -> tuple[ChunkId, ...]:
         await send_continue(request, request.writer)
@@ -316,9 +322,9 @@ async def _body(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:
         yield data
 
 
-async def _write(response: web.StreamResponse, parts: list[bytes]) -> None:
+async def _write(response: web.StreamResponse, parts: Sequence[Data]) -> None:
     """Write the parts of a reply: big ones as they are, small ones joined."""
-    small: list[bytes] = []
+    small: list[Data] = []
     for part in parts:
         if len(part) < limits.CHUNK_BYTES_MIN:
             small.append(part)

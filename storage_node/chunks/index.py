@@ -160,20 +160,22 @@ class Index:
         match record.kind:
             case Kind.CHUNK:
                 # A second copy is only ever written when the first was found damaged: all its readers move.
-                place = (pack, record.offset, record.length)
+                at = (pack, record.offset, record.length)
                 inserted = database.execute(
-                    "INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?)", (record.id, reader, *place)
+                    "INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?)", (record.id, reader, *at)
                 ).rowcount
                 if scanned or not inserted or self._lost_count:
-                    database.execute(
-                        "UPDATE held SET pack = ?, offset = ?, length = ? WHERE id = ?", (*place, record.id)
-                    )
-                    self._find_again(database, record.id, place)
+                    database.execute("UPDATE held SET pack = ?, offset = ?, length = ? WHERE id = ?", (*at, record.id))
+                    self._find_again(database, record.id, at)
             case Kind.READER:
-                database.execute(
-                    "INSERT OR IGNORE INTO held SELECT id, ?, pack, offset, length FROM held WHERE id = ? LIMIT 1",
-                    (reader, record.id),
-                )
+                place = "SELECT id, ?, pack, offset, length FROM held WHERE id = ? LIMIT 1"
+                database.execute(f"INSERT OR IGNORE INTO held {place}", (reader, record.id))
+                if self._lost_count:
+                    # Of a damaged chunk: it is this reader's loss too, and its gain when the bytes come back.
+                    loss = "SELECT id, ? FROM lost WHERE id = ? LIMIT 1"
+                    self._lost_count += database.execute(
+                        f"INSERT OR IGNORE INTO lost {loss}", (reader, record.id)
+                    ).rowcount
             case Kind.DELETED:
                 for table in ("held", "lost"):
                     database.execute(f"DELETE FROM {table} WHERE id = ? AND reader = ?", (record.id, reader))  # noqa: S608 - a constant

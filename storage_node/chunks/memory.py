@@ -9,7 +9,7 @@ from blake3 import blake3
 from protocol.errors import CorruptChunkError, FullError
 from protocol.grants import ChunkRef
 from protocol.ids import ChunkId, Pseudonym
-from storage_node.chunks.store import Stats
+from storage_node.chunks.store import Data, Stats
 
 
 class MemoryStore:
@@ -45,7 +45,7 @@ class MemoryStore:
         """Return what the pseudonym may read."""
         return tuple(ChunkRef(id, len(self.chunks[id])) for id in ids if pseudonym in self._readers.get(id, ()))
 
-    async def get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[bytes | None, ...]:
+    async def get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[Data | None, ...]:
         """Return bytes or None for each id."""
         await self.verify([id for id in ids if pseudonym in self._readers.get(id, ())])
         return tuple(self.chunks[id] if pseudonym in self._readers.get(id, ()) else None for id in ids)

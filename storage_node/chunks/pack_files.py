@@ -146,12 +146,15 @@ class PackFiles:
         self._disk.truncate(self._writable, size)
         self._set_size(size)
 
-    def read(self, number: int, offset: int, count: int) -> bytes:
-        """Return bytes of a pack, fewer at its end."""
-        buffer = bytearray(count)
+    def read(self, number: int, offset: int, *counts: int) -> tuple[bytearray, ...]:
+        """Return runs of bytes of a pack that follow one another, fewer bytes at its end."""
+        buffers = tuple(bytearray(count) for count in counts)
         with self._reading(number) as handle:
-            done = self._disk.read(handle, memoryview(buffer), offset)
-        return bytes(buffer) if done == count else bytes(buffer[:done])
+            for buffer in buffers:
+                done = self._disk.read(handle, memoryview(buffer), offset)
+                offset += len(buffer)
+                del buffer[done:]
+        return buffers
 
     def close(self) -> None:
         """Close every file."""
@@ -190,7 +193,7 @@ class PackFiles:
     def _find_secret(self, entropy: Entropy) -> bytes:
         secret = None
         for number in self.numbers:
-            found = decode_pack_header(self.read(number, 0, PACK_HEADER_BYTES))
+            found = decode_pack_header(bytes(self.read(number, 0, PACK_HEADER_BYTES)[0]))
             if found is None:
                 log.error("a pack's header is damaged", pack=number)
                 self.is_new_wanted = number == self.newest

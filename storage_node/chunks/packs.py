@@ -35,7 +35,7 @@ from storage_node.chunks.records import (
     encode_record,
     scan,
 )
-from storage_node.chunks.store import Stats
+from storage_node.chunks.store import Data, Stats
 
 T = TypeVar("T")
 log = structlog.get_logger("packs")
@@ -117,7 +117,7 @@ class PackStore:
         places = await self._processor.run(self._indexed, lambda index: index.find_for(pseudonym, ids))
         return tuple(ChunkRef(id, place.length) for id, place in zip(ids, places, strict=True) if place is not None)
 
-    async def get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[bytes | None, ...]:
+    async def get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[Data | None, ...]:
         """Return bytes or None for each id."""
         return await self._processor.run(self._get, pseudonym, ids)
 
@@ -266,7 +266,7 @@ class PackStore:
 
     # --- Reading
 
-    def _get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[bytes | None, ...]:
+    def _get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[Data | None, ...]:
         places = self._indexed(lambda index: index.find_for(pseudonym, ids))
         return tuple(None if place is None else self._read(id, place) for id, place in zip(ids, places, strict=True))
 
@@ -274,20 +274,17 @@ class PackStore:
         found = [(id, self._indexed(lambda index, id=id: index.find(id))) for id in ids]  # type: ignore[misc]
         return tuple(id for id, place in found if place is not None and self._read(id, place) is None)
 
-    def _read(self, id: ChunkId, place: Place) -> bytes | None:
+    def _read(self, id: ChunkId, place: Place) -> Data | None:
         """Return a chunk's bytes; None, and it is lost, if they are not what lies there."""
         try:
-            data = self._files.read(place.pack, place.offset, RECORD_HEADER_BYTES + place.length)
+            head, body = self._files.read(place.pack, place.offset, RECORD_HEADER_BYTES, place.length)
         except OSError as error:
             log.warning("cannot read", pack=place.pack, error=errno.errorcode.get(error.errno or 0, "unknown"))
             if error.errno not in (errno.EIO, errno.ENOENT, errno.EUCLEAN):
                 return None
-            data = b""
-        header = decode_record(
-            memoryview(data)[:RECORD_HEADER_BYTES], pack=place.pack, offset=place.offset, secret=self._files.secret
-        )
-        body = data[RECORD_HEADER_BYTES:]
-        if header is None or header[:2] != (Kind.CHUNK, id) or blake3(body).digest() != id:
+            head = body = bytearray()
+        record = decode_record(head, pack=place.pack, offset=place.offset, secret=self._files.secret)
+        if record is None or record[:2] != (Kind.CHUNK, id) or blake3(body).digest() != id:
             if self._indexed(lambda index: index.lose(id, place)):
                 log.error("a chunk is damaged", pack=place.pack, offset=place.offset)
             return None
@@ -348,7 +345,7 @@ class PackStore:
         end, count = start, 0
         records: list[Record] = []
         for record in scan(
-            lambda offset, length: self._files.read(number, offset, length),
+            lambda offset, length: self._files.read(number, offset, length)[0],
             pack=number,
             secret=self._files.secret,
             start=start,
@@ -357,6 +354,8 @@ class PackStore:
             # Older packs were made durable before the next was begun; their bytes are the scrub's to check.
             if newest and record.kind is Kind.CHUNK and not self._is_whole(number, record):
                 log.error("a chunk is damaged", pack=number, offset=record.offset)
+                self._index.add(number, records, record.end, scanned=True)
+                records.clear()
                 self._index.note_lost(record.id, record.pseudonym)
             else:
                 records.append(record)
@@ -377,7 +376,7 @@ class PackStore:
             log.info("records were read from a pack", pack=number, records=count)
 
     def _is_whole(self, number: int, record: Record) -> bool:
-        data = self._files.read(number, record.offset + RECORD_HEADER_BYTES, record.length)
+        (data,) = self._files.read(number, record.offset + RECORD_HEADER_BYTES, record.length)
         return bool(blake3(data).digest() == record.id)
 
 

@@ -80,7 +80,7 @@ def encode_record(record: Record, *, pack: int, secret: bytes) -> bytes:
     return fields + _mac(fields, pack, record.offset, secret)
 
 
-def decode_record(data: bytes | memoryview, *, pack: int, offset: int, secret: bytes) -> Record | None:
+def decode_record(data: bytes | bytearray | memoryview, *, pack: int, offset: int, secret: bytes) -> Record | None:
     """Return the record whose header these bytes are, or None if they are none of this place of this pack."""
     if len(data) < RECORD_HEADER_BYTES or data[:4] != RECORD_MAGIC:
         return None
@@ -91,7 +91,9 @@ def decode_record(data: bytes | memoryview, *, pack: int, offset: int, secret: b
     return Record(Kind(kind), ChunkId(id), Pseudonym(pseudonym), length, offset)
 
 
-def scan(read: Callable[[int, int], bytes], *, pack: int, secret: bytes, start: int, size: int) -> Iterator[Record]:
+def scan(
+    read: Callable[[int, int], bytes | bytearray], *, pack: int, secret: bytes, start: int, size: int
+) -> Iterator[Record]:
     """Yield the records of a pack from a place where one begins, skipping what is damaged.
 
     Args:
@@ -101,11 +103,13 @@ def scan(read: Callable[[int, int], bytes], *, pack: int, secret: bytes, start: 
         start: Where the first record begins.
         size: The pack's size; a record that would end beyond it is not yielded.
     """
-    window, window_at = b"", start
+    window: bytes | bytearray = b""
+    window_at = start
     offset = start
     while offset + RECORD_HEADER_BYTES <= size:
         if not window_at <= offset <= window_at + len(window) - RECORD_HEADER_BYTES:
-            window, window_at = read(offset, min(SCAN_BYTES, size - offset)), offset
+            window_at = offset
+            window = read(offset, min(SCAN_BYTES, size - offset))
             if len(window) < RECORD_HEADER_BYTES:
                 return
         at = offset - window_at

@@ -9,10 +9,13 @@ Rule 4: bytes that are not what their id says are never handed out: that chunk i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from protocol.grants import ChunkRef
 from protocol.ids import ChunkId, Pseudonym
+
+Data: TypeAlias = bytes | bytearray
+"""A chunk's bytes as they were read; nobody changes them."""
 
 
 class Stats(NamedTuple):
@@ -39,7 +42,7 @@ class ChunkStore(Protocol):
     async def have(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[ChunkRef, ...]:
         """Return those of the ids that the pseudonym may read, in the order asked."""
 
-    async def get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[bytes | None, ...]:
+    async def get(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> tuple[Data | None, ...]:
         """Return the bytes for each id, or None; the caller bounds how many it asks for at once."""
 
     async def delete(self, pseudonym: Pseudonym, ids: Sequence[ChunkId]) -> None:

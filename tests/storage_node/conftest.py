@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import os
 import time
@@ -41,6 +42,20 @@ FOLDER = b"folder-of-alice."
 OTHER_FOLDER = b"folder-of-bob..."
 
 
+def in_loop(test):
+    """Run an async test in an event loop of its own, within a bounded time."""
+
+    @functools.wraps(test)
+    def run(**fixtures):
+        async def bounded():
+            async with asyncio.timeout(30):
+                await test(**fixtures)
+
+        asyncio.run(bounded())
+
+    return run
+
+
 def now_ms():
     return time.time_ns() // 1_000_000
 
@@ -70,7 +85,7 @@ class Device:
         )
         return msgspec.structs.replace(grant, **changes)
 
-    def statement(self, grant, operation, nodes, chunks, **changes):
+    def statement(self, grant, operation, nodes, chunks, /, **changes):
         root = batch_root(chunks) if operation == Operation.PUT else ids_root([c.id for c in chunks])
         size = sum(c.length for c in chunks) if operation == Operation.PUT else 0
         statement = Statement(grant.id, operation, tuple(nodes), root, len(chunks), size, now_ms())
