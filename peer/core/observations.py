@@ -45,6 +45,8 @@ class Listing(msgspec.Struct, frozen=True):
     sightings: tuple[Sighting, ...]
     problem: str = ""
     """Not empty: unreadable; nothing under it may be taken as removed."""
+    inode: tuple[int, int] | None = None
+    """(device, inode) of the directory itself, so that a listing without its parent's is not taken for another one's."""
 
 
 class LocalRow(msgspec.Struct, frozen=True, array_like=True):

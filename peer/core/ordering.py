@@ -33,9 +33,7 @@ class Shift(NamedTuple):
     def is_rename(self) -> bool:
         """Whether it is moved as it is. A directory that becomes a file, or the reverse, leaves and comes anew."""
         return (
-            self.source is not None
-            and self.target is not None
-            and self.source.is_directory == self.target.is_directory
+            self.source is not None and self.target is not None and self.source.is_directory == self.target.is_directory
         )
 
     @property

@@ -157,9 +157,7 @@ class _View(NamedTuple):
     @property
     def is_gone_here(self) -> bool:
         """Whether what was synced is off this disk. A directory never becomes a file: that is another item."""
-        return self.synced is not None and (
-            self.local is None or self.local.is_directory != self.synced.is_directory
-        )
+        return self.synced is not None and (self.local is None or self.local.is_directory != self.synced.is_directory)
 
 
 class _Planning:

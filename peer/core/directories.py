@@ -1,0 +1,444 @@
+"""Tell which directory is which, and what in each is not as it was: the first half of :mod:`peer.core.identify`.
+
+A directory is recognised by its inode, since only one name can lead to it; where a new directory stands in the place of an
+old one that is nowhere else, it is the old one.
+
+Rule 1: a listing is compared once, against the rows of one directory, and only what differs is kept.
+Rule 2: what a listing with a problem may hide has not vanished, nor has anything below it.
+Rule 3: a later listing of a path replaces an earlier one, and all that was believed because of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from peer.core.observations import Fingerprint, Listing, Sighting
+from peer.core.tree import Content, Item, ItemId, Tree
+from protocol.entries import Kind
+from protocol.ids import ROOT
+
+DIRECTORY: Final = Content(Kind.DIRECTORY)
+
+
+class Row(NamedTuple):
+    """A row of the local tree."""
+
+    item: Item
+    fingerprint: Fingerprint
+
+
+class LocalTree(Tree, Protocol):
+    """The local tree with how each item looked when it was last taken in."""
+
+    def rows(self, parent: ItemId) -> Iterable[tuple[Item, Fingerprint]]:
+        """Return the rows of a directory."""
+
+    def holders(self, device: int, inode: int) -> Iterable[tuple[Item, Fingerprint]]:
+        """Return the rows that were seen with this inode: several for hard links, or where inodes were used again."""
+
+
+class Lost(NamedTuple):
+    """A row whose file is not at its path any more."""
+
+    row: Row
+    path: str
+    decided: bool
+    """Whether it may be taken as removed or moved now."""
+
+
+class Loose(NamedTuple):
+    """A file or link at a path where it did not stand before."""
+
+    sighting: Sighting
+    directory: str
+    own: Row | None
+    """The row of the file or link that stood at this path."""
+
+    @property
+    def path(self) -> str:
+        """From the root."""
+        return join(self.directory, self.sighting.name)
+
+
+class Changed(NamedTuple):
+    """A file or link that is still where it was, but looks different."""
+
+    sighting: Sighting
+    directory: str
+    row: Row
+
+    @property
+    def path(self) -> str:
+        """From the root."""
+        return join(self.directory, self.sighting.name)
+
+
+class _Below(NamedTuple):
+    """A directory in a listing."""
+
+    sighting: Sighting
+    row: Row | None
+    """The directory row at this place."""
+
+    @property
+    def is_in_place(self) -> bool:
+        return self.row is not None and same_inode(self.row.fingerprint, self.sighting.fingerprint)
+
+
+class _Seen:
+    """What one listing says. Most say that nothing is new, so nothing is kept for them."""
+
+    __slots__ = ("below", "changed", "id", "is_moved", "is_new", "kept", "listing", "loose", "lost", "own")
+
+    def __init__(self) -> None:
+        self.id: ItemId | None = None
+        self.is_new = False
+        self.is_moved = False
+        self.own: _Below | None = None
+        """As its parent's listing shows it; None for the root, and where the parent was not listed."""
+        self.listing: Listing | None = None
+        """Kept until it is known which directory this is."""
+        self.below: dict[str, _Below] | None = None
+        self.loose: Sequence[tuple[Sighting, Row | None]] = ()
+        self.lost: Sequence[Row] = ()
+        self.changed: Sequence[tuple[Sighting, Row]] = ()
+        self.kept: Sequence[tuple[Row, str]] = ()
+
+    def find(self, name: str) -> _Below | None:
+        """Return the directory of this name in the listing."""
+        return None if self.below is None else self.below.get(name)
+
+
+class Directories:
+    """Collects the listings of one scan."""
+
+    def __init__(
+        self,
+        local: LocalTree,
+        synced: Tree,
+        new_id: Callable[[], ItemId],
+        *,
+        full: bool,
+        is_decided: Callable[[str], bool],
+    ) -> None:
+        self._local = local
+        self._synced = synced
+        self._new_id = new_id
+        self._full = full
+        self._is_decided = is_decided
+        self._seen: dict[str, _Seen | None] = {}
+        """None: it is there but nothing below it can be told."""
+        self._blind: set[str] = set()
+        self.claimed: dict[ItemId, str] = {}
+        """Directories that are there, and where."""
+        self.ids: dict[str, ItemId] = {"": ROOT}
+        """By path: every directory that was listed or is new."""
+        self.puts: list[tuple[str, Row]] = []
+        self.kept: dict[ItemId, str] = {}
+        """Rows about which this scan says nothing, and the problem with each."""
+        self.lost: list[Lost] = []
+        self.loose: list[Loose] = []
+        self.changed: list[Changed] = []
+        self.dropped: list[Lost] = []
+        self.undecided: set[str] = set()
+        self.wanted: set[str] = set()
+        self.listed: set[ItemId] = set()
+
+    # --- First: as the listings come
+
+    def observe(self, listing: Listing) -> None:
+        """Take in one listing; that of a directory after that of its parent."""
+        self._seen.pop(listing.path, None)
+        self._blind.discard(listing.path)
+        if listing.problem:
+            self._seen[listing.path] = None
+            self._blind.add(listing.path)
+            return
+        seen = self._look(listing)
+        if seen is not None:
+            self._seen[listing.path] = seen
+
+    def _look(self, listing: Listing) -> _Seen | None:
+        seen = _Seen()
+        above, _, name = listing.path.rpartition("/")
+        if not listing.path:
+            seen.id = ROOT
+        elif above in self._seen:
+            parent = self._seen[above]
+            if parent is None:
+                return None
+            if parent.listing is not None:
+                seen.listing = listing
+                return seen
+            below = parent.find(name)
+            if below is None:
+                return None
+            if not self._recognise(seen, below, listing):
+                seen.listing = listing
+        else:
+            seen.id = None if self._full else self._id_at(listing)
+            if seen.id is None:
+                return None
+        if seen.listing is None:
+            self._compare(seen, listing)
+        return seen
+
+    def _id_at(self, listing: Listing) -> ItemId | None:
+        """Return which directory stood at the path of a listing that came without its parent's."""
+        here: ItemId = ROOT
+        for part in listing.path.split("/"):
+            item = self._local.child(here, part)
+            if item is None or not item.is_directory:
+                self.wanted.add(listing.path.rpartition("/")[0])
+                return None
+            here = item.id
+        if listing.inode is not None and all(item.id != here for item, _ in self._local.holders(*listing.inode)):
+            self.wanted.add(listing.path.rpartition("/")[0])
+            return None
+        return here
+
+    def _recognise(self, seen: _Seen, below: _Below, listing: Listing) -> bool:
+        """Find out which directory was listed; False if that depends on what all the other listings show."""
+        seen.own = below
+        moved = None if below.is_in_place else self._moved_here(below.sighting, listing)
+        if below.is_in_place and below.row is not None:
+            seen.id = below.row.item.id
+        elif moved is not None:
+            seen.id, seen.is_moved = moved, True
+        elif below.row is not None:
+            return False
+        else:
+            seen.is_new = True
+        return True
+
+    def _moved_here(self, sighting: Sighting, listing: Listing | None) -> ItemId | None:
+        """Return the directory that had this inode, unless the inode was only used again.
+
+        A move leaves a directory's modification time alone; if that is another, something in it must be as it was.
+        """
+        for item, fingerprint in self._local.holders(sighting.fingerprint.device, sighting.fingerprint.inode):
+            if not item.is_directory:
+                continue
+            if fingerprint.mtime_ns == sighting.fingerprint.mtime_ns:
+                return item.id
+            if listing is not None:
+                names = {s.name: s.fingerprint for s in listing.sightings}
+                for child, was in self._local.rows(item.id):
+                    if child.name in names and same_inode(names[child.name], was):
+                        return item.id
+        return None
+
+    def _compare(self, seen: _Seen, listing: Listing) -> None:
+        """Sort what differs from the rows of the directory. This is where a scan of a million files spends its time."""
+        rows = {} if seen.id is None else {row[0].name: row for row in self._local.rows(seen.id)}
+        below: dict[str, _Below] = {}
+        odd: list[tuple[Sighting, Row | None]] = []
+        for sighting in listing.sightings:
+            found = rows.pop(sighting.name, None)
+            if found is None:
+                odd.append((sighting, None))
+            elif found[1] != sighting.fingerprint or sighting.problem:
+                odd.append((sighting, Row(*found)))
+            elif sighting.kind is Kind.DIRECTORY:
+                below[sighting.name] = _Below(sighting, Row(*found))
+        lost = [Row(*row) for row in rows.values()]
+        if odd:
+            self._sort(seen, odd, below, lost)
+        seen.below, seen.lost = below or None, lost or ()
+
+    @staticmethod
+    def _sort(
+        seen: _Seen, odd: Iterable[tuple[Sighting, Row | None]], below: dict[str, _Below], lost: list[Row]
+    ) -> None:
+        seen.kept, seen.changed, seen.loose = kept, changed, loose = [], [], []
+        for sighting, row in odd:
+            if sighting.problem:
+                if row is not None:
+                    kept.append((row, sighting.problem))
+            elif sighting.kind is Kind.DIRECTORY:
+                entry = _Below(sighting, row if row is not None and row.item.is_directory else None)
+                below[sighting.name] = entry
+                if row is not None and not entry.is_in_place:
+                    lost.append(row)
+            elif row is not None and not row.item.is_directory and same_inode(row.fingerprint, sighting.fingerprint):
+                changed.append((sighting, row))
+            else:
+                if row is not None:
+                    lost.append(row)
+                if sighting.kind is not None:
+                    loose.append((sighting, None if row is None or row.item.is_directory else row))
+
+    # --- Then: when all listings are there
+
+    def judge(self) -> None:
+        """Decide which directory is which, and fill the public attributes."""
+        paths = sorted(self._seen)
+        for path in paths:
+            self._confirm(path)
+        for seen in self._seen.values():
+            if seen is not None:
+                self.kept.update((row.item.id, problem) for row, problem in seen.kept)
+        for moved in (False, True):
+            for path in paths:
+                seen = self._seen.get(path)
+                if seen is not None and seen.id is not None and seen.is_moved is moved:
+                    self._claim(path, seen)
+        for path in paths:
+            seen = self._seen.get(path)
+            if seen is not None:
+                self._settle(path, seen)
+        for lost in self.lost[:]:
+            if lost.row.item.is_directory:
+                self._lose_directory(lost)
+        self.lost = [lost for lost in self.lost if not lost.row.item.is_directory]
+
+    def _parent_of(self, path: str) -> tuple[_Seen | None, str]:
+        above, _, name = path.rpartition("/")
+        return self._seen.get(above), name
+
+    def _confirm(self, path: str) -> None:
+        """Forget a listing whose directory has been replaced or has vanished since, says its parent's last listing."""
+        seen = self._seen[path]
+        parent, name = self._parent_of(path)
+        if seen is None or not path:
+            pass
+        elif parent is None:
+            if path.rpartition("/")[0] in self._seen or self._full:
+                self._seen[path] = None
+        elif parent.listing is None:
+            below = parent.find(name)
+            own = seen.own
+            if below is None or (own and not same_inode(own.sighting.fingerprint, below.sighting.fingerprint)):
+                self._seen[path] = None
+
+    def _claim(self, path: str, seen: _Seen) -> None:
+        """Let a directory be at one place only: where it stood, if two are seen."""
+        assert seen.id is not None
+        if self.claimed.setdefault(seen.id, path) != path or (seen.is_moved and seen.id in self.kept):
+            self._hold(path)
+
+    def _hold(self, path: str) -> None:
+        self._seen[path] = None
+        self.undecided.add(path)
+
+    def _settle(self, path: str, seen: _Seen) -> None:
+        """Take over what a listing says, now that every inode has been seen."""
+        above, _, name = path.rpartition("/")
+        if above in self._seen and self._seen[above] is None:
+            self._seen[path] = None
+            return
+        if seen.listing is not None and not self._settle_late(path, seen):
+            return
+        if seen.is_new:
+            seen.id = self._id_for(self.ids[above], name)
+            self.claimed[seen.id] = path
+        assert seen.id is not None
+        self.ids[path] = seen.id
+        self.listed.add(seen.id)
+        if seen.own is not None:
+            was = seen.own.row
+            if was is None or was.item.id != seen.id or was.fingerprint != seen.own.sighting.fingerprint:
+                self._put(path, seen.id, seen.own.sighting)
+        self._take(path, seen)
+
+    def _settle_late(self, path: str, seen: _Seen) -> bool:
+        """Find out which directory this is that stands where another one stood."""
+        parent, name = self._parent_of(path)
+        listing = seen.listing
+        assert parent is not None
+        assert listing is not None
+        below = parent.find(name)
+        if below is None:
+            self._seen[path] = None
+            return False
+        seen.listing = None
+        if not self._recognise(seen, below, listing) and below.row is not None:
+            seen.is_new = below.row.item.id in self.claimed
+            seen.id = None if seen.is_new else below.row.item.id
+        elif seen.is_moved and (seen.id in self.claimed or seen.id in self.kept):
+            self._hold(path)
+            return False
+        if seen.id is not None:
+            self.claimed[seen.id] = path
+        self._compare(seen, listing)
+        return True
+
+    def _id_for(self, parent: ItemId, name: str) -> ItemId:
+        """Return the id of a directory that is new here: that of a synced one at this path whose row is lost, or a new one."""
+        item = self._synced.child(parent, name)
+        if item is not None and item.is_directory and item.id not in self.claimed and self._local.item(item.id) is None:
+            return item.id
+        return self._new_id()
+
+    def _put(self, path: str, id: ItemId, sighting: Sighting) -> None:
+        parent = self.ids[path.rpartition("/")[0]]
+        self.puts.append((path, Row(Item(id, parent, sighting.name, DIRECTORY), sighting.fingerprint)))
+
+    def _take(self, path: str, seen: _Seen) -> None:
+        self.loose.extend(Loose(sighting, path, own) for sighting, own in seen.loose)
+        self.changed.extend(Changed(sighting, path, row) for sighting, row in seen.changed)
+        for row in seen.lost:
+            below = join(path, row.item.name)
+            self.lost.append(Lost(row, below, self._is_decided(below)))
+        for name, entry in (seen.below or {}).items():
+            below = join(path, name)
+            if self._seen.get(below) is None:
+                self._take_unlisted(below, entry)
+
+    def _take_unlisted(self, path: str, below: _Below) -> None:
+        """Take in a directory that was seen in its parent but not listed."""
+        above, _, name = path.rpartition("/")
+        if below.is_in_place and below.row is not None:
+            self.claimed.setdefault(below.row.item.id, path)
+            return
+        if path in self.undecided:
+            return
+        id = self._moved_here(below.sighting, None)
+        if path not in self._blind:
+            self.wanted.add(path)
+        if id is None and not self._may_be_old(below):
+            id = self._id_for(self.ids[above], name)
+        if id is None or id in self.claimed or id in self.kept:
+            self.undecided.add(path)
+            if below.row is not None:
+                self.kept[below.row.item.id] = "changing"
+            return
+        self.claimed[id] = path
+        self.ids[path] = id
+        self._put(path, id, below.sighting)
+
+    def _may_be_old(self, below: _Below) -> bool:
+        """Tell whether a look into a directory may show that it is one that was here before."""
+        holders = self._local.holders(below.sighting.fingerprint.device, below.sighting.fingerprint.inode)
+        found = [item.id for item, _ in holders if item.is_directory]
+        self.kept.update((id, "changing") for id in found if id not in self.claimed)
+        return bool(found) or below.row is not None
+
+    def _lose_directory(self, lost: Lost) -> None:
+        """Take all that stood in a vanished directory as lost, but for what is seen elsewhere."""
+        if lost.row.item.id in self.claimed or lost.row.item.id in self.kept:
+            return
+        if not lost.decided:
+            self.undecided.add(lost.path)
+            return
+        work = [lost]
+        while work:
+            here = work.pop()
+            self.dropped.append(here)
+            for item, fingerprint in self._local.rows(here.row.item.id):
+                below = Lost(Row(item, fingerprint), join(here.path, item.name), decided=True)
+                if not item.is_directory:
+                    self.lost.append(below)
+                elif item.id not in self.claimed and item.id not in self.kept:
+                    work.append(below)
+
+
+def join(directory: str, name: str) -> str:
+    """Return the path of a name in a directory."""
+    return f"{directory}/{name}" if directory else name
+
+
+def same_inode(one: Fingerprint, other: Fingerprint) -> bool:
+    """Tell whether both are, or were, one file."""
+    return one.inode == other.inode and one.device == other.device
