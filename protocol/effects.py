@@ -163,7 +163,7 @@ class DiskEventKind(IntEnum):
     DEGRADED = 8
     """Some directories cannot be watched: look everywhere from time to time. Sent once."""
     ROOT_GONE = 9
-    """The root was moved, removed or unmounted; nothing follows."""
+    """The root was moved, removed or unmounted; nothing follows, unless another directory appears at its path."""
 
 
 class DiskEvent(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from peer.disk.places import Local, Places
 from peer.disk.recovery import record, settle
 from peer.disk.roots import Root
 from peer.disk.stages import Staged, mode_for
-from peer.disk.swaps import Swaps, is_expected
+from peer.disk.swaps import Swaps, is_expected, is_ours
 from peer.disk.walk import (
     CONTROL,
     DiskError,
@@ -261,7 +261,7 @@ class Applier:
             found = self._fs.lstat(self._root.hidden("tmp"), staged.name)
         except FileNotFoundError:
             raise DiskError("error", "its bytes are not here any more") from None
-        if fingerprint(found) != staged.fingerprint:
+        if not is_ours(found, staged.fingerprint):
             raise DiskError("error", "its bytes were changed before they had a name")
         return staged.name, found
 
@@ -423,9 +423,9 @@ class Applier:
         found = self._fs.lstat(parent, name)
         if kind_of(found.mode) is not expected.content.kind:
             raise StopStep("changed")
-        if known is None or expected.is_directory or same_node(found, known):
+        if known is None or same_node(found, known):
             return found
-        if is_expected(self._fs, parent, name, found, expected.content, None):
+        if not expected.is_directory and is_expected(self._fs, parent, name, found, expected.content, None):
             return found
         raise StopStep("changed")
 

@@ -45,7 +45,7 @@ def set_attributes(
         after = fs.fstat(handle)
         if after.size > _READ_AGAIN_BYTES_MAX:
             return None
-        if hash_open(fs, handle) != expected.hash:
+        if hash_open(fs, handle, after.size) != expected.hash:
             raise StopStep("changed")
         return Fingerprint(*after) if fs.fstat(handle) == after else None
     finally:

@@ -161,7 +161,7 @@ def empty_trash(root: Root, journal: Journal, *, before_ms: int, limit: int = 10
     done: list[bytes] = []
     kept: list[str] = []
     left = 0
-    for swap in list(journal.rows()):
+    for swap in journal.rows():
         if len(done) >= limit or swap.checked is None or swap.time_ms > before_ms or swap.kind is SwapKind.ASIDE:
             left += 1
             continue

@@ -230,7 +230,7 @@ class _Walk:
         except OSError:
             return Listing(path, (), "unreadable")
         self._seen[path] = _Seen(after.inode, after.mtime_ns, after.ctime_ns, recursive)
-        return Listing(path, tuple(sightings))
+        return Listing(path, tuple(sightings), inode=(after.device, after.inode))
 
     def _sightings(self, handle: Handle, path: str) -> list[Sighting]:
         found = []
@@ -318,7 +318,7 @@ def _hash_one(
             before = fs.fstat(handle)
             if kind_of(before.mode) is not Kind.FILE:
                 return Hashed(path, b"", fingerprint(before), problem="changing")
-            digest = hash_open(fs, handle, buffer)
+            digest = hash_open(fs, handle, before.size, buffer)
             after = fs.fstat(handle)
         finally:
             fs.close(handle)

@@ -19,8 +19,9 @@ from blake3 import blake3
 from peer.core.observations import Fingerprint
 from peer.core.tree import Item
 from peer.disk.roots import Root
-from peer.disk.walk import BUFFER_BYTES, DiskFullError, disk_error, fingerprint, hash_open
+from peer.disk.walk import BUFFER_BYTES, DiskFullError, disk_error, fingerprint, hash_open, kind_of
 from protocol.effects import Access, FileSystem, Handle
+from protocol.entries import Kind
 from protocol.errors import CorruptChunkError
 
 _BLOCK: Final = bytes(64 * 1024)
@@ -142,7 +143,7 @@ class Stage:
         content = self._item.content
         try:
             if self._hash is None and not verified:
-                self._hash = hash_open(self._fs, self._handle)
+                self._hash = hash_open(self._fs, self._handle, self.size)
             if self._hash is not None and self._hash != content.hash:
                 self._fs.truncate(self._handle, 0)
                 self._fs.truncate(self._handle, self.size)
@@ -221,7 +222,10 @@ def clean_stages(root: Root, *, is_wanted: Callable[[str], bool], changed_before
         for name, found in list(root.fs.list(tmp)):
             if found is None or found.ctime_ns // 1_000_000 >= changed_before_ms or is_wanted(name):
                 continue
-            root.fs.unlink(tmp, name)
+            if kind_of(found.mode) is Kind.DIRECTORY:  # one that was to take a file's place
+                root.fs.remove_directory(tmp, name)
+            else:
+                root.fs.unlink(tmp, name)
             removed += 1
     except OSError as error:
         raise disk_error(error, writing=True) from error

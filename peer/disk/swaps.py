@@ -71,7 +71,11 @@ def is_expected(
     handle = fs.open_file(parent, name, Access.READ)
     try:
         before = fs.fstat(handle)
-        return same_node(before, found) and hash_open(fs, handle) == expected.hash and fs.fstat(handle) == before
+        return (
+            same_node(before, found)
+            and hash_open(fs, handle, before.size) == expected.hash
+            and fs.fstat(handle) == before
+        )
     finally:
         fs.close(handle)
 

@@ -171,15 +171,21 @@ class Cursor:
         self._back_to(0)
 
 
-def hash_open(fs: FileSystem, handle: Handle, buffer: memoryview | None = None) -> bytes:
-    """Return the BLAKE3 of an open file, read from its beginning to where it ends now."""
-    buffer = memoryview(bytearray(BUFFER_BYTES)) if buffer is None else buffer
+def hash_open(fs: FileSystem, handle: Handle, size: int, buffer: memoryview | None = None) -> bytes:
+    """Return the BLAKE3 of the first ``size`` bytes of an open file, or of fewer where it ends before.
+
+    A size is asked for so that a file that grows as fast as it is read comes to an end.
+    """
+    if buffer is None:
+        buffer = memoryview(bytearray(min(BUFFER_BYTES, max(size, 1))))
     hasher = blake3()
     offset = 0
-    while count := fs.read(handle, buffer, offset):
-        hasher.update(buffer[:count])
+    while offset < size:
+        part = buffer[: size - offset]
+        count = fs.read(handle, part, offset)
+        hasher.update(part[:count])
         offset += count
-        if count < len(buffer):
+        if count < len(part):
             break
     return hasher.digest()
 

@@ -203,8 +203,9 @@ class InotifyWatcher:
 
     def _take_self(self, spot: _Spot, mask: int) -> None:
         if spot.parent is None:
-            self._is_gone = True
             self._emit(DiskEvent(DiskEventKind.ROOT_GONE))
+            self.close()
+            self._start()  # another directory may stand there already
             return
         if mask & _UNMOUNT:
             self._emit(DiskEvent(DiskEventKind.MODIFIED, spot.parent.path(), spot.name, is_directory=True))

@@ -154,6 +154,16 @@ async def test_a_root_that_is_moved_away_is_told(watcher, folder):
     await until(watcher, lambda e: e.kind is K.ROOT_GONE)
 
 
+@watched
+async def test_a_root_that_stands_again_at_once_is_watched_again(watcher, folder):
+    os.rename(folder.path, folder.path + "-moved")
+    os.mkdir(folder.path)
+    events = await until(watcher, lambda e: e.kind is K.APPEARED and not e.directory)
+    assert K.ROOT_GONE in {event.kind for event in events}
+    folder.write("d/f", b"")
+    await until(watcher, lambda e: (e.kind, e.directory) == (K.APPEARED, "d"))
+
+
 def test_ignored_directories_are_not_watched(folder):
     os.makedirs(folder.at("node_modules/deep"))
     os.makedirs(folder.at("src"))
