@@ -23,6 +23,8 @@ from protocol.ids import ID_BYTES, NODE_ID_BYTES, ROOT, ChunkId, DeviceId, Dot, 
 from protocol.versions import Vector
 
 ENTRY_VERSION: Final = 1
+_INTEGER_END: Final = 1 << 63
+"""Every number fits into 63 bits, so that any database holds it."""
 
 
 class Register(IntEnum):
@@ -264,8 +266,14 @@ def check_header(header: Header) -> None:
     hashes = (header.folder, header.control_head, header.previous, *header.needs, *header.pins, *header.replaces)
     if any(len(h) != ID_BYTES for h in (*hashes, header.payload_hash)):
         raise ProtocolError("entry header holds an id of a wrong length")
-    if not 1 <= header.device <= limits.DEVICE_NUMBER_MAX or not 1 <= header.seq < 1 << 63 or header.epoch < 0:
+    if not 1 <= header.device <= limits.DEVICE_NUMBER_MAX or not 1 <= header.seq < _INTEGER_END:
         raise ProtocolError("entry header holds a number out of range")
+    if not 0 <= header.epoch < 1 << 31 or (header.source is not None and len(header.source) != ID_BYTES):
+        raise ProtocolError("entry header holds a number or an id out of range")
+    for expect in header.expect:
+        if len(expect.node) != NODE_ID_BYTES:
+            raise ProtocolError("precondition names a bad node")
+        versions.check(expect.vector)
     for ids in (header.needs, header.pins, header.replaces):
         if list(ids) != sorted(set(ids)):
             raise ProtocolError("entry header holds an unsorted list")
@@ -283,13 +291,19 @@ def _check_change(header: Header, change: Change) -> None:
     if len(change.base) > limits.CHANGE_BASE_MAX or list(change.base) != sorted(set(change.base)):
         raise ProtocolError("change names a bad base")
     for dot in change.base:
-        if not 1 <= dot.device <= limits.DEVICE_NUMBER_MAX or dot.seq < 1 or not 0 <= dot.index < limits.ENTRY_CHANGES_MAX:
-            raise ProtocolError("change names a bad dot")
+        _check_dot(dot)
         if dot.device == header.device and dot.seq >= header.seq:
             raise ProtocolError("change builds on a value that its device has not written yet")
     versions.check(change.vector)
     if dict(change.vector).get(header.device) != header.seq:
         raise ProtocolError("version vector does not end in its own entry")
+
+
+def _check_dot(dot: Dot) -> None:
+    if not 1 <= dot.device <= limits.DEVICE_NUMBER_MAX or not 1 <= dot.seq < _INTEGER_END:
+        raise ProtocolError("entry names a bad dot")
+    if not 0 <= dot.index < limits.ENTRY_CHANGES_MAX:
+        raise ProtocolError("entry names a bad dot")
 
 
 def check_payload(header: Header, payload: Payload) -> None:
@@ -305,6 +319,14 @@ def check_payload(header: Header, payload: Payload) -> None:
         raise ProtocolError("entry pins other segments than its contents use")
     if len(payload.label.encode()) > limits.LABEL_BYTES_MAX or len(payload.snapshot.encode()) > limits.LABEL_BYTES_MAX:
         raise LimitExceededError("label", limits.LABEL_BYTES_MAX)
+    seen, whole = payload.seen, range(_INTEGER_END)
+    if seen.generation not in whole or seen.position not in whole or payload.time_ms not in whole:
+        raise ProtocolError("entry holds a number out of range")
+    if any(len(one) != ID_BYTES for one in (seen.chain, *seen.unordered)):
+        raise ProtocolError("entry holds an id of a wrong length")
+    for account, seq, head in payload.account_heads:
+        if len(account) != ID_BYTES or len(head) != ID_BYTES or seq not in whole:
+            raise ProtocolError("entry holds a bad head of an account")
     for segment in payload.segments:
         if not 1 <= segment.rows <= limits.SEGMENT_ROWS_MAX or len(segment.opener) != ID_BYTES:
             raise ProtocolError("entry holds a bad segment")
@@ -319,15 +341,23 @@ def check_payload(header: Header, payload: Payload) -> None:
                 len(value.removal) != 16 or list(value.removed) != sorted(set(value.removed))
             ):
                 raise ProtocolError("removal is malformed")
+            for dot in value.removed if isinstance(value, RemovalValue) else ():
+                _check_dot(dot)
             if value.parent == ROOT and is_reserved(value.name):
                 raise ProtocolError("place takes a reserved name")
         elif isinstance(value, ContentValue):
             _check_content(value, payload)
+        else:
+            _check_dot(value.dot)
 
 
 def _check_content(value: ContentValue, payload: Payload) -> None:
-    if value.size < 0 or not -(1 << 63) <= value.mtime_ns < 1 << 63:
+    if not 0 <= value.size < _INTEGER_END or not -_INTEGER_END <= value.mtime_ns < _INTEGER_END:
         raise ProtocolError("content holds a number out of range")
+    if value.body is not None:
+        _check_dot(value.body)
+    if len(value.chunker.encode()) > limits.LABEL_BYTES_MAX:
+        raise LimitExceededError("chunker", limits.LABEL_BYTES_MAX)
     if len(value.hash) != (0 if value.kind is Kind.DIRECTORY else ID_BYTES):
         raise ProtocolError("content has a hash of a wrong length")
     if len(value.target) > limits.LINK_TARGET_BYTES_MAX:
