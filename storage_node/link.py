@@ -226,7 +226,7 @@ class Link:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _login(self, socket: ClientConnection, certificate: bytes) -> Coordinator:
-        challenge = _decode(await asyncio.wait_for(socket.recv(), CONNECT_S)).body
+        challenge = (await _receive(socket)).body
         if not isinstance(challenge, m.Challenge):
             raise ProtocolError("the coordinator did not begin with a challenge")
         shown = (challenge.log_key, challenge.token_key)
@@ -250,8 +250,7 @@ class Link:
             signature=sign("login", covered, self._identity.sign_seed),
         )
         await socket.send(m.encode_frame(_LOGIN_ID, login))
-        frame = _decode(await asyncio.wait_for(socket.recv(), CONNECT_S))
-        match frame.body:
+        match (await _receive(socket)).body:
             case m.NodeWelcome() as welcome:
                 pass
             case m.Failure(code=code, text=text) if code in _TRANSIENT:
@@ -319,7 +318,9 @@ class _Asker:
         self._waiting[id] = answer
         try:
             await self._socket.send(m.encode_frame(id, body))
-            reply = await asyncio.wait_for(answer, REPLY_S)
+            # Not wait_for: up to Python 3.11 it may swallow a cancellation.
+            async with asyncio.timeout(REPLY_S):
+                reply = await answer
         except (ConnectionClosed, TimeoutError) as error:
             raise UnavailableError("the coordinator does not answer") from error
         finally:
@@ -336,6 +337,11 @@ class _Asker:
 
 _LOGIN_ID: Final = 2
 _TRANSIENT: Final = ("unavailable", "behind", "error", "limit")
+
+
+async def _receive(socket: ClientConnection) -> m.Frame:
+    async with asyncio.timeout(CONNECT_S):
+        return _decode(await socket.recv())
 
 
 def _decode(data: bytes | str) -> m.Frame:

@@ -107,16 +107,14 @@ class Forward:
         """Return the receipt, or the code of what went wrong."""
         if self.task is None:
             return "unknown_node"
-        try:
-            return await asyncio.wait_for(asyncio.shield(self.task), DURABLE_S)
-        except KinfolderError as error:
-            return error.code
-        except (TimeoutError, asyncio.CancelledError):
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                raise
+        await asyncio.wait([self.task], timeout=DURABLE_S)
+        if not self.task.done() or self.task.cancelled():
             self.abandon()
             return UnavailableError.code
+        error = self.task.exception()
+        if error is None:
+            return self.task.result()
+        return error.code if isinstance(error, KinfolderError) else KinfolderError.code
 
 
 class Replicas:

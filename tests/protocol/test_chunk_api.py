@@ -31,15 +31,16 @@ from protocol.chunk_api import (
 from protocol.codec import encode
 from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, SecurityError, UnavailableError
 from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Signed, Statement, batch_root, sign_body
-from protocol.ids import storage_node_id
+from protocol.ids import ChunkId, DeviceId, Pseudonym, storage_node_id
 from protocol.signing import public_key
 
 SEED = bytes(range(32))
 NODE = storage_node_id(public_key(SEED))
+ID = ChunkId(b"i" * 32)
 
 
 def ref(i, length):
-    return ChunkRef(i.to_bytes(32, "big"), length)
+    return ChunkRef(ChunkId(i.to_bytes(32, "big")), length)
 
 
 def statement(refs, **changes):
@@ -69,7 +70,7 @@ def test_a_put_is_cut_alike_whatever_its_pieces(lengths, cuts):
     refs = [ref(i, length) for i, length in enumerate(lengths)]
     bodies = [bytes([i % 256]) * length for i, length in enumerate(lengths)]
     reader = PutReader(statement(refs))
-    found = []
+    found: list[object] = []
     for piece in pieces_of(encode_refs(refs) + b"".join(bodies), cuts):
         found += reader.feed(piece)
     assert reader.finish() == tuple(refs)
@@ -80,7 +81,7 @@ def test_a_put_is_cut_alike_whatever_its_pieces(lengths, cuts):
 def test_a_get_is_cut_alike_whatever_its_pieces(bodies, cuts):
     ids = [ref(i, 0).id for i in range(len(bodies))]
     reader = GetReader(ids)
-    found = []
+    found: list[object] = []
     for piece in pieces_of(b"".join(part for body in bodies for part in encode_found(body)), cuts):
         found += reader.feed(piece)
     reader.finish()
@@ -89,7 +90,7 @@ def test_a_get_is_cut_alike_whatever_its_pieces(bodies, cuts):
 
 @given(st.binary(max_size=2000), cuts)
 def test_garbage_is_a_protocol_error_in_either_reader(data, cuts):
-    for reader in (PutReader(statement([ref(1, 5)])), GetReader([b"i" * 32])):
+    for reader in (PutReader(statement([ref(1, 5)])), GetReader([ID])):
         with pytest.raises((ProtocolError, LimitExceededError)):
             for piece in pieces_of(data, cuts):
                 list(reader.feed(piece))
@@ -105,7 +106,7 @@ WRONG_BATCHES = {
     "another sum": (GOOD, {"bytes": 13}),
     "another root": (GOOD, {"root": bytes(32)}),
     "another order": (GOOD[::-1], {"root": batch_root(GOOD)}),
-    "a short id": ([ChunkRef(b"x", 12)], {}),
+    "a short id": ([ChunkRef(ChunkId(b"x"), 12)], {}),
     "a long chunk": ([ref(1, limits.SEALED_CHUNK_BYTES_MAX + 1)], {}),
     "too many chunks": ([ref(i, 1) for i in range(limits.BATCH_CHUNKS_MAX + 1)], {}),
 }
@@ -147,17 +148,24 @@ def test_a_body_must_end_where_its_list_says():
 
 
 def test_a_get_refuses_a_length_above_the_limit_before_the_bytes_come():
-    reader = GetReader([b"i" * 32])
+    reader = GetReader([ID])
     with pytest.raises(ProtocolError):
         list(reader.feed((limits.SEALED_CHUNK_BYTES_MAX + 1).to_bytes(4, "big")))
-    assert list(GetReader([b"i" * 32]).feed(ABSENT.to_bytes(4, "big"))) == [(b"i" * 32, None)]
+    assert list(GetReader([ID]).feed(ABSENT.to_bytes(4, "big"))) == [(ID, None)]
 
 
 def test_ids_must_be_those_of_the_statement():
-    ids = (b"i" * 32, b"j" * 32)
+    ids = (ID, ChunkId(b"j" * 32))
     asked = statement([], root=ids_root(ids), count=2)
     assert decode_ids(encode_ids(ids), asked) == ids
-    for wrong in (encode_ids(ids[:1]), encode_ids(ids[::-1]), encode_ids((b"i", b"j")), b"", b"\xc1", b"[" * 200_000):
+    for wrong in (
+        encode_ids(ids[:1]),
+        encode_ids(ids[::-1]),
+        encode_ids((ChunkId(b"i"), ChunkId(b"j"))),
+        b"",
+        b"\xc1",
+        b"[" * 200_000,
+    ):
         with pytest.raises((ProtocolError, LimitExceededError)):
             decode_ids(wrong, asked)
 
@@ -174,12 +182,12 @@ def test_a_proof_travels_as_a_header():
 
 
 def receipt(refs, seed=SEED):
-    body = Receipt(public_key(seed), b"p" * 16, b"d" * 32, batch_root(refs), len(refs), 1, 0)
+    body = Receipt(public_key(seed), Pseudonym(b"p" * 16), DeviceId(b"d" * 32), batch_root(refs), len(refs), 1, 0)
     return ReceiptFor(sign_body(body, seed), tuple(refs))
 
 
 def test_replies_are_read_back():
-    put = PutReply((receipt(GOOD),), ((b"n" * 32, "full"),))
+    put = PutReply((receipt(GOOD),), ((NODE, "full"),))
     assert decode_put_reply(encode(put)) == put
     for have in (HaveReply(None), HaveReply(receipt(GOOD))):
         assert decode_have_reply(encode(have)) == have

@@ -99,7 +99,7 @@ async def test_a_foreign_chunk_takes_as_long_as_an_unknown_one(tmp_path, world):
         for begin in range(0, 2000, 250):
             await world.client(node).put(chunks[begin : begin + 250])
         ids = [id for id, _ in chunks]
-        times = {"foreign": [], "unknown": []}
+        times: dict[str, list[float]] = {"foreign": [], "unknown": []}
         for begin in range(0, 2000, 100):
             for name, asked in (
                 ("foreign", ids[begin : begin + 100]),

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ LIMIT = 4 << 20
 def open_packs(directory, **options):
     packs = directory / "packs"
     packs.mkdir(exist_ok=True)
-    given = {"disk": SystemDisk(), "entropy": os.urandom, "limit_bytes": LIMIT} | options
+    given: dict[str, Any] = {"disk": SystemDisk(), "entropy": os.urandom, "limit_bytes": LIMIT} | options
     given.setdefault("processor", ThreadProcessor())
     return PackStore(str(packs), open_database=partial(open_database, directory / "index.sqlite"), **given)
 

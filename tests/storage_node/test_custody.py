@@ -6,7 +6,7 @@ import pytest
 from protocol import limits
 from protocol.errors import AccessDeniedError, KinfolderError, SecurityError, UnavailableError
 from protocol.grants import ChunkRef, Operation, grant_device, sign_body
-from protocol.ids import StorageNodeId
+from protocol.ids import ChunkId, StorageNodeId
 from protocol.signing import public_key
 from storage_node.core import custody as custody_module
 from storage_node.core.custody import REMEMBERED_MS, UNHEARD_S, Custody
@@ -14,7 +14,7 @@ from tests.storage_node.conftest import FOLDER, OTHER_FOLDER, TOKEN_SEED, Device
 
 NODE = StorageNodeId(b"n" * 32)
 NOW = 1_800_000_000_000
-REFS = [ChunkRef(b"c" * 32, 1000)]
+REFS = [ChunkRef(ChunkId(b"c" * 32), 1000)]
 SKEW = limits.CLOCK_SKEW_S_MAX * 1000
 
 

@@ -6,9 +6,20 @@ import os
 import pytest
 
 from protocol import messages as m
-from protocol.chunk_api import check_receipt, encode_refs
-from protocol.grants import ChunkRef, Operation, Statement, open_receipt, open_signed, sign_body
-from protocol.ids import device_id, storage_node_id
+from protocol.chunk_api import PutReply, check_receipt, encode_refs
+from protocol.codec import encode
+from protocol.grants import (
+    ChunkRef,
+    Operation,
+    Receipt,
+    ReceiptFor,
+    Statement,
+    batch_root,
+    open_receipt,
+    open_signed,
+    sign_body,
+)
+from protocol.ids import ChunkId, DeviceId, StorageNodeId, device_id, storage_node_id
 from protocol.signing import public_key
 from storage_node import replicas
 from storage_node.chunks.memory import MemoryStore
@@ -109,6 +120,7 @@ class EvilNode:
     def __init__(self, behave):
         self.seed = os.urandom(32)
         self.behave = behave
+        self._writers = []
 
     async def start(self, world, nodes):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -120,6 +132,7 @@ class EvilNode:
             node.replicas.learn([*world.coordinator.addresses(), address])
 
     async def _serve(self, reader, writer):
+        self._writers.append(writer)
         try:
             await self.behave(reader, writer)
         except ConnectionError:
@@ -129,6 +142,9 @@ class EvilNode:
 
     async def stop(self):
         self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 async def says_nothing(reader, writer):
@@ -200,8 +216,6 @@ async def test_a_receipt_of_another_node_or_batch_is_none(world):
         nodes = [await world.node("a")]
         chunks, others = chunks_of(2, 100), chunks_of(2, 100, b"x")
         client = world.client(nodes[0])
-        from protocol.chunk_api import PutReply
-        from protocol.codec import encode
 
         own = (await client.put(chunks)).receipts[0]
         evil = EvilNode(None)
@@ -213,9 +227,7 @@ async def test_a_receipt_of_another_node_or_batch_is_none(world):
 
             return behave
 
-        from protocol.grants import Receipt, ReceiptFor, batch_root
-
-        body = Receipt(public_key(evil.seed), FOLDER, b"d" * 32, batch_root(refs_of(others)), 2, 1, 0)
+        body = Receipt(public_key(evil.seed), FOLDER, DeviceId(b"d" * 32), batch_root(refs_of(others)), 2, 1, 0)
         for receipt in (own, ReceiptFor(sign_body(body, evil.seed), refs_of(others))):
             evil.behave = forged(receipt)
             await evil.start(world, nodes)
@@ -264,7 +276,7 @@ async def test_an_order_without_a_right_is_refused_by_the_source(world):
             order(world, second, source, chunks, operations=Operation.PUT),
             order(world, second, source, chunks, bytes_max=10),
             order(world, second, b"?" * 32, chunks),
-            m.Replicate(FOLDER, source, (ChunkRef(b"short", 1),), order(world, second, source, chunks).grant),
+            m.Replicate(FOLDER, source, (ChunkRef(ChunkId(b"short"), 1),), order(world, second, source, chunks).grant),
         ]
         for bad in wrong:
             reply = await world.coordinator.ask(second.identity.node, bad)
@@ -320,4 +332,4 @@ def test_a_statement_of_the_puller_is_checked_like_a_devices():
     signed = sign_body(device.statement(device.grant(), Operation.PUT, [], refs), device.seed)
     asked = open_signed(signed, Statement, public_key(device.seed))
     with pytest.raises(Exception, match="receipt"):
-        check_receipt(m.ReceiptFor(signed, refs), node=b"n" * 32, statement=asked)
+        check_receipt(ReceiptFor(signed, refs), node=StorageNodeId(b"n" * 32), statement=asked)

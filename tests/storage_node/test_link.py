@@ -5,6 +5,7 @@ import hashlib
 import os
 import ssl
 import tempfile
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,13 +14,14 @@ from structlog.testing import capture_logs
 from protocol import messages as m
 from protocol.errors import UserError
 from protocol.grants import grant_device
+from protocol.ids import StorageNodeId
 from protocol.invitations import Invitation, format_invitation
 from storage_node import link
 from storage_node.chunks.memory import MemoryStore
 from storage_node.identity import load_identity, make_certificate, private_key_pem
 from storage_node.replicas import Replicas
 from storage_node.service import StorageNode, system_doors
-from tests.storage_node.conftest import TOKEN, Answer, Device, chunks_of, in_loop
+from tests.storage_node.conftest import FOLDER, TOKEN, Answer, Device, chunks_of, in_loop, until
 
 
 @in_loop
@@ -29,7 +31,7 @@ async def test_a_first_login_pins_the_coordinators_keys_and_later_ones_need_no_t
         login = await world.coordinator.logins.get()
         assert (login.token, login.url, login.certificate) == (TOKEN, node.url, b"")
         assert login.zone == node.identity.node.hex()
-        identity = load_identity(node._settings.data)
+        identity: Any = load_identity(node._settings.data)
         assert identity.coordinator.url == world.coordinator.url
         await world.stop(node)
         again = await world.node(invite=None, coordinator=None, zone="rack-7")
@@ -45,7 +47,8 @@ async def test_a_wrong_token_is_one_clear_line_and_nothing_is_pinned(world):
             await world.node(invite="wrong")
         assert str(caught.value) == "the invitation is not valid"
         assert caught.value.exit_code == 1
-        assert load_identity(world.directory / "node").coordinator is None
+        identity: Any = load_identity(world.directory / "node")
+        assert identity.coordinator is None
         await world.node()
 
 
@@ -62,8 +65,7 @@ async def test_a_coordinator_with_other_keys_is_refused(world):
             node = StorageNode(settings, system_doors(settings.data), MemoryStore())
             await node.start()
             world.nodes.append(node)
-            while not lines:
-                await asyncio.sleep(0.01)
+            await until(lambda: lines)
         assert "other keys" in lines[0]["reason"]
         assert world.coordinator.logins.empty()
 
@@ -125,8 +127,7 @@ async def test_after_thirty_seconds_of_silence_old_grants_are_refused(world):
         )
         await client.put(chunks_of(1, 10), grant=old)
         await world.coordinator.stop()
-        while node.custody._silent_since_s is None:
-            await asyncio.sleep(0.01)
+        await until(lambda: node.custody._silent_since_s is not None)
         await client.put(chunks_of(1, 10), grant=old)
         clock.later_s = 31.0
         with pytest.raises(Answer) as caught:
@@ -145,8 +146,7 @@ async def test_a_revocation_arrives_and_holds(world):
         await client.put(chunks_of(1, 10), grant=grant)
         world.coordinator.revoked = ((grant_device(grant), grant.pseudonym),)
         await world.coordinator.welcome_all()
-        while not node.custody._revoked:
-            await asyncio.sleep(0.01)
+        await until(lambda: node.custody._revoked)
         with pytest.raises(Answer) as caught:
             await client.get([chunks_of(1, 10)[0][0]], grant=grant)
         assert caught.value.status == 403
@@ -159,7 +159,7 @@ async def test_it_reports_and_names_what_was_lost_before_it_came(world, monkeypa
     async with world:
         store = MemoryStore(1 << 20)
         chunks = chunks_of(2, 1000)
-        await store.put(b"p" * 16, chunks)
+        await store.put(FOLDER, chunks)
         store.chunks[chunks[0][0]] = bytes(1000)
         await store.verify([chunks[0][0]])
         await world.node(store=store)
@@ -217,8 +217,7 @@ async def test_an_invitation_pins_the_coordinators_certificate(world):
         other = make_certificate(bytes(32), os.urandom)
         await world.coordinator.start(port, ssl=server_tls(bytes(32), other))
         with capture_logs() as lines:
-            while not any("another certificate" in line.get("reason", "") for line in lines):
-                await asyncio.sleep(0.01)
+            await until(lambda: any("another certificate" in line.get("reason", "") for line in lines))
 
 
 @in_loop
@@ -245,7 +244,7 @@ async def test_off_loopback_a_node_shows_its_own_certificate_and_others_pin_it(w
         reply = await world.client(second).put(chunks, nodes=nodes, forward=True)
         assert reply.failed == ((first.identity.node, "unavailable"),)
         with pytest.raises(aiohttp.ClientError):
-            await aiohttp.ClientSession().post(f"http://127.0.0.1:{port}/v1/get")
+            await world.client(second).http.post(f"http://127.0.0.1:{port}/v1/get")
 
 
 @in_loop
@@ -254,7 +253,7 @@ async def test_a_nodes_address_is_https_or_this_machine(world):
     async with world:
         node = await world.node()
         for url in ("http://192.0.2.1:80", "http://169.254.169.254", "ftp://127.0.0.1", "file:///etc/passwd", ""):
-            address = m.NodeAddress(b"e" * 32, b"k" * 32, url, b"", "z", "o", True)
+            address = m.NodeAddress(StorageNodeId(b"e" * 32), b"k" * 32, url, b"", "z", "o", True)
             node.replicas.learn([address])
             reply = await world.client(node).put(chunks_of(1, 10), nodes=[node.identity.node, b"e" * 32], forward=True)
             assert reply.failed == ((b"e" * 32, "protocol"),)

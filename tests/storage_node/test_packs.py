@@ -7,6 +7,7 @@ import struct
 import subprocess
 
 import pytest
+from blake3 import blake3
 from structlog.testing import capture_logs
 
 from protocol.errors import CorruptStateError, FullError, UnavailableError
@@ -212,8 +213,6 @@ async def test_a_record_inside_a_chunk_is_never_believed(tmp_path):
     await filled(tmp_path, victim, pseudonym=OTHER_FOLDER)
     forged = encode_record(Record(Kind.READER, victim[0][0], FOLDER, 0, 0), pack=1, secret=bytes(32))
     body = b"KREC" * 10 + forged * 50 + struct.pack(">4sB3xI", b"KREC", 1, 0xFFFFFFFF) * 20
-    from blake3 import blake3
-
     await filled(tmp_path, [(blake3(body).digest(), body)])
     path = newest(tmp_path)
     data = bytearray(path.read_bytes())

@@ -3,6 +3,7 @@
 import pytest
 
 from protocol.grants import ChunkRef
+from protocol.ids import ChunkId
 from storage_node.core.scrub import FIRST_S, PASS_S_MIN, SCRUB_BYTES_PER_S, SCRUB_CHUNKS_PER_S, STEP_CHUNKS_MAX, Scrub
 
 
@@ -32,7 +33,7 @@ def test_a_pass_looks_at_every_chunk(count, start):
 @pytest.mark.parametrize("length", [0, 8_000, 4_000_000])
 def test_it_reads_no_faster_than_it_may(length):
     ids = sorted(bytes([i]) * 32 for i in range(200))
-    scrub = Scrub(b"\x55" * 32, 0.0)
+    scrub = Scrub(ChunkId(b"\x55" * 32), 0.0)
     began = scrub.next_deadline()
     assert began == FIRST_S
     seen, ended = run_pass(scrub, ids, length)
