@@ -50,6 +50,24 @@ def phrase(tmp_path: Path) -> KeyOptions:
     return KeyOptions(passphrase_file=file)
 
 
+@pytest.fixture(scope="module")
+def sealed_once(tmp_path_factory):
+    """Bytes of a key file under the passphrase: Argon2id is made to cost, so it is paid once."""
+    place = tmp_path_factory.mktemp("sealed")
+    (place / "home").mkdir(mode=0o700)
+    (place / "passphrase").write_text("correct horse\n")
+    create(place / "home", KeyOptions(passphrase_file=place / "passphrase"))
+    return (place / "home" / "keys.sealed").read_bytes()
+
+
+@pytest.fixture
+def sealed(home, sealed_once):
+    """A home with a key file under the passphrase."""
+    (home / "keys.sealed").write_bytes(sealed_once)
+    (home / "keys.sealed").chmod(0o600)
+    return home
+
+
 PLAIN = KeyOptions(no_keyring=True)
 
 
@@ -93,14 +111,13 @@ def test_a_passphrase_seals_the_file(home, phrase):
     assert_same(store)
 
 
-def test_a_wrong_or_missing_passphrase_is_one_clear_error(home, phrase, tmp_path):
-    create(home, phrase)
+def test_a_wrong_or_missing_passphrase_is_one_clear_error(sealed, tmp_path):
     wrong = tmp_path / "wrong"
     wrong.write_text("incorrect horse\n")
     with pytest.raises(UserError, match="wrong"):
-        load(home, KeyOptions(passphrase_file=wrong))
+        load(sealed, KeyOptions(passphrase_file=wrong))
     with pytest.raises(UserError) as caught:
-        load(home, KeyOptions())
+        load(sealed, KeyOptions())
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -187,12 +204,12 @@ def test_keys_are_never_overwritten_by_new_ones(home):
         create(home, PLAIN)
 
 
-def test_saving_replaces_the_account_keys_and_leaves_no_other_file(home, phrase):
-    store = create(home, phrase)
-    (home / ".keys.new").write_bytes(b"left by a crash")
+def test_saving_replaces_the_account_keys_and_leaves_no_other_file(sealed, phrase):
+    store = load(sealed, phrase)
+    (sealed / ".keys.new").write_bytes(b"left by a crash")
     store.save(ACCOUNT_KEYS.and_next(b"3" * 32))
-    assert os.listdir(home) == ["keys.sealed"]
-    assert sorted(load(home, phrase).account_keys.secrets) == [1, 2, 3]
+    assert os.listdir(sealed) == ["keys.sealed"]
+    assert sorted(load(sealed, phrase).account_keys.secrets) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -208,21 +225,19 @@ def test_saving_replaces_the_account_keys_and_leaves_no_other_file(home, phrase)
     ],
     ids=str,
 )
-def test_cheaper_costs_and_other_versions_are_refused(home, phrase, change):
+def test_cheaper_costs_and_other_versions_are_refused(sealed, phrase, change):
     """S06: the file cannot talk its reader into less than Kinfolder ever wrote."""
-    create(home, phrase)
-    rewrite(home / "keys.sealed", change)
+    rewrite(sealed / "keys.sealed", change)
     with pytest.raises(CorruptStateError):
-        load(home, phrase)
+        load(sealed, phrase)
 
 
 @pytest.mark.parametrize("change", [{"iterations": 4}, {"salt": b"s" * 16}, {"lock": Lock.NOTHING}], ids=str)
-def test_the_header_is_bound_to_the_keys(home, phrase, change):
+def test_the_header_is_bound_to_the_keys(sealed, phrase, change):
     """S17: other parameters are another key; one guess per ciphertext."""
-    create(home, phrase)
-    rewrite(home / "keys.sealed", change)
+    rewrite(sealed / "keys.sealed", change)
     with pytest.raises((UserError, CorruptStateError)):
-        load(home, phrase)
+        load(sealed, phrase)
 
 
 def rewrite(path, change):
