@@ -76,9 +76,12 @@ class Sheet:
 
     def __init__(self) -> None:
         self._planned: dict[Key, Planned] = {}
+        self.version = 0
+        """Rises with each value that is planned."""
 
-    def __len__(self) -> int:
-        return len(self._planned)
+    def get(self, key: Key) -> Planned | None:
+        """Return what is planned for a register of a node."""
+        return self._planned.get(key)
 
     def write(self, planned: Planned) -> None:
         """Plan a value; for one register of one node the last one counts (rule 2)."""
@@ -86,6 +89,7 @@ class Sheet:
         if isinstance(planned.value, PlaceValue) and planned.value.weak and key in self._planned:
             return
         self._planned[key] = planned
+        self.version += 1
 
     def places(self, node: NodeId) -> bool:
         """Tell whether a place of the node is planned."""

@@ -141,18 +141,13 @@ def _note_removal(work: Work, node: NodeRow, row: PlaceRow, value: RemovalValue)
         state.removed.put(body, (*(state.removed.get(body) or ()), row.dot))
     act = (value.removal, node.id)
     state.acts.put(act, (*(state.acts.get(act) or ()), row.dot))
-    others = node.removals
-    if others:
-        row = _note_other_removals(work, node, row)
-    node.removals += (row.dot,)
-    free = _oldest_free(work, node)
-    if free:
-        _turn(work, row)
-    if free != node.free:
-        if not free:
-            work.to_judge[node.id] = None
-        node.free = free
-        _unbeat(work, node, others)
+    unseen = _link_removals(work, node, row)
+    node.free = _oldest_free(work, node)
+    if node.free:
+        _turn(work, load(state.places, row.dot))
+    for removal in unseen:
+        if removal.beaten and not _is_beaten(work, node, removal):
+            _turn(work, removal)
     work.judge_with_copies(node.id)
 
 
@@ -167,11 +162,11 @@ def _named_bodies(work: Work, value: RemovalValue) -> Iterable[Dot]:
                     yield row.body
 
 
-def _note_other_removals(work: Work, node: NodeRow, row: PlaceRow) -> PlaceRow:
-    """Link a removal to the latest ones that it has seen, and keep of ``node.removals`` those that it has not."""
+def _link_removals(work: Work, node: NodeRow, row: PlaceRow) -> list[PlaceRow]:
+    """Link a removal to the latest ones that it has seen; return those that it has not."""
     places = work.state.places
     below: list[Dot] = []
-    unseen: list[Dot] = []
+    unseen: dict[Dot, PlaceRow] = {}
     todo, looked = list(node.removals), set[Dot]()
     while todo:
         dot = todo.pop()
@@ -182,12 +177,12 @@ def _note_other_removals(work: Work, node: NodeRow, row: PlaceRow) -> PlaceRow:
         if is_ancestor(places, other, row):
             below.append(dot)
         else:
-            unseen.append(dot)
+            unseen[dot] = other
             todo.extend(other.below)
-    node.removals = tuple(dot for dot in node.removals if dot in unseen)
-    row = replace(row, below=tuple(sorted(below)))
-    places.put(row.dot, row)
-    return row
+    node.removals = (*(dot for dot in node.removals if dot in unseen), row.dot)
+    if below:
+        places.put(row.dot, replace(row, below=tuple(sorted(below))))
+    return list(unseen.values())
 
 
 def _oldest_free(work: Work, node: NodeRow) -> tuple[Dot, ...]:
@@ -213,21 +208,30 @@ def _oldest_free(work: Work, node: NodeRow) -> tuple[Dot, ...]:
     return tuple(row.dot for row in oldest)
 
 
-def _unbeat(work: Work, node: NodeRow, removals: Sequence[Dot]) -> None:
-    """Let removals stand again that were beaten only by moves that have been removed since.
+def _is_beaten(work: Work, node: NodeRow, removal: PlaceRow) -> bool:
+    """Tell whether a move that is concurrent to a removal beats it.
 
-    A removal that another one has seen is beaten only if that one is, so the search ends at the first that is not.
+    A move beats nothing once who had not seen the removal has removed what he moved. Who had seen both and then removed
+    the node said by that what he removed; it does not bring to life again what the first removal took with it.
     """
     places = work.state.places
-    todo, seen = list(removals), set[Dot]()
+    others: list[PlaceRow] = []
+    todo, looked = list(node.removals), {removal.dot}
     while todo:
-        removal = load(places, todo.pop())
-        if removal.dot in seen or not removal.beaten:
+        dot = todo.pop()
+        if dot in looked:
             continue
-        seen.add(removal.dot)
-        if all(is_ancestor(places, removal, load(places, free)) for free in node.free):
-            _turn(work, removal)
-        todo.extend(removal.below)
+        looked.add(dot)
+        other = load(places, dot)
+        if is_ancestor(places, removal, other):
+            todo.extend(other.below)
+        else:
+            others.append(other)
+    return any(
+        move.kind is PlaceKind.MOVE and not any(is_ancestor(places, move, other) for other in others)
+        for move in beyond(places, [load(places, dot) for dot in node.places], [removal])
+        if not is_ancestor(places, removal, move)
+    )
 
 
 def _turn(work: Work, removal: PlaceRow) -> None:
