@@ -16,7 +16,7 @@ LIMIT_BYTES_MIN: Final = 1 * limits.MIB
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 _SIZE = re.compile(r"([0-9]{1,15})([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})")
-_URL = re.compile(r"(https?)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?/?")
+_URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?/?")
 _ZONE = re.compile(r"[\w.-]{1,64}")
 
 
@@ -86,14 +86,18 @@ def make_settings(
     if backend is not None:
         raise UserError("--backend: not in this version", exit_code=EXIT_USAGE)
     host, port = parse_listen(listen)
+    # One address, not two of them with different free ports.
+    host = "127.0.0.1" if host.lower() == "localhost" else host
     token, fingerprint, url = invite or "", None, ""
     if invite is not None and is_invitation(invite.strip()):
         invitation = parse_invitation(invite)
         token, fingerprint, url = invitation.token, invitation.fingerprint, invitation.url
     if coordinator is not None:
         url = coordinator_url(coordinator)
-    if advertise is not None and _URL.fullmatch(advertise) is None:
-        raise UserError("--advertise: this is no URL (https://HOST:PORT)", exit_code=EXIT_USAGE)
+    if advertise is not None:
+        match = _URL.fullmatch(advertise)
+        if match is None or (match[1] == "http" and not is_loopback(match[2])):
+            raise UserError("--advertise: this is no https://HOST:PORT (http:// on loopback)", exit_code=EXIT_USAGE)
     if advertise is None and host in ("0.0.0.0", "::"):  # noqa: S104 - a comparison
         raise UserError(
             f"--advertise URL is needed with {host}: others must know where to find this node", exit_code=EXIT_USAGE

@@ -270,9 +270,9 @@ class Link:
 
     async def _report(self, asker: _Asker) -> None:
         while True:
-            await asyncio.sleep(REPORT_S + self._pause_s(0))
             with contextlib.suppress(KinfolderError):
                 await asker.ask(await self._duties.report())
+            await asyncio.sleep(REPORT_S + self._pause_s(0))
 
     async def _tell_lost(self, asker: _Asker) -> None:
         """Name all that is lost after each login and whenever more was found."""

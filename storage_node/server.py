@@ -131,7 +131,8 @@ class ChunkServer:
         except (RequestPayloadError, HttpProcessingError):
             return _refusal(ProtocolError.code)
         except ConnectionError:
-            raise
+            # Nobody reads this answer any more; an error would only be told to nobody, with a traceback.
+            return _refusal(UnavailableError.code)
         except Exception as error:  # whatever it is, the client gets a clean answer and the node goes on
             log.exception("a request failed", error=type(error).__name__)
             return _refusal("error")

@@ -77,6 +77,10 @@ class Index:
             self._lost_count = 0
             self.is_new = True
 
+    def alone(self) -> threading.RLock:
+        """Return a context in which other threads wait: nobody may take a half-made table for the whole."""
+        return self._lock
+
     def close(self) -> None:
         """Close the database."""
         with self._lock:

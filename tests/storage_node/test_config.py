@@ -35,6 +35,7 @@ WRONG = [
     ({"limit": "-1G"}, "size"),
     ({"advertise": "here"}, "--advertise"),
     ({"advertise": "https://user@host"}, "--advertise"),
+    ({"advertise": "http://192.0.2.1:80"}, "--advertise"),
     ({"zone": "a b"}, "--zone"),
     ({"zone": "z" * 65}, "--zone"),
 ]
@@ -61,7 +62,7 @@ def test_a_token_goes_with_a_url_and_an_invitation_stands_alone():
     ("listen", "host", "is_tls"),
     [
         ("127.0.0.1:1", "127.0.0.1", False),
-        ("localhost:1", "localhost", False),
+        ("localhost:1", "127.0.0.1", False),
         ("[::1]:1", "::1", False),
         ("192.0.2.1:1", "192.0.2.1", True),
     ],

@@ -18,6 +18,7 @@ from protocol.ids import StorageNodeId
 from protocol.invitations import Invitation, format_invitation
 from storage_node import link
 from storage_node.chunks.memory import MemoryStore
+from storage_node.core import scrub
 from storage_node.identity import load_identity, make_certificate, private_key_pem
 from storage_node.replicas import Replicas
 from storage_node.service import StorageNode, system_doors
@@ -181,6 +182,19 @@ async def test_a_message_that_is_none_breaks_the_link_and_a_strange_one_is_decli
         await world.coordinator.sockets[node.identity.node].send("text")
         await world.coordinator.logins.get()
         assert (await world.client(node).put(chunks_of(1, 10))).receipts
+
+
+@in_loop
+async def test_the_scrub_of_a_running_node_finds_damage_by_itself(world, monkeypatch):
+    """S32, from the inside: nobody has to ask for a chunk to learn that it rotted."""
+    monkeypatch.setattr(scrub, "FIRST_S", 0.0)
+    async with world:
+        store = MemoryStore()
+        chunks = chunks_of(3, 1000)
+        await store.put(FOLDER, chunks)
+        store.chunks[chunks[1][0]] = bytes(1000)
+        await world.node(store=store)
+        assert await world.coordinator.lost.get() == (chunks[1][0],)
 
 
 # --- TLS
