@@ -135,7 +135,7 @@ def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]
         return "frozen", engine.record.frozen
     if engine.observer.missing:
         return "missing", engine.observer.missing
-    if facts["total"] == 0 and engine.is_settled:
+    if facts["total"] == 0 and (engine.is_settled or not device.watching):
         return "in_sync", ""
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} items need a person"

@@ -364,7 +364,7 @@ def _check_content(value: ContentValue, payload: Payload) -> None:
         raise LimitExceededError("link target", limits.LINK_TARGET_BYTES_MAX)
     if bool(value.target) != (value.kind is Kind.LINK):
         raise ProtocolError("content has a link target that does not fit its kind")
-    if value.kind is not Kind.FILE and (value.spans or value.size):
+    if value.kind is not Kind.FILE and (value.spans or value.size not in {0, len(value.target)}):
         raise ProtocolError("content has rows that do not fit its kind")
     rows = 0
     for span in value.spans:

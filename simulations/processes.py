@@ -317,18 +317,21 @@ class Cluster:
 
 
 def tree_of(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (path, what is there) for everything under a root but Kinfolder's own directory, sorted."""
-    for directory, names, files in sorted(os.walk(os.fsencode(root))):
-        if b".kinfolder" in names and directory == os.fsencode(root):
-            names.remove(b".kinfolder")
-        for name in sorted(names):
-            path = os.path.join(directory, name)
-            yield os.fsdecode(os.path.relpath(path, os.fsencode(root))), b"<link>" + os.readlink(path) if os.path.islink(path) else b"<dir>"
-        for name in sorted(files):
-            path = os.path.join(directory, name)
-            shown = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
+    """Yield (path, what is there) for everything under a root but Kinfolder's own directory, in a fixed order."""
+    top = os.fsencode(root)
+    waiting = [b""]
+    while waiting:
+        directory = waiting.pop()
+        for name in sorted(os.listdir(os.path.join(top, directory))):
+            if not directory and name == b".kinfolder":
+                continue
+            below = os.path.join(directory, name)
+            path = os.path.join(top, below)
             if os.path.islink(path):
-                yield shown, b"<link>" + os.readlink(path)
+                yield os.fsdecode(below), b"<link>" + os.readlink(path)
+            elif os.path.isdir(path):
+                yield os.fsdecode(below), b"<dir>"
+                waiting.append(below)
             else:
                 with open(path, "rb") as file:
-                    yield shown, file.read()
+                    yield os.fsdecode(below), file.read()

@@ -18,7 +18,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from peer.core.operations import Act, Place, Replace, Step
+from peer.core.authoring import split_acts
+from peer.core.operations import Act, Edit, Place, Replace, Step
 from peer.core.tree import ItemId
 from peer.disk.stages import Staged
 from peer.engine.context import Context
@@ -36,6 +37,7 @@ from protocol.errors import KinfolderError, SecurityError
 PLAN_ITEMS_MAX: Final = 20_000
 JOBS_MAX: Final = 3
 GROUP_FILES_MAX: Final = 256
+GROUP_ACTS_MAX: Final = 400
 GROUP_BYTES_MAX: Final = 16 * limits.MIB
 LARGE_BYTES: Final = 8 * limits.MIB
 RETRY_S_MIN: Final = 0.5
@@ -76,6 +78,8 @@ class FolderEngine:
         self._uploader = uploader
         self._downloader = downloader
         self._wake = asyncio.Event()
+        self._disk = asyncio.Lock()
+        """Held by whoever looks at the disk and records it, or changes it and records that."""
         self._quiet_waiters: list[asyncio.Future[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -151,7 +155,7 @@ class FolderEngine:
         if self.record.frozen:
             return False
         now = self._context.clock.monotonic_s()
-        if self.observer.is_due(now):
+        if self.observer.is_due(now) and self._may("scan"):
             return await self._part("scan", self._observe())
         if self.online and self._pull_wanted and self._may("pull"):
             self._pull_wanted = False
@@ -159,7 +163,7 @@ class FolderEngine:
         if self.online and self._push_wanted and self._may("push"):
             self._push_wanted = False
             return await self._part("push", self._push())
-        if self._plan_wanted or self._unblock(now):
+        if (self._plan_wanted or self._unblock(now)) and self._may("plan"):
             self._plan_wanted = False
             return await self._part("plan", self._plan())
         return False
@@ -200,21 +204,23 @@ class FolderEngine:
 
     def _unblock(self, now: float) -> bool:
         due = [id for id, why in self.blocked.items() if why.until_s <= now and id not in self._in_job]
-        return bool(due) and self._may("plan")
+        return bool(due)
 
     async def _sleep(self) -> None:
         now = self._context.clock.monotonic_s()
         moments = [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         moments += [why.until_s for part, why in self._part_blocked.items() if self.online or part not in ("pull", "push")]
         deadline = self.observer.next_deadline()
-        if deadline is not None:
+        if deadline is not None and self._may("scan"):
             moments.append(deadline)
         timeout = max(0.0, min(moments) - now) if moments else None
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
 
     def _is_quiet(self) -> bool:
-        if self._jobs or self._queue or self.observer.is_due(self._context.clock.monotonic_s()):
+        if self._jobs or self._queue:
+            return False
+        if self.observer.is_due(self._context.clock.monotonic_s()) and "scan" not in self._part_blocked:
             return False
         waiting = {part for part in self._part_blocked}
         wanted = {
@@ -236,8 +242,9 @@ class FolderEngine:
     # --- Observe
 
     async def _observe(self) -> None:
-        if await self.observer.observe():
-            self._plan_wanted = True
+        async with self._disk:
+            if await self.observer.observe():
+                self._plan_wanted = True
 
     # --- Follow and push
 
@@ -268,12 +275,18 @@ class FolderEngine:
             await self._step(planned.plan.steps, planned.sources)
 
     async def _act(self, planned: Planned) -> None:
-        now = [act for act in planned.plan.acts if subject(act) not in planned.to_send]
-        if now:
-            await self._record(now, planned.known)
-        to_send = [(act, planned.to_send[subject(act)]) for act in planned.plan.acts if subject(act) in planned.to_send]
+        tied, rest = split_acts(planned.plan.acts)
+        tied_files = [planned.to_send[subject(act)] for act in tied if isinstance(act, Edit) and subject(act) in planned.to_send]
+        if tied_files:
+            self._start_upload(tied, tied_files, planned.known)
+        elif tied:
+            await self._record(tied, planned.known)
+        now = [act for act in rest if subject(act) not in planned.to_send]
+        for start in range(0, len(now), GROUP_ACTS_MAX):
+            await self._record(now[start : start + GROUP_ACTS_MAX], planned.known)
+        to_send = [(act, planned.to_send[subject(act)]) for act in rest if subject(act) in planned.to_send]
         for group in _groups(to_send, lambda pair: pair[1].content.size):
-            self._start_upload([act for act, _ in group], [file for _, file in group])
+            self._start_upload([act for act, _ in group], [file for _, file in group], {})
 
     async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
         if not self.record.number:
@@ -282,11 +295,11 @@ class FolderEngine:
         self._push_wanted = self._plan_wanted = True
         self._wake.set()
 
-    def _start_upload(self, acts: list[Act], files: list[ToSend]) -> None:
+    def _start_upload(self, acts: Sequence[Act], files: Sequence[ToSend], known: Mapping[ItemId, Stored]) -> None:
         size = sum(file.content.size for file in files)
         self.upload.files += len(files)
         self.upload.bytes += size
-        ids = [file.id for file in files]
+        ids = [subject(act) for act in acts]
 
         async def job() -> None:
             stored, problems = await self._uploader.send(files, self._uploaded)
@@ -296,9 +309,9 @@ class FolderEngine:
             changing = [file.path for file in files if problems.get(file.id) == "changing"]
             if changing:
                 self.observer.look_at_files(changing)
-            ready = [act for act in acts if subject(act) in stored]
+            ready = [act for act in acts if subject(act) not in problems]
             if ready:
-                await self._record(ready, stored)
+                await self._record(ready, {**known, **stored})
 
         self._enqueue("up", ids, job)
 
@@ -332,7 +345,8 @@ class FolderEngine:
         self._enqueue("down", [file.item.id for file in files], job)
 
     async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
-        applied = await self._stepper.apply(steps, staged)
+        async with self._disk:
+            applied = await self._stepper.apply(steps, staged)
         for id, reason in applied.blocked.items():
             self._block(id, reason)
         if applied.look_at:

@@ -17,7 +17,7 @@ import structlog
 from peer.core.authoring import Draft, DraftEntry, author
 from peer.core.entry_sealing import seal_entry
 from peer.core.links import enrol_op, make_control_link
-from peer.core.operations import Act, Create, Edit, Place, Plan, Remove, Replace, Step, Touch
+from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Remove, Replace, Step, Touch
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.tree import Item, ItemId, Tree, path_of
 from peer.engine.context import Context
@@ -39,11 +39,10 @@ from protocol.entries import (
     RowSpan,
     Seen,
     SegmentKey,
-    Value,
     parse_entry,
 )
 from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError
-from protocol.ids import Dot, EntryHash
+from protocol.ids import ROOT, Dot, EntryHash
 
 log = structlog.get_logger("recorder")
 PUSH_ENTRIES_MAX: Final = 16
@@ -157,7 +156,7 @@ class Recorder:
     def _record(self, db: sqlite3.Connection, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
         key = self._follower.record.key
         local, synced = LocalTree(db, key), SyncedTree(db, key)
-        holding = [act for act in acts if _still_holds(act, local, synced)]
+        holding = _holding(acts, local, synced)
         if not holding:
             return 0
         contents, segments = _contents(holding, stored)
@@ -170,20 +169,21 @@ class Recorder:
             seq=record.own_seq + 1,
             contents=contents,
             entropy=self._context.entropy,
+            segments=segments,
+            label=self._context.label,
         )
         for part in draft.entries:
-            self._sign(db, part, segments)
+            self._sign(db, part)
         for id in draft.dropped:
             synced.drop(id)
         for item in draft.synced:
             synced.put(item)
         return len(holding)
 
-    def _sign(self, db: sqlite3.Connection, part: DraftEntry, segments: Sequence[SegmentKey]) -> None:
+    def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> None:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
-        values, table = _own_table(part.values, segments)
         unordered = tuple(entry.hash for entry, _ in folders.tail(db, record.key))
         header = Header(
             version=ENTRY_VERSION,
@@ -198,7 +198,7 @@ class Recorder:
             replaces=(),
             batch=part.batch,
             changes=part.changes,
-            pins=tuple(sorted({segment.id for segment in table})),
+            pins=tuple(sorted({segment.id for segment in part.segments})),
             source=None,
             payload_hash=b"",
         )
@@ -209,8 +209,8 @@ class Recorder:
             label=self._context.label,
             time_ms=self._context.clock.now_ms(),
             snapshot="",
-            segments=table,
-            values=values,
+            segments=part.segments,
+            values=part.values,
         )
         ring = self._context.folder_keys(record.key)
         data = seal_entry(header, payload, ring.entry_key(header.epoch), self._context.secrets.sign_seed, self._context.entropy)
@@ -226,6 +226,8 @@ class Recorder:
             known = folders.entry_hash_of(db, self._follower.record.key, device, seq)
             if known is not None:
                 found.add(known[0])
+            elif device != self._follower.record.number:
+                log.error("a value's entry is not known", device=device)
         return tuple(sorted(found))
 
     # --- Sending
@@ -320,6 +322,19 @@ def _step_subject(step: Step) -> ItemId:
     return step.old  # type: ignore[union-attr]  # what is left is a Rekey
 
 
+def _holding(acts: Sequence[Act], local: LocalTree, synced: SyncedTree) -> list[Act]:
+    """Return the acts whose trees still hold what they were planned on, and whose parents are recorded or among them."""
+    made = {ROOT}
+    holding = []
+    for act in acts:
+        parent = act.item.parent if isinstance(act, Create) else act.parent if isinstance(act, Move) else ROOT
+        if _still_holds(act, local, synced) and (parent in made or synced.item(parent) is not None):
+            holding.append(act)
+            if isinstance(act, Create):
+                made.add(act.item.id)
+    return holding
+
+
 def _still_holds(act: Act, local: LocalTree, synced: SyncedTree) -> bool:
     match act:
         case Create(item):
@@ -328,14 +343,10 @@ def _still_holds(act: Act, local: LocalTree, synced: SyncedTree) -> bool:
             here = local.item(base.id)
             return here is not None and here.content == content and synced.item(base.id) == base
         case Remove(base, subtree):
-            return all(synced.item(item.id) == item and local.item(item.id) is None for item in subtree)
-        case _:
-            here = local.item(act.base.id)
-            return (
-                here is not None
-                and (here.parent, here.name) == (act.parent, act.name)
-                and synced.item(act.base.id) == act.base
-            )
+            return all(synced.item(item.id) == item and local.item(item.id) is None for item in (subtree or (base,)))
+        case Move(base, parent, name):
+            here = local.item(base.id)
+            return here is not None and (here.parent, here.name) == (parent, name) and synced.item(base.id) == base
 
 
 def stored_of(value: ContentValue, segments: Sequence[SegmentKey]) -> Stored:
@@ -365,25 +376,6 @@ def _contents(
             executable=content.executable, target=content.target, chunker="", spans=tuple(spans),
         )
     return values, table
-
-
-def _own_table(values: Sequence[Value], segments: Sequence[SegmentKey]) -> tuple[tuple[Value, ...], tuple[SegmentKey, ...]]:
-    """Return one entry's values with spans that count that entry's own table of segments."""
-    table: list[SegmentKey] = []
-    places: dict[int, int] = {}
-    own: list[Value] = []
-    for value in values:
-        if isinstance(value, ContentValue) and value.spans:
-            spans = []
-            for span in value.spans:
-                if span.segment not in places:
-                    places[span.segment] = len(table)
-                    table.append(segments[span.segment])
-                spans.append(RowSpan(places[span.segment], span.start, span.count))
-            own.append(msgspec.structs.replace(value, spans=tuple(spans)))
-        else:
-            own.append(value)
-    return tuple(own), tuple(table)
 
 
 def _parts(tail: Sequence[tuple[int, bytes]]) -> Iterable[list[tuple[int, bytes]]]:

@@ -104,6 +104,11 @@ def _ours(error: BaseException) -> BaseException:
     return error
 
 
+def _retrieve(waiting: asyncio.Future[Any]) -> None:
+    if not waiting.cancelled():
+        waiting.exception()
+
+
 class ThreadedDatabase:
     """The door with a thread of its own."""
 
@@ -118,7 +123,10 @@ class ThreadedDatabase:
         """Run one operation; when this returns, what it wrote is durable."""
         future: Future[T] = Future()
         self._jobs.put((operation, future))
-        return await asyncio.shield(asyncio.wrap_future(future))
+        # Whoever is cancelled while it waits leaves the operation to be finished.
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(_retrieve)
+        return await asyncio.shield(waiting)
 
     def call(self, operation: Operation[T]) -> T:
         """As :meth:`run`, for a thread of the pool; the event loop's own thread must not wait so."""

@@ -38,8 +38,9 @@ CREATE TABLE IF NOT EXISTS tail (
 -- The two trees of observations; the third, remote, is the fold's.
 CREATE TABLE IF NOT EXISTS local_item (
     folder INTEGER NOT NULL, id BLOB NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL,
-    content BLOB NOT NULL, fingerprint BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+    content BLOB NOT NULL, fingerprint BLOB NOT NULL, inode INTEGER NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS local_child ON local_item (folder, parent, name);
+CREATE INDEX IF NOT EXISTS local_inode ON local_item (folder, inode);
 CREATE TABLE IF NOT EXISTS synced_item (
     folder INTEGER NOT NULL, id BLOB NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL,
     content BLOB NOT NULL, members BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
@@ -61,7 +62,7 @@ CREATE TABLE IF NOT EXISTS known_content (
     PRIMARY KEY (folder, hash)) WITHOUT ROWID;
 -- Swaps begun on the disk.
 CREATE TABLE IF NOT EXISTS journal (
-    folder INTEGER NOT NULL, id INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, row BLOB NOT NULL, UNIQUE (folder, id));
 """
 
 SCHEMA: Final = _OWN_TABLES + FOLD_SCHEMA

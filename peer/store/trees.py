@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +13,9 @@ from peer.core.observations import Fingerprint
 from peer.core.tree import Content, Item, ItemId, Member
 from protocol.codec import encode
 from protocol.ids import NodeId
+
+INODE_MASK: Final = (1 << 63) - 1
+"""SQLite's integers have a sign."""
 
 _content = msgspec.msgpack.Decoder(Content)
 _members = msgspec.msgpack.Decoder(tuple[Member, ...])
@@ -95,6 +98,17 @@ class LocalTree(_Rows):
         for row in found:
             yield self._item(row), _fingerprint.decode(row[4])
 
+    def holders(self, device: int, inode: int) -> Iterator[tuple[Item, Fingerprint]]:
+        """Yield the rows that were seen with this inode."""
+        found = self._db.execute(
+            "SELECT id, parent, name, content, fingerprint FROM local_item WHERE folder = ? AND inode = ?",
+            (self._folder, inode & INODE_MASK),
+        ).fetchall()
+        for row in found:
+            seen = _fingerprint.decode(row[4])
+            if (seen.device, seen.inode) == (device, inode):
+                yield self._item(row), seen
+
     def fingerprint(self, id: ItemId) -> Fingerprint | None:
         """Return how an item looked when it was hashed."""
         row = self._db.execute(
@@ -105,8 +119,16 @@ class LocalTree(_Rows):
     def put(self, item: Item, fingerprint: Fingerprint) -> None:
         """Add an item or replace the one with its id."""
         self._db.execute(
-            "INSERT OR REPLACE INTO local_item VALUES (?, ?, ?, ?, ?, ?)",
-            (self._folder, item.id, item.parent, os.fsencode(item.name), encode(item.content), encode(fingerprint)),
+            "INSERT OR REPLACE INTO local_item VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._folder,
+                item.id,
+                item.parent,
+                os.fsencode(item.name),
+                encode(item.content),
+                encode(fingerprint),
+                fingerprint.inode & INODE_MASK,
+            ),
         )
         mark_dirty(self._db, self._folder, (item.id,))
 

@@ -1,0 +1,320 @@
+"""Observe one folder's disk: when to look, the scan, which item is which, the local tree.
+
+Rule 1: the scanner is the truth; the watcher only says where to look sooner.
+Rule 2: a root that is missing or foreign is reported, and nothing under it is taken as removed.
+Rule 3: a scan that somebody asked for sees every name and decides at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from peer.core.hints import Hints, Spot
+from peer.core.identify import Identification, Identified
+from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
+from peer.core.observations import Listing
+from peer.disk.journal import Journal
+from peer.disk.recovery import empty_trash, recover
+from peer.disk.roots import Root, RootGuard, RootMissing
+from peer.disk.scanner import Hashed, hash_files, scan
+from peer.disk.stages import clean_stages
+from peer.disk.walk import DiskError
+from peer.disk.watcher import InotifyWatcher
+from peer.engine.context import Context
+from peer.store.trees import LocalTree, SyncedTree
+from protocol.effects import Access, DiskEvent, DiskEventKind
+
+LISTINGS_PER_STEP: Final = 64
+HASHES_PER_STEP: Final = 32
+LOOKS_MAX: Final = 3
+AGAIN_S: Final = 1.0
+UNWATCHED_S: Final = 30.0
+"""Between full scans where not all directories can be watched."""
+WATCHED_S: Final = 3_600.0
+MISSING_S: Final = 5.0
+TRASH_AGE_MS: Final = 10_000
+STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
+
+log = structlog.get_logger("observer")
+
+
+class Observer:
+    """Keeps one folder's local tree true."""
+
+    def __init__(self, context: Context, folder: int, guard: RootGuard, journal: Journal) -> None:
+        self._context = context
+        self._folder = folder
+        self._guard = guard
+        self._journal = journal
+        self._hints = Hints()
+        self._full_wanted = True
+        self._again: dict[str, float] = {}
+        self._recovered = False
+        self._next_full_s: float | None = None
+        self._watcher: InotifyWatcher | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._watch_wanted: Callable[[], None] | None = None
+        self._degraded = True
+        self._ignores = Ignores()
+        self.missing = ""
+        """Not empty: why the root cannot be used now."""
+        self._retry_s = 0.0
+
+    # --- When to look
+
+    def look_everywhere(self) -> None:
+        """Have everything looked at, and decide at once."""
+        self._full_wanted = True
+        self._retry_s = 0.0
+
+    def look_at(self, directories: Iterable[str]) -> None:
+        """Have some directories looked at now."""
+        now = self._context.clock.monotonic_s()
+        for path in directories:
+            self._again[path] = min(now, self._again.get(path, now))
+
+    def look_at_files(self, paths: Iterable[str]) -> None:
+        """Have files that would not stand still looked at a little later."""
+        later = self._context.clock.monotonic_s() + AGAIN_S
+        for path in paths:
+            self._again.setdefault(path.rpartition("/")[0], later)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether there is something to look at now."""
+        deadline = self.next_deadline()
+        return deadline is not None and deadline <= now_s
+
+    def next_deadline(self) -> float | None:
+        """Return when to look next, in seconds of the clock; None: only when something happens."""
+        if self.missing and self._retry_s > self._context.clock.monotonic_s():
+            return self._retry_s
+        if self._full_wanted:
+            return 0.0
+        moments = [*self._again.values()]
+        hinted = self._hints.next_deadline()
+        if hinted is not None:
+            moments.append(hinted)
+        if self._next_full_s is not None:
+            moments.append(self._next_full_s)
+        return min(moments, default=None)
+
+    # --- Watching
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Watch the root for as long as it is there; ``wake`` is called when there is something to look at."""
+        self._watch_wanted = wake
+
+    def _start_watcher(self) -> None:
+        if self._watch_wanted is not None and self._watching is None:
+            self._watcher = InotifyWatcher(self._guard.path, is_ignored=self.is_excluded)
+            self._degraded = False
+            self._watching = asyncio.create_task(self._listen(self._watcher, self._watch_wanted), name="watcher")
+
+    def _stop_watcher(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+        self._degraded = True
+
+    async def _listen(self, watcher: InotifyWatcher, wake: Callable[[], None]) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                for event in await watcher.get():
+                    self._take(event)
+                wake()
+
+    def _take(self, event: DiskEvent) -> None:
+        if event.kind is DiskEventKind.DEGRADED:
+            log.warning("not all directories can be watched: looking everywhere from time to time")
+            self._degraded = True
+        self._hints.handle(event, self._context.clock.monotonic_s())
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop_watcher()
+
+    # --- Ignoring
+
+    def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that scanner and planner call
+        """Tell whether this device leaves a path alone."""
+        return self._ignores.is_ignored(path, is_directory)
+
+    def _read_ignores(self, root: Root) -> Ignores:
+        try:
+            handle = root.fs.open_file(root.handle, IGNORE_FILE, Access.READ)
+        except OSError:
+            return Ignores()
+        try:
+            buffer = memoryview(bytearray(IGNORE_FILE_BYTES_MAX + 1))
+            return Ignores(bytes(buffer[: root.fs.read(handle, buffer, 0)]))
+        except OSError:
+            return self._ignores
+        finally:
+            root.fs.close(handle)
+
+    # --- Looking
+
+    async def observe(self) -> bool:
+        """Do the look that is due; tell whether the local tree changed."""
+        now = self._context.clock.monotonic_s()
+        root = await self._context.processor.run(self._guard.open)
+        if isinstance(root, RootMissing):
+            if self.missing != root.text:
+                log.warning("root is away", reason=root.reason)
+            self.missing, self._retry_s = root.text, now + MISSING_S
+            self._stop_watcher()
+            self._full_wanted = True
+            return False
+        try:
+            if self.missing:
+                self.missing, self._full_wanted = "", True
+            self._start_watcher()
+            await self._housekeep(root)
+            self._ignores = await self._context.processor.run(self._read_ignores, root)
+            return await self._look(root, now)
+        except DiskError as error:
+            self.missing, self._retry_s = str(error), now + MISSING_S
+            return False
+        finally:
+            root.close()
+
+    async def _housekeep(self, root: Root) -> None:
+        """Finish what a crash cut off, once; let go of what the trash holds and nobody may miss."""
+        if not self._recovered:
+            recovered = await self._context.processor.run(recover, root, self._journal)
+            if recovered.left == 0:
+                self._recovered = True
+            before = self._context.clock.now_ms() - STAGE_AGE_MS
+            await self._context.processor.run(
+                lambda: clean_stages(root, is_wanted=lambda _: False, changed_before_ms=before)
+            )
+        before = self._context.clock.now_ms() - TRASH_AGE_MS
+        await self._context.processor.run(lambda: empty_trash(root, self._journal, before_ms=before))
+
+    async def _look(self, root: Root, now: float) -> bool:
+        due = [path for path, when in self._again.items() if when <= now]
+        look = None
+        full = self._full_wanted or (self._next_full_s is not None and self._next_full_s <= now)
+        if full:
+            self._hints.clear()
+            self._again.clear()
+        else:
+            look = self._hints.due(now)
+            full = look is not None and look.full
+        spots = {path: False for path in due}
+        unsettled: Collection[str] = ()
+        if look is not None:
+            unsettled = look.unsettled
+            for spot in look.spots:
+                spots[spot.path] = spots.get(spot.path, False) or spot.recursive
+        for path in due:
+            self._again.pop(path, None)
+        if not full and not spots:
+            return False
+        self._full_wanted = False
+        if full:
+            self._next_full_s = now + (UNWATCHED_S if self._degraded else WATCHED_S)
+        return await self._scan(root, None if full else spots, unsettled)
+
+    async def _scan(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> bool:
+        changed = False
+        for attempt in range(LOOKS_MAX):
+            found = await self._scan_once(root, spots, unsettled)
+            changed = changed or bool(found.puts or found.drops)
+            if not found.undecided and not found.wanted:
+                return changed
+            if spots is None or attempt == LOOKS_MAX - 1:
+                later = self._context.clock.monotonic_s() + AGAIN_S
+                for path in (*found.undecided, *found.wanted):
+                    self._again.setdefault(path.rpartition("/")[0], later)
+                return changed
+            # Both ends of a move must be seen by one scan.
+            for path in found.undecided:
+                spots.setdefault(path.rpartition("/")[0], False)
+            for path in found.wanted:
+                spots[path] = True
+        return changed
+
+    async def _scan_once(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> Identified:
+        context, folder = self._context, self._folder
+        identification = await context.database.run(
+            lambda db: Identification(
+                local=LocalTree(db, folder), synced=SyncedTree(db, folder), entropy=context.entropy, full=spots is None
+            )
+        )
+        where = None if spots is None else [Spot(path, recursive) for path, recursive in sorted(spots.items())]
+        listings = scan(root, where, is_ignored=self.is_excluded, unsettled=unsettled)
+        problems: dict[str, str] = {}
+        listed: list[str] = []
+        while True:
+            part = await context.processor.run(lambda: list(islice(listings, LISTINGS_PER_STEP)))
+            if not part:
+                break
+            for listing in part:
+                listed.append(listing.path)
+                problems.update(_problems(listing))
+            await context.database.run(lambda db, part=part: _observe(identification, part))  # type: ignore[misc]
+        requests = await context.database.run(lambda db: identification.requests())
+        hashes: dict[str, Hashed] = {}
+        results = hash_files(root, requests, now_ms=context.clock.now_ms)
+        while True:
+            some = await context.processor.run(lambda: list(islice(results, HASHES_PER_STEP)))
+            if not some:
+                break
+            hashes.update({hashed.path: hashed for hashed in some})
+        unsure = [path for path, hashed in hashes.items() if hashed.problem == "changing" or not hashed.settled]
+        self.look_at_files(unsure)
+
+        def record(db: sqlite3.Connection) -> Identified:
+            found = identification.result(hashes)
+            local = LocalTree(db, folder)
+            for id in found.drops:
+                local.drop(id)
+            for row in found.puts:
+                local.put(row.item, row.fingerprint)
+            problems.update(found.unread)
+            _put_problems(db, folder, listed if spots is not None else None, problems)
+            return found
+
+        return await context.database.run(record)
+
+
+def _observe(identification: Identification, listings: Iterable[Listing]) -> None:
+    for listing in listings:
+        identification.observe(listing)
+
+
+def _problems(listing: Listing) -> Iterator[tuple[str, str]]:
+    if listing.problem and listing.problem != "changing":
+        yield listing.path, listing.problem
+    for sighting in listing.sightings:
+        if sighting.problem and sighting.problem != "changing":
+            yield (f"{listing.path}/{sighting.name}" if listing.path else sighting.name), sighting.problem
+
+
+def _put_problems(
+    db: sqlite3.Connection, folder: int, listed: Collection[str] | None, problems: dict[str, str]
+) -> None:
+    """Replace what was known to be wrong in the listed directories (None: everywhere)."""
+    if listed is None:
+        db.execute("DELETE FROM problem WHERE folder = ?", (folder,))
+    else:
+        seen = set(listed)
+        for (path,) in db.execute("SELECT path FROM problem WHERE folder = ?", (folder,)).fetchall():
+            if os.fsdecode(path) in seen or os.fsdecode(path).rpartition("/")[0] in seen:
+                db.execute("DELETE FROM problem WHERE folder = ? AND path = ?", (folder, path))
+    db.executemany(
+        "INSERT OR REPLACE INTO problem VALUES (?, ?, ?)",
+        [(folder, os.fsencode(path), reason) for path, reason in problems.items() if reason not in ("gone", "changing")],
+    )
