@@ -128,7 +128,7 @@ def calls(names: tuple[str, ...], packages: Iterable[str]) -> set[str]:
                     first = node.args[0]
                     value = first.value if isinstance(first, ast.Constant) else constants.get(getattr(first, "id", ""))
                     if isinstance(first, ast.JoinedStr) and isinstance(first.values[0], ast.Constant):
-                        value = f"{first.values[0].value}..."
+                        value = str(first.values[0].value) + "..."
                     if name in names and isinstance(value, str):
                         found.add(value)
     return found
