@@ -19,6 +19,7 @@ class Registry:
     """All known storage nodes, in memory."""
 
     def __init__(self, started_s: float) -> None:
+        self.gone_after_s = GONE_AFTER_S
         self._nodes: dict[StorageNodeId, StorageNode] = {}
         self._sessions: dict[StorageNodeId, int] = {}
         self._started_s = started_s
@@ -76,7 +77,7 @@ class Registry:
 
     def is_gone(self, node: StorageNodeId, now_s: float) -> bool:
         """Tell whether a node was away for so long that its copies do not count."""
-        return not self.is_online(node) and now_s - self._left_s.get(node, self._started_s) > GONE_AFTER_S
+        return not self.is_online(node) and now_s - self._left_s.get(node, self._started_s) > self.gone_after_s
 
     def place(self, node: StorageNode) -> Place:
         """Return a node as placement sees it."""

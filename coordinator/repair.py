@@ -58,6 +58,7 @@ class Repair:
         self._thin: dict[tuple[Pseudonym, ChunkId], None] = {}
         self._gone: frozenset[StorageNodeId] = frozenset()
         self._round = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def want_sweep(self) -> None:
         """Look at all chunks soon."""
@@ -74,12 +75,15 @@ class Repair:
                 self._thin[pseudonym, chunk] = None
             else:
                 self._sweep = True
+        if self._thin and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wanted.set)
 
     async def run(self) -> None:
         """Repair for ever."""
+        self._loop = asyncio.get_running_loop()
         while True:
             try:
-                await asyncio.wait_for(self._wanted.wait(), RECHECK_S if not self._thin else self.pause_s)
+                await asyncio.wait_for(self._wanted.wait(), RECHECK_S)
             except TimeoutError:
                 pass
             else:
@@ -104,6 +108,8 @@ class Repair:
         thin = list(self._thin)[:PAGE]
         for key in thin:
             self._thin.pop(key, None)
+        if self._thin:
+            self._wanted.set()
 
         def find(repository: Repository) -> list[Location]:
             found = (repository.chunks.find(*key) for key in thin)
@@ -136,6 +142,7 @@ class Repair:
                     return await self._carry_out(order, chunks)
                 except KinfolderError as error:
                     log.warning("a copy was not made", node=order.target[:8].hex(), code=error.code)
+                    self.note_thin(order.pseudonym, dict.fromkeys((ref.id for ref in chunks), 0))
                     return 0
 
         done = await asyncio.gather(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 
 from coordinator.core.authority import Authority
+from coordinator.core.ordering import Ordering
 from coordinator.failures import Refused
 from coordinator.service import Coordinator, Moved, moved
 from protocol import limits, versions
@@ -20,10 +21,10 @@ from protocol.codec import decode
 from protocol.entries import Entry, parse_entry
 from protocol.errors import LimitExceededError, ProtocolError
 from protocol.history import ItemKind, LogItem, VoidRecord, next_chain
-from protocol.ids import AccountId
 from protocol.membership import ControlState
 
 if TYPE_CHECKING:
+    from coordinator.session import Session
     from coordinator.store.ledger import FolderLedger
     from coordinator.store.repository import Repository
 
@@ -42,27 +43,27 @@ def _hash(item: LogItem) -> bytes:
     return blake3(item.data).digest()
 
 
-def _stage(coordinator: Coordinator, message: m.RepushLog) -> list[LogItem] | None:
-    """Add to what came before; return all of it once it reaches the checkpoint."""
+def _stage(session: Session, message: m.RepushLog) -> list[LogItem] | None:
+    """Add to what came before in this session; return all of it once it reaches the checkpoint."""
     folder = message.checkpoint.checkpoint.folder
-    staged = coordinator.staged.setdefault(folder, [])
+    staged = session.staged.setdefault(folder, [])
     for item in message.items:
         if staged and item.position != staged[-1].position + 1:
             if item.position <= staged[-1].position:
                 continue
-            coordinator.staged.pop(folder, None)
+            session.staged.pop(folder, None)
             raise ProtocolError("the items have a gap")
         staged.append(item)
     size = sum(len(item.data) for item in staged)
-    if size > STAGED_BYTES_MAX or len(coordinator.staged) > STAGED_FOLDERS_MAX:
-        coordinator.staged.pop(folder, None)
+    if size > STAGED_BYTES_MAX or len(session.staged) > STAGED_FOLDERS_MAX:
+        session.staged.pop(folder, None)
         raise LimitExceededError("bytes of a log that is given back", STAGED_BYTES_MAX)
     if staged and staged[-1].position < message.checkpoint.checkpoint.position:
         return None
-    return coordinator.staged.pop(folder)
+    return session.staged.pop(folder)
 
 
-async def restore(coordinator: Coordinator, account: AccountId, message: m.RepushLog) -> list[Moved]:
+async def restore(coordinator: Coordinator, session: Session, message: m.RepushLog) -> list[Moved]:
     """Take items back; the checkpoint's signature has been checked.
 
     A log too long for one message comes in several, in order, all with the checkpoint of the last; nothing is taken
@@ -72,7 +73,7 @@ async def restore(coordinator: Coordinator, account: AccountId, message: m.Repus
         Refused: They do not lead to what was signed.
         ProtocolError: They have a gap, or are malformed.
     """
-    items = _stage(coordinator, message)
+    items = _stage(session, message)
     if items is None:
         return []
     checkpoint = message.checkpoint.checkpoint
@@ -100,8 +101,10 @@ async def restore(coordinator: Coordinator, account: AccountId, message: m.Repus
             raise ProtocolError("the log does not begin with its genesis")
         repository.folders.set_members(folder, dict(control.members))
         authority = Authority(control, lookup)
-        if authority.role_of(account) is None:
+        if authority.role_of(session.account) is None:
             raise Refused("access_denied", "there is no such folder for this account")
+        if not head.is_behind:
+            Ordering(ledger, authority).reconsider()
         return moved(ledger, authority)
 
     return await coordinator.database.write(run)

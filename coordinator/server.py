@@ -102,6 +102,8 @@ class Server:
     async def stop(self) -> None:
         """Close all connections and stop accepting."""
         if self._server is not None:
+            for session in list(self.coordinator.sessions.values()):
+                session.stop()  # what was received already is not worth waiting for
             self._server.close()
             await self._server.wait_closed()
 
@@ -189,12 +191,17 @@ class Server:
         pace = Pace(limits.MESSAGES_PER_S, limits.MESSAGES_BURST, clock.monotonic_s())
         slots = asyncio.Semaphore(limits.REQUESTS_IN_FLIGHT_MAX)
         loop = asyncio.get_running_loop()
-        tasks = {loop.create_task(_quietly(session.run())), loop.create_task(self._ping(connection, session))}
+        tasks = {loop.create_task(_notify(session)), loop.create_task(self._ping(connection, session))}
         background = set(tasks)
 
         async def handle(data: bytes) -> None:
             try:
                 await session.receive(data)
+            except ConnectionClosed:
+                pass
+            except Exception:
+                log.exception("a message failed")
+                session.close("failed")
             finally:
                 slots.release()
 
@@ -210,7 +217,7 @@ class Server:
                     if wait_s:
                         await asyncio.sleep(wait_s)
                     await slots.acquire()
-                    task = loop.create_task(_quietly(handle(data)))
+                    task = loop.create_task(handle(data))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
         except TimeoutError:
@@ -225,17 +232,18 @@ class Server:
         while True:
             chance = int.from_bytes(self.coordinator.entropy(4), "big") / (1 << 32)
             await asyncio.sleep(NODE_PING_S if session.kind is Kind.NODE else PING_S + PING_JITTER_S * chance)
-            with contextlib.suppress(ConnectionClosed):
-                pong = await connection.ping()
-                try:
-                    await asyncio.wait_for(pong, PONG_S)
-                except TimeoutError:
-                    connection.transport.abort()
+            try:
+                async with asyncio.timeout(PONG_S):
+                    await (await connection.ping())
+            except TimeoutError:
+                connection.transport.abort()
+            except ConnectionClosed:
+                return
 
 
-async def _quietly(work: object) -> None:
+async def _notify(session: Session) -> None:
     with contextlib.suppress(ConnectionClosed):
-        await work  # type: ignore[misc]  # a coroutine
+        await session.run()
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
@@ -19,6 +20,7 @@ from coordinator.core.authority import Authority
 from coordinator.core.hub import Hub
 from coordinator.core.limiter import Attempts
 from coordinator.core.mailboxes import Mailboxes
+from coordinator.core.ordering import Ordering, Wait
 from coordinator.keys import ServerKeys
 from coordinator.registry import Registry
 from coordinator.repair import Repair
@@ -31,7 +33,7 @@ from protocol import messages as m
 from protocol.chains import Role
 from protocol.effects import Clock, Entropy
 from protocol.errors import KinfolderError
-from protocol.history import Checkpoint, LogItem, SignedCheckpoint, sign_checkpoint, verify_checkpoint
+from protocol.history import Checkpoint, SignedCheckpoint, sign_checkpoint, verify_checkpoint
 from protocol.ids import AccountId, FolderId
 
 if TYPE_CHECKING:
@@ -76,11 +78,9 @@ class Coordinator:
         self.mailboxes = Mailboxes(entropy)
         self.registry = Registry(clock.monotonic_s())
         self.sessions: dict[int, Session] = {}
-        self.failed_logins = Attempts(limits.FAILED_LOGINS_PER_MINUTE_AND_ADDRESS_MAX, 60)
+        self.failures = Attempts(limits.FAILED_LOGINS_PER_MINUTE_AND_ADDRESS_MAX, 60)
         self.link_attempts = Attempts(limits.LINK_ATTEMPTS_PER_HOUR_AND_ACCOUNT_MAX, 3600)
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
-        self.staged: dict[FolderId, list[LogItem]] = {}
-        """Repushed items of folders whose checkpoint was not reached yet."""
         self.repair = Repair(self)
         self._next_session = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +98,7 @@ class Coordinator:
 
         await self.database.write(begin)
         await self.refresh()
+        await self.recheck_quorum()
         self.registry.load(await self.database.read(lambda repository: repository.nodes.all()))
         self.spawn(self._refresh_forever())
         self.spawn(self.repair.run())
@@ -128,8 +129,26 @@ class Coordinator:
         """Read the settings again: other commands may have changed them."""
         copies = await self.database.read(lambda repository: repository.settings.copies())
         if copies is not None and copies != (self.replicas, self.quorum):
+            is_lower = copies[1] < self.quorum
             self.replicas, self.quorum = copies
             self.repair.want_sweep()
+            if is_lower:
+                await self.recheck_quorum()
+
+    async def recheck_quorum(self) -> None:
+        """Order what waits for more copies than there need to be now that a person lowered the quorum."""
+        for folder in await self.database.read(lambda repository: repository.chunks.waiting_folders()):
+            self.publish(await self.database.write(partial(self._recheck, folder)))
+
+    def _recheck(self, folder: FolderId, repository: Repository) -> list[Moved]:
+        ledger, authority = self.open_folder(repository, folder, None)
+        if ledger.head.is_behind:
+            return []
+        waited = repository.chunks.waited_for(folder)
+        counts = repository.chunks.counts(ledger.head.pseudonym, waited)
+        ready = [chunk for chunk, count in counts.items() if count >= self.quorum]
+        Ordering(ledger, authority).release(Wait.CHUNK, ready)
+        return moved(ledger, authority)
 
     async def _refresh_forever(self) -> None:
         while True:

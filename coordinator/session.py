@@ -19,7 +19,8 @@ import structlog
 from protocol import limits
 from protocol import messages as m
 from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, UnavailableError
-from protocol.ids import AccountId, DeviceId, StorageNodeId
+from protocol.history import LogItem
+from protocol.ids import AccountId, DeviceId, FolderId, StorageNodeId
 
 if TYPE_CHECKING:
     from coordinator.service import Coordinator
@@ -75,6 +76,8 @@ class Session:
         self.node = StorageNodeId(b"")
         self.found: set[AccountId] = set()
         """Accounts that this session found by name: it may read their chains."""
+        self.staged: dict[FolderId, list[LogItem]] = {}
+        """Items of logs that this session gives back, until they reach their checkpoint."""
         self.challenge = m.Challenge(
             PROTOCOL_VERSION,
             coordinator.log_key,
@@ -161,6 +164,11 @@ class Session:
         finally:
             self._asked.pop(id, None)
 
+    def stop(self) -> None:
+        """Take no more requests; the shell ends the connection."""
+        self.is_closed = True
+        self._woken.set()
+
     def close(self, reason: str) -> None:
         """End the connection."""
         if not self.is_closed:
@@ -198,6 +206,8 @@ class Session:
         except KinfolderError as error:
             log.debug("refused", request=type(frame.body).__name__, code=error.code)
             return m.Failure(error.code, str(error))
+        except OverflowError:
+            return m.Failure("protocol", "a number is out of range")
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -117,6 +117,9 @@ class Ledger(Protocol):
     def wait(self, kind: Wait, targets: Collection[bytes], waiter: bytes) -> None:
         """Note that ``waiter`` waits for each of the targets."""
 
+    def drop_waits(self, waiter: bytes) -> None:
+        """Forget whatever ``waiter`` waits for."""
+
     def is_waiting(self, waiter: bytes) -> bool:
         """Tell whether ``waiter`` waits for anything."""
 
@@ -174,6 +177,16 @@ class Ordering:
         for record in self._ledger.pending_records():
             if not self._authority.counts(record.device, record.seq, record.hash):
                 self._todo.append((record.hash, VoidReason.AUTHOR_REMOVED))
+        self._settle()
+
+    def reconsider(self) -> None:
+        """Look again at everything that is pending, after a log was given back."""
+        self.recheck_authors()
+        for record in self._ledger.pending_records():
+            if record.is_pending:
+                self._ledger.drop_waits(record.hash)
+                reason = self._await(self._ledger.pending(record.hash))
+                self._todo.append((record.hash, reason))
         self._settle()
 
     def _settle(self) -> None:

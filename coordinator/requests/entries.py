@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from coordinator.core.ordering import Ordering, Wait
-from coordinator.failures import Refused, behind
+from coordinator.failures import Refused, behind, no_such_folder
 from coordinator.service import Coordinator, Moved, moved
 from coordinator.session import Session
 from coordinator.store.ledger import FolderLedger
@@ -51,6 +51,9 @@ async def register(coordinator: Coordinator, session: Session, message: m.Regist
     received = [_receive(data, message.folder) for data in message.entries]
 
     def run(repository: Repository) -> tuple[m.EntryStates, list[Moved]] | KinfolderError:
+        if message.known is not None and repository.folders.head(message.folder) is None:
+            # The folder is lost as a whole; its device holds the proof that it was here.
+            return behind() if message.known.checkpoint.folder == message.folder else no_such_folder()
         ledger, authority = coordinator.open_folder(repository, message.folder, session.account)
         error = coordinator.check_known(repository, ledger.head, message.known)
         if error is not None:
@@ -209,5 +212,5 @@ async def repush(coordinator: Coordinator, session: Session, message: m.RepushLo
     from coordinator.restore import restore
 
     verify_checkpoint(message.checkpoint, coordinator.log_key)
-    coordinator.publish(await restore(coordinator, session.account, message))
+    coordinator.publish(await restore(coordinator, session, message))
     return m.Ok()

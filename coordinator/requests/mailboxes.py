@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.failures import AccessDeniedError
+from coordinator.requests.opening import check_attempts, count_failure
 from coordinator.service import Coordinator
 from coordinator.session import Kind, Session
 from protocol import messages as m
@@ -20,13 +21,11 @@ async def open(coordinator: Coordinator, session: Session, _: m.OpenMailbox) -> 
 async def join(coordinator: Coordinator, session: Session, message: m.JoinMailbox) -> m.Message:
     """Let a new device, not logged in, take the other side of a mailbox."""
     now_s = coordinator.clock.monotonic_s()
-    address = session.address.encode()
-    if coordinator.failed_logins.are_spent(address, now_s):
-        raise UnavailableError("too many failed attempts from this address: wait a minute")
+    check_attempts(coordinator, session, b"code")
     try:
         box = coordinator.mailboxes.join(session.number, message.number, now_s)
     except AccessDeniedError:
-        coordinator.failed_logins.count(address, now_s)
+        count_failure(coordinator, session, b"code")
         raise
     session.kind = Kind.MAILBOX
     opener = coordinator.sessions.get(box.opener)

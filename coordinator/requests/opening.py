@@ -51,18 +51,23 @@ def _check_login(session: Session, who: bytes, nonce: bytes, signature: bytes, k
     raise AccessDeniedError("login refused")
 
 
-def _check_attempts(coordinator: Coordinator, session: Session) -> None:
-    if coordinator.failed_logins.are_spent(session.address.encode(), coordinator.clock.monotonic_s()):
-        raise UnavailableError("too many failed logins from this address: wait a minute")
+def check_attempts(coordinator: Coordinator, session: Session, what: bytes) -> None:
+    """Refuse an attempt at something that can be guessed after too many that failed from one address.
+
+    Raises:
+        UnavailableError: There were too many within a minute.
+    """
+    if coordinator.failures.are_spent(what + session.address.encode(), coordinator.clock.monotonic_s()):
+        raise UnavailableError("too many failed attempts from this address: wait a minute")
 
 
-def _count_failure(coordinator: Coordinator, session: Session) -> None:
-    coordinator.failed_logins.count(session.address.encode(), coordinator.clock.monotonic_s())
+def count_failure(coordinator: Coordinator, session: Session, what: bytes) -> None:
+    """Count a failed attempt."""
+    coordinator.failures.count(what + session.address.encode(), coordinator.clock.monotonic_s())
 
 
 async def login(coordinator: Coordinator, session: Session, message: m.Login) -> m.Message:
     """Let a device in that proves to hold the key of an active device of its account."""
-    _check_attempts(coordinator, session)
     now_ms = coordinator.clock.now_ms()
 
     def read(repository: Repository) -> AccountState | None:
@@ -79,7 +84,9 @@ async def login(coordinator: Coordinator, session: Session, message: m.Login) ->
         key = state.devices[message.device].keys.sign
         _check_login(session, message.account + message.device, message.nonce, message.signature, key)
     except SecurityError:
-        _count_failure(coordinator, session)
+        # A login that is right is let in whatever its neighbours do; one that is wrong learns less and less.
+        check_attempts(coordinator, session, b"login")
+        count_failure(coordinator, session, b"login")
         raise
     if session.kind is not Kind.OPENING:
         raise ProtocolError("this session has begun already")
@@ -103,7 +110,6 @@ async def login(coordinator: Coordinator, session: Session, message: m.Login) ->
 
 async def create_account(coordinator: Coordinator, session: Session, message: m.CreateAccount) -> m.Message:
     """Make an account from its genesis link for whoever holds an invitation."""
-    _check_attempts(coordinator, session)
     user = check_user(message.user)
     state = AccountState(message.genesis)
 
@@ -123,7 +129,8 @@ async def create_account(coordinator: Coordinator, session: Session, message: m.
         await coordinator.database.write(create)
     except Refused as error:
         if error.code == "token":
-            _count_failure(coordinator, session)
+            check_attempts(coordinator, session, b"token")
+            count_failure(coordinator, session, b"token")
         raise
     return m.Ok()
 
@@ -156,7 +163,6 @@ def _check_node(message: m.NodeLogin) -> None:
 
 async def node_login(coordinator: Coordinator, session: Session, message: m.NodeLogin) -> m.Message:
     """Let a storage node in: a new one by its token, a known one by its key, wherever it now is."""
-    _check_attempts(coordinator, session)
     _check_node(message)
     id = storage_node_id(message.sign)
     now_ms = coordinator.clock.now_ms()
@@ -190,7 +196,8 @@ async def node_login(coordinator: Coordinator, session: Session, message: m.Node
         _check_login(session, message.sign, message.nonce, message.signature, message.sign)
         node = await coordinator.database.write(enrol)
     except (SecurityError, Refused):
-        _count_failure(coordinator, session)
+        check_attempts(coordinator, session, b"node")
+        count_failure(coordinator, session, b"node")
         raise
     if session.is_closed:
         raise UnavailableError("the connection has ended")
@@ -224,7 +231,6 @@ async def left(coordinator: Coordinator, session: Session) -> None:
             if coordinator.registry.leave(node, session.number, coordinator.clock.monotonic_s()):
                 log.info("storage node offline", node=node[:8].hex())
                 coordinator.tell_nodes()
-                coordinator.repair.want_sweep()
                 await coordinator.database.write(
                     lambda repository: repository.nodes.change(node, online=0, last_seen_ms=now_ms)
                 )

@@ -48,7 +48,7 @@ def make_grant(
 async def get_grant(coordinator: Coordinator, session: Session, message: m.GetGrant) -> m.Message:
     """Return a grant for one of the caller's folders, and the nodes to use it at."""
     asked = message.operations
-    if not asked or asked & ~_ALL:
+    if int(asked) & ~int(_ALL) or not asked:  # ~ of a flag drops the bits that it does not know
         raise ProtocolError("a grant is asked for unknown operations")
     if not 0 <= message.bytes_max <= GRANT_BYTES_MAX or not 0 <= message.chunks_max <= GRANT_CHUNKS_MAX:
         raise LimitExceededError("bytes of a grant", GRANT_BYTES_MAX)

@@ -166,6 +166,18 @@ class Chunks:
             for pseudonym, chunk, length, nodes in rows
         ]
 
+    def waiting_folders(self) -> list[FolderId]:
+        """Return the folders in which something waits for copies of chunks."""
+        rows = self._connection.execute(select(WAITS.c.folder).distinct().where(WAITS.c.kind == int(Wait.CHUNK)))
+        return [FolderId(folder) for (folder,) in rows]
+
+    def waited_for(self, folder: FolderId) -> list[ChunkId]:
+        """Return the chunks of a folder whose copies something waits for."""
+        rows = self._connection.execute(
+            select(WAITS.c.target).distinct().where(WAITS.c.folder == folder, WAITS.c.kind == int(Wait.CHUNK))
+        )
+        return [ChunkId(chunk) for (chunk,) in rows]
+
     def segment_chunks(self, folder: FolderId, segment: ChunkId) -> tuple[ChunkRef, ...] | None:
         """Return the chunks that a declared segment lists, None if it was not declared."""
         data: bytes | None = self._connection.execute(

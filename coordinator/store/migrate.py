@@ -7,6 +7,8 @@ from typing import Final
 
 from sqlalchemy import Connection, exc, text
 
+from protocol.errors import UserError
+
 NEWEST: Final = "0001"
 """The newest migration of ``migrations/versions``; a test holds it against the files."""
 
@@ -21,9 +23,16 @@ def current(connection: Connection) -> str | None:
 
 
 def migrate(connection: Connection) -> None:
-    """Run what is missing, all of it in one transaction; a database at the newest migration costs one query."""
-    if current(connection) == NEWEST:
+    """Run what is missing, all of it in one transaction; a database at the newest migration costs one query.
+
+    Raises:
+        UserError: The database is of a newer version.
+    """
+    version = current(connection)
+    if version == NEWEST:
         return
+    if version is not None and version > NEWEST:
+        raise UserError("the database is of a newer version of Kinfolder: update")
     from alembic import command
     from alembic.config import Config
 

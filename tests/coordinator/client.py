@@ -18,6 +18,17 @@ from tests.builders import TestNode, device_login
 from tests.protocol.chain_world import TestAccount, TestDevice
 
 Reply = TypeVar("Reply")
+_opened: list[Client] = []
+
+
+async def close_all() -> None:
+    """End what a test left open, at once: nothing may outlive its loop."""
+    while _opened:
+        client = _opened.pop()
+        client.socket.transport.abort()
+        await client.socket.wait_closed()
+        if client._reader is not None:
+            await asyncio.gather(client._reader, *client._sends, return_exceptions=True)
 
 
 class Client:
@@ -39,6 +50,7 @@ class Client:
     async def open(cls, url: str, **options) -> Client:
         socket = await connect(url, compression=None, max_size=None, ping_interval=None, **options)
         client = cls(socket, url)
+        _opened.append(client)
         frame = m.decode_frame(await socket.recv(decode=False))
         assert isinstance(frame.body, m.Challenge)
         assert frame.id == 0
