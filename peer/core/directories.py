@@ -10,7 +10,7 @@ Rule 3: a later listing of a path replaces an earlier one, and all that was beli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from peer.core.observations import Fingerprint, Listing, Sighting
@@ -130,6 +130,7 @@ class Directories:
         self._seen: dict[str, _Seen | None] = {}
         """None: it is there but nothing below it can be told."""
         self._blind: set[str] = set()
+        self._elsewhere: set[tuple[int, int]] = set()
         self.claimed: dict[ItemId, str] = {}
         """Directories that are there, and where."""
         self.ids: dict[str, ItemId] = {"": ROOT}
@@ -279,6 +280,7 @@ class Directories:
         for seen in self._seen.values():
             if seen is not None:
                 self.kept.update((row.item.id, problem) for row, problem in seen.kept)
+        self._elsewhere = {_inode(fingerprint) for fingerprint in self._out_of_place()}
         for moved in (False, True):
             for path in paths:
                 seen = self._seen.get(path)
@@ -292,6 +294,14 @@ class Directories:
             if lost.row.item.is_directory:
                 self._lose_directory(lost)
         self.lost = [lost for lost in self.lost if not lost.row.item.is_directory]
+
+    def _out_of_place(self) -> Iterator[Fingerprint]:
+        """Yield every directory that is not where it was."""
+        for seen in self._seen.values():
+            if seen is not None and seen.listing is not None:
+                yield from (s.fingerprint for s in seen.listing.sightings if s.kind is Kind.DIRECTORY)
+            elif seen is not None and seen.below is not None:
+                yield from (below.sighting.fingerprint for below in seen.below.values() if not below.is_in_place)
 
     def _parent_of(self, path: str) -> tuple[_Seen | None, str]:
         above, _, name = path.rpartition("/")
@@ -353,12 +363,15 @@ class Directories:
             self._seen[path] = None
             return False
         seen.listing = None
-        if not self._recognise(seen, below, listing) and below.row is not None:
-            seen.is_new = below.row.item.id in self.claimed
-            seen.id = None if seen.is_new else below.row.item.id
-        elif seen.is_moved and (seen.id in self.claimed or seen.id in self.kept):
-            self._hold(path)
-            return False
+        known = self._recognise(seen, below, listing)
+        if seen.is_moved and (seen.id in self.claimed or seen.id in self.kept):
+            known, seen.id, seen.is_moved = False, None, False
+        if not known:
+            row = below.row
+            if row is None or row.item.id in self.claimed or _inode(row.fingerprint) in self._elsewhere:
+                seen.is_new = True
+            else:
+                seen.id = row.item.id
         if seen.id is not None:
             self.claimed[seen.id] = path
         self._compare(seen, listing)
@@ -437,6 +450,10 @@ class Directories:
 def join(directory: str, name: str) -> str:
     """Return the path of a name in a directory."""
     return f"{directory}/{name}" if directory else name
+
+
+def _inode(fingerprint: Fingerprint) -> tuple[int, int]:
+    return fingerprint.device, fingerprint.inode
 
 
 def same_inode(one: Fingerprint, other: Fingerprint) -> bool:
