@@ -65,7 +65,7 @@ def data_place(data: str | None) -> Path:
         return Path(os.path.abspath(os.path.expanduser(data)))
     import platformdirs
 
-    return platformdirs.user_data_path("kinfolder", appauthor=False) / "host"
+    return platformdirs.user_data_path("kinfolder-host", appauthor=False)
 
 
 def parse_address(text: str) -> Address:

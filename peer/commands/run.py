@@ -111,9 +111,9 @@ def run_agent(home: Path, door: DeviceDoor | None = None) -> int:
     terminal = Terminal(as_json=False)
     try:
         settings = load_settings(home)
+        start_log(settings)
         if not home.is_dir():
             raise UserError(f"{home}: no device here; make one with kin init, or kin link", code="no_device")
-        start_log(settings)
         run_async(settings, serve(settings, device_door() if door is None else door, terminal))
     except KinfolderError as error:
         _log.warning("the agent ends: %s", error)

@@ -88,7 +88,8 @@ class Terminal:
             self.warn(str(report["warning"]))
         elif "code" in report:
             self.say(str(report["code"]))
-            self.note("On the other device, within ten minutes: kin link CODE --device NAME")
+            where = "" if "@" in str(report["code"]) else " --coordinator URL"
+            self.note(f"On the other device, within ten minutes: kin link CODE --device NAME{where}")
 
     def finish(self) -> None:
         """Take progress bars away."""

@@ -179,4 +179,4 @@ def test_a_server_for_all_interfaces_is_known_by_one_of_them():
 
 def test_the_data_has_a_place_of_its_own(place):
     assert data_place(str(place)) == place
-    assert data_place(None).name == "host"
+    assert data_place(None).name == "kinfolder-host"
