@@ -7,6 +7,7 @@ Rule 2: a setting that is not understood is an error that names it, never ignore
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class KeyOptions:
     passphrase_file: Path | None = None
     """Its first line is the passphrase that seals the keys."""
     ask: Callable[[str], str] | None = None
-    """Ask a person for a passphrase, with this prompt; None where nobody can be asked."""
+    """Ask a person for a passphrase, with this prompt; in the main thread. None where nobody can be asked."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,14 @@ def key_options(settings: Settings, *, no_keyring: bool = False, passphrase_file
 def _ask(prompt: str) -> str:
     import getpass
 
-    return getpass.getpass(prompt)
+    # An event loop takes Ctrl-C as a task for later; while a person is asked, it must end the question.
+    taken = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise UserError("no passphrase was given") from None
+    finally:
+        signal.signal(signal.SIGINT, taken)
 
 
 def _refused(text: str) -> UserError:

@@ -31,13 +31,16 @@ class Kin:
         self.home = home
         self.agents: list[subprocess.Popen[str]] = []
 
-    def make_device(self) -> None:
+    def make_device(self, **more: object) -> None:
         self.home.mkdir(mode=0o700)
-        state = {"user": "anna", "device": "Laptop", "folders": []}
+        state = {"user": "anna", "device": "Laptop", "folders": [], **more}
         (self.home / "double.json").write_text(json.dumps(state))
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         return [sys.executable, "-P", str(DOUBLE), "kin", "--home", str(self.home), *arguments]
+
+    def agent_command(self) -> list[str | bytes]:
+        return [sys.executable, "-P", str(DOUBLE), "agent", str(self.home)]
 
     def __call__(self, *arguments: str | bytes, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -69,7 +72,7 @@ class Kin:
 
     def start_agent(self, **env: str) -> subprocess.Popen[str]:
         agent = subprocess.Popen(
-            [sys.executable, "-P", str(DOUBLE), "agent", str(self.home)],
+            self.agent_command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

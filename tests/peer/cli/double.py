@@ -62,6 +62,11 @@ class Double:
     async def open(home: Path, *, keys, online: bool = True) -> Double:
         if not (home / "double.json").exists():
             raise UserError(f"{home}: no device here", code="no_device")
+        if json.loads((home / "double.json").read_text()).get("sealed") and keys.passphrase_file is None:
+            if keys.ask is None:
+                raise UserError("nobody can be asked for the passphrase", exit_code=2, code="keys")
+            if keys.ask("Passphrase: ") != "secret":
+                raise UserError("the passphrase is wrong", code="keys")
         lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -115,3 +115,27 @@ def test_ctrl_c_ends_a_command_at_a_terminal(kin):
     code, seen = screen.end()
     assert code == 130
     assert "Traceback" not in seen
+
+
+def test_a_passphrase_is_asked_for_without_showing_it(place):
+    kin = Kin(place / "sealed")
+    kin.make_device(sealed=True)
+    assert kin("folders").returncode == 2
+    for typed, code in (("secret\n", 0), ("wrong\n", 1), ("\x03", 130), ("\x04", 1)):
+        screen = Terminal(kin.command("folders"))
+        screen.expect("Passphrase: ")
+        screen.type(typed)
+        got, seen = screen.end()
+        assert got == code
+        assert "secret" not in seen
+        assert "Traceback" not in seen
+
+
+def test_ctrl_c_at_the_passphrase_ends_the_agent_too(place):
+    kin = Kin(place / "sealed")
+    kin.make_device(sealed=True)
+    screen = Terminal(kin.agent_command())
+    screen.expect("Passphrase: ")
+    screen.type("\x03")
+    code, seen = screen.end()
+    assert (code, seen.strip()) == (130, "")
