@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Final
 from unicodedata import ucd_3_2_0
 
@@ -39,14 +40,18 @@ def bytes_of(name: str) -> bytes:
 def name_key(name: bytes) -> bytes:
     """Return what two names of one directory share if they count as the same: their NFC form by Unicode 3.2.
 
-    A name that is not UTF-8 has no Unicode form; it equals only itself.
+    Characters that Unicode 3.2 does not have stay as they are: of these, each version of Python composes others. A name
+    that is not UTF-8 has no Unicode form; it equals only itself.
     """
     if name.isascii():
         return name
     try:
-        return ucd_3_2_0.normalize("NFC", name.decode("utf-8")).encode("utf-8")
+        text = name.decode("utf-8")
     except UnicodeDecodeError:
         return name
+    runs = groupby(text, lambda char: ucd_3_2_0.category(char) == "Cn")
+    parts = ("".join(run) if unknown else ucd_3_2_0.normalize("NFC", "".join(run)) for unknown, run in runs)
+    return "".join(parts).encode("utf-8")
 
 
 def split_extension(name: str) -> tuple[str, str]:

@@ -129,10 +129,12 @@ class NodeRow(msgspec.Struct, array_like=True):
     """Values that nothing replaced, sorted."""
     at: Dot | None = None
     """The place in force: the first of them, or where it stood before a move that closed a cycle."""
+    kind: PlaceKind = PlaceKind.MOVE
+    """Of the place in force, as the following three."""
     parent: NodeId = ROOT
     name: bytes = b""
     since: int = 0
-    """Position of the place in force."""
+    """Its position."""
     born: int = 0
     """Order of the first place: who of several nodes behind one item lends it his id."""
     free: tuple[Dot, ...] = ()

@@ -73,6 +73,7 @@ def write_place(work: Work, dot: Dot, order: int, change: Change, value: PlaceVa
     places.put(dot, row)
     if node.at is None:
         node.born = order
+        _claim_id(work, node)
     else:
         work.former.setdefault(node.id, (node.at, node.parent))
     node.places = _heads_after(node.places, base, dot)
@@ -84,9 +85,17 @@ def write_place(work: Work, dot: Dot, order: int, change: Change, value: PlaceVa
     work.to_list[node.id] = None
 
 
+def _claim_id(work: Work, node: NodeRow) -> None:
+    """Have a conflict copy shown under another id, if somebody gives its id to a node of his own."""
+    item = work.state.tree.item(node.id) if node.origin is None else None
+    if item is not None:
+        work.to_list[item.members[0].node] = None
+
+
 def stand(node: NodeRow, row: PlaceRow) -> None:
     """Have a node stand where this value says."""
-    node.at, node.parent, node.name, node.since = row.dot, row.parent, row.name, row.order >> ORDER_BITS
+    node.at, node.kind, node.parent, node.name = row.dot, row.kind, row.parent, row.name
+    node.since = row.order >> ORDER_BITS
 
 
 def in_force(places: Table[Dot, PlaceRow], dots: Iterable[Dot]) -> PlaceRow:

@@ -30,6 +30,8 @@ class Candidate(NamedTuple):
     rows: tuple[ContentRow, ...]
     """Values of equal content; of a directory none, if it lives only by what stands in it."""
     is_directory: bool
+    id: ItemId
+    """Of an item that shows only this."""
 
     @property
     def copy(self) -> Dot | None:
@@ -37,14 +39,12 @@ class Candidate(NamedTuple):
         return self.rows[0].dot if self.number else None
 
     @property
-    def id(self) -> ItemId:
-        """The id of an item that shows only this."""
-        return copy_id(self.node.id, self.rows[0].dot) if self.number else self.node.id
+    def rank(self) -> tuple[int, int, int, NodeId]:
+        """Who has the plain name: by the position of the place in force, nodes before their copies.
 
-    @property
-    def rank(self) -> tuple[int, int, NodeId]:
-        """Who has the plain name: by the position of the place in force; nodes before their copies."""
-        return self.node.since, self.number, self.node.id
+        Within one entry, what was moved there goes before what the entry removed and another's edit keeps.
+        """
+        return self.node.since, self.number, self.node.kind, self.node.id
 
     @property
     def age(self) -> tuple[int, int, NodeId]:
@@ -147,10 +147,19 @@ def candidates(work: Work, node: NodeRow) -> list[Candidate]:
                     break
             else:
                 classes.append([row])
-    found = [Candidate(node, 0, tuple(directories), is_directory=True)] if is_directory else []
+    found = [Candidate(node, 0, tuple(directories), is_directory=True, id=node.id)] if is_directory else []
     for rows in classes:
-        found.append(Candidate(node, len(found), tuple(rows), is_directory=False))
+        id = _copy_item(work, node.id, rows[0].dot) if found else node.id
+        found.append(Candidate(node, len(found), tuple(rows), is_directory=False, id=id))
     return found
+
+
+def _copy_item(work: Work, node: NodeId, dot: Dot) -> ItemId:
+    """Return the id of the item that shows a copy: another one, if somebody gave that id to a node of his own."""
+    id = copy_id(node, dot)
+    while (taken := work.peek(id)) is not None and taken.at is not None and taken.origin is None:
+        id = copy_id(id, dot)
+    return id
 
 
 def _content_key(row: ContentRow) -> tuple[Kind, bytes]:
