@@ -130,7 +130,8 @@ class _ExistingSide:
         self._device.confirmations[id] = future
         try:
             self._report({"ask": "digits", "digits": digits, "id": id, "name": name})
-            return await asyncio.wait_for(future, PERSON_S)
+            async with asyncio.timeout(PERSON_S):
+                return await future
         finally:
             self._device.confirmations.pop(id, None)
 

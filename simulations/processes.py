@@ -129,11 +129,13 @@ def _wait_for_ready(child: subprocess.Popen[str], output: IO[str], args: Sequenc
         line = output.readline()
         if not line:
             child.wait()
+            output.close()
             raise CommandError(args, child.returncode, log.read_text(errors="replace"))
         if "ready" in line:
             return line
     child.kill()
     child.wait()
+    output.close()
     raise CommandError(args, -1, "was not ready in time: " + log.read_text(errors="replace"))
 
 
@@ -288,13 +290,13 @@ class Cluster:
             if not code:
                 raise CommandError(["link-code"], showing.wait(), showing.stderr.read() if showing.stderr else "")
             device.kin("link", code, "--coordinator", self.url, "--device", name, "--no-keyring", "--yes")
-            _, errors = showing.communicate(timeout=STOP_S)
+            _, errors = showing.communicate(timeout=STOP_S)  # closes both pipes
             if showing.returncode:
                 raise CommandError(["link-code"], showing.returncode, errors)
         finally:
             if showing.poll() is None:
                 showing.kill()
-                showing.wait()
+                showing.communicate()
         return device
 
     def _device(self, name: str) -> Device:

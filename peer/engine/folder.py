@@ -215,7 +215,8 @@ class FolderEngine:
             moments.append(deadline)
         timeout = max(0.0, min(moments) - now) if moments else None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
 
     def _is_quiet(self) -> bool:
         if self._jobs or self._queue:

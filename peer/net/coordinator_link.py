@@ -2,7 +2,8 @@
 
 Rule 1: the device signs only what it composed itself (:func:`protocol.messages.login_bytes`).
 Rule 2: the coordinator's keys are pinned at first contact; other keys later are an error, never a question.
-Rule 3: a request fails with ``UnavailableError`` when the link breaks; whoever asked decides whether to ask again.
+Rule 3: time limits are ``asyncio.timeout``: in Python 3.11 ``wait_for`` can swallow a cancellation that meets a result.
+Rule 4: a request fails with ``UnavailableError`` when the link breaks; whoever asked decides whether to ask again.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ class Session:
             self._waiting[id] = future
             try:
                 await self._socket.send(m.encode_frame(id, body))
-                reply = await asyncio.wait_for(future, timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    reply = await future
             except ConnectionClosed as error:
                 raise UnavailableError("the link to the coordinator broke") from error
             except TimeoutError as error:
@@ -249,7 +251,8 @@ async def open_session(address: Address) -> Session:
         raise UnavailableError(f"the coordinator at {address.url} cannot be reached ({type(error).__name__})") from error
     try:
         seen = _certificate_hash(socket, address)
-        data = await asyncio.wait_for(socket.recv(), CONNECT_S)
+        async with asyncio.timeout(CONNECT_S):
+            data = await socket.recv()
         frame = m.decode_frame(data if isinstance(data, bytes) else b"")
         if not isinstance(frame.body, m.Challenge):
             raise ProtocolError("the coordinator did not begin with a challenge")
@@ -403,4 +406,5 @@ class CoordinatorLink:
         jitter = random.Random(self._entropy(8)).uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
         self._retry_now.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._retry_now.wait(), base * jitter)
+            async with asyncio.timeout(base * jitter):
+                await self._retry_now.wait()
