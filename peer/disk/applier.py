@@ -240,8 +240,16 @@ class Applier:
 
     def _swap(self, kind: SwapKind, expected: Item, new: Stat | None = None) -> Swap:
         mark = None if new is None else fingerprint(new)
-        path = self._places.path(expected)
-        return Swap(self._entropy(16), kind, path, expected.content, self._clock.now_ms(), mark)
+        return Swap(self._entropy(16), kind, self._users_path(expected), expected.content, self._clock.now_ms(), mark)
+
+    def _users_path(self, item: Item) -> str:
+        """Return the path under which a user knows an item, also while a directory above it is aside."""
+        path = self._places.path(item)
+        for aside in self._asides.values():
+            hidden = f"{CONTROL}/aside/{aside.swap.name}/"
+            if path.startswith(hidden):
+                return join(aside.swap.path, path[len(hidden) :])
+        return path
 
     def _check_place(self, item: Item) -> None:
         try:

@@ -194,8 +194,10 @@ def _let_go(swaps: Swaps, swap: Swap) -> bool:
     if found is None:
         return True
     kind = kind_of(found.mode)
-    if kind is Kind.FILE and _has_writer(swaps, swap):
-        raise _StillOpen
+    if kind is Kind.FILE:
+        if _has_writer(swaps, swap):
+            raise _StillOpen
+        found = fs.lstat(trash, swap.name)  # only now: whoever had it open may have written before closing it
     if not _is_known(swaps, swap, found):
         return False
     if kind is Kind.DIRECTORY:

@@ -27,7 +27,7 @@ from peer.core.tree import Content
 from peer.disk.journal import Swap
 from peer.disk.outcomes import StopStep
 from peer.disk.roots import Root
-from peer.disk.walk import fingerprint, hash_open, join, kind_of, opened, same_but_ctime, same_node, split
+from peer.disk.walk import CONTROL, fingerprint, hash_open, join, kind_of, opened, same_but_ctime, same_node, split
 from protocol import limits
 from protocol.effects import Access, FileSystem, Handle, Stat
 from protocol.entries import Kind
@@ -202,8 +202,10 @@ class Swaps:
             if at is not None and is_ours(at, new):
                 try:
                     self.fs.exchange(trash, swap.name, parent, name)
-                except FileNotFoundError:
-                    pass  # the user removed the name at this moment
+                except OSError as error:
+                    # The user removed the name at this moment, or this file system cannot exchange: ours may stay.
+                    if error.errno not in {errno.ENOENT, errno.EINVAL}:
+                        raise
                 else:
                     if is_ours(self.fs.lstat(trash, swap.name), new):
                         return ""
@@ -223,6 +225,8 @@ class Swaps:
             OSError: No directory takes it; it stays where it is.
         """
         directory, name = split(swap.path)
+        if directory.split("/")[0] == CONTROL:
+            directory = ""
         while True:
             try:
                 with opened(self.fs, self.root.handle, directory) as parent:

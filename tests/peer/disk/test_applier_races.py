@@ -9,6 +9,7 @@ import random
 import threading
 from functools import partial
 
+import msgspec
 import pytest
 
 from peer.core.operations import Delete, Place, Rename, Replace, SetAttributes, Step
@@ -443,6 +444,61 @@ def test_a_save_in_the_moment_of_the_undo_is_kept_too(tmp_path):
     assert isinstance(outcome, Mismatch)
     assert contents(folder) == [b"first", b"second"]
     assert outcome.kept in folder.tree()
+
+
+def test_a_late_write_between_two_looks_of_the_trash_is_kept(tmp_path):
+    """A program that had the file open writes and closes it while the trash is emptied."""
+    for call in ("lstat", "open_file", "has_writer", "sync"):
+        for turn in range(1, 4):
+            folder = Folder(str(tmp_path / f"{call}{turn}"))
+            folder.write("f", b"old")
+            seen = folder.seen()
+            late = [os.open(folder.at("f"), os.O_RDWR)]
+            folder.apply([Delete(seen["f"])], seen=seen)
+
+            def act(late=late):
+                while late:
+                    file = late.pop()
+                    os.pwrite(file, b"late!", 0)
+                    os.close(file)
+
+            with folder.open() as root:
+                root.fs = at_call(root.fs, call, act, turn=turn)
+                empty_trash(root, folder.journal, before_ms=1 << 60)
+            act()
+            settle_all(folder)
+            assert contents(folder) == [b"late!"], (call, turn)
+
+
+def test_a_late_write_to_what_was_replaced_under_a_directory_that_was_aside_is_kept(folder):
+    """The row names the path that a user knows, never one in our own directory."""
+    folder.write("d/f", b"old")
+    seen = folder.seen()
+    new, d = item_at("d/f", b"newer"), item_at("z", kind=Kind.DIRECTORY, id="d")
+    steps = [Rename(seen["d"], d, aside=True), Replace(seen["d/f"], new), Rename(seen["d"], d, from_aside=True)]
+    late = os.open(folder.at("d/f"), os.O_RDWR)
+    outcomes = folder.apply(steps, [(new, b"newer")], seen)
+    assert all(isinstance(outcome, Done) for outcome in outcomes)
+    os.pwrite(late, b"late!", 0)
+    os.close(late)
+    settle_all(folder)
+    assert contents(folder) == [b"late!", b"newer"]
+    assert folder.read("z/f") == b"newer"
+
+
+def test_a_late_write_before_the_check_is_recorded_is_kept_too(folder):
+    """Killed between swap and check, then written to: after the restart both have a name, also without an exchange."""
+    folder.write("f", b"old")
+    seen = folder.seen()
+    item = item_at("f", b"newer")
+    late = os.open(folder.at("f"), os.O_RDWR)
+    folder.apply([Replace(seen["f"], item)], [(item, b"newer")], seen)
+    folder.journal.put([msgspec.structs.replace(row, checked=None) for row in folder.journal.rows()])
+    os.pwrite(late, b"late!", 0)
+    os.close(late)
+    settle_all(folder)
+    assert b"late!" in contents(folder)
+    assert set(contents(folder)) <= {b"late!", b"newer"}
 
 
 def test_the_journal_is_written_before_the_disk_changes(tmp_path):
