@@ -19,7 +19,7 @@ from protocol.ids import AccountId, FolderId
 from protocol.limits import ACCOUNT_CHAIN_LINKS_MAX
 from protocol.membership import Accounts, ControlState
 
-STATES_KEPT_MAX: Final = 4_096
+STATES_KEPT_MAX: Final = 1_024
 
 K = TypeVar("K")
 V = TypeVar("V")

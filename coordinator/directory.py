@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -27,6 +28,8 @@ from protocol.invitations import Invitation, format_invitation
 
 DATABASE_FILE: Final = "coordinator.sqlite"
 LOCK_FILE: Final = "coordinator.lock"
+LOCK_TRIES: Final = 4
+LOCK_PAUSE_S: Final = 0.1
 TOKEN_BYTES: Final = 16
 URL_SETTING: Final = "url"
 FINGERPRINT_SETTING: Final = "fingerprint"
@@ -55,20 +58,35 @@ class DataDirectory:
         Raises:
             UserError: Another server runs on this directory.
         """
-        descriptor = os.open(os.path.join(self.path, LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Whoever only asks whether a server runs holds the lock for an instant.
+        for _ in range(LOCK_TRIES - 1):
+            descriptor = self._try_lock()
+            if descriptor is not None:
+                return descriptor
+            time.sleep(LOCK_PAUSE_S)
+        descriptor = self._try_lock()
+        if descriptor is None:
+            raise UserError(f"another coordinator runs on {self.path}")
+        return descriptor
+
+    def _try_lock(self) -> int | None:
+        try:
+            descriptor = os.open(os.path.join(self.path, LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            raise UserError(f"another coordinator runs on {self.path}") from None
+            return None
         return descriptor
 
     def is_served(self) -> bool:
         """Tell whether a server runs on this directory."""
-        try:
-            os.close(self.lock())
-        except UserError:
+        descriptor = self._try_lock()
+        if descriptor is None:
             return True
+        os.close(descriptor)
         return False
 
     def prepare(self) -> None:

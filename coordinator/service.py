@@ -100,8 +100,8 @@ class Coordinator:
         await self.refresh()
         await self.recheck_quorum()
         self.registry.load(await self.database.read(lambda repository: repository.nodes.all()))
-        self.spawn(self._refresh_forever())
-        self.spawn(self.repair.run())
+        self.spawn(self._refresh_forever)
+        self.spawn(self.repair.run)
 
     async def stop(self) -> None:
         """End the background work and close the database."""
@@ -112,12 +112,12 @@ class Coordinator:
             await self.database.write(lambda repository: repository.nodes.all_offline())
         await self.database.close()
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; what it raises is logged."""
 
         async def run() -> None:
             try:
-                await work
+                await work()
             except KinfolderError as error:
                 log.warning("background work failed", code=error.code, text=str(error))
 
@@ -269,7 +269,7 @@ class Coordinator:
                 if session is not None:
                     session.post(welcome)
 
-        self.spawn(tell())
+        self.spawn(tell)
 
     async def welcome(self) -> m.NodeWelcome:
         """Return what a storage node is told when it logs in and whenever that changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from coordinator.store.schema import ACCOUNT_LINKS, ACCOUNTS, DEVICES
 from coordinator.store.statements import insert, upsert
@@ -28,6 +28,7 @@ def user_key(user: str) -> str:
 
 
 _ROW = (ACCOUNTS.c.account, ACCOUNTS.c.user, ACCOUNTS.c.seq, ACCOUNTS.c.head)
+_FIND = select(*_ROW).where(ACCOUNTS.c.account == bindparam("account"))
 
 
 class Accounts:
@@ -38,7 +39,7 @@ class Accounts:
 
     def find(self, account: AccountId) -> AccountRow | None:
         """Return an account, None if there is none."""
-        row = self._connection.execute(select(*_ROW).where(ACCOUNTS.c.account == account)).one_or_none()
+        row = self._connection.execute(_FIND, {"account": account}).one_or_none()
         return None if row is None else AccountRow(*row)
 
     def find_user(self, user: str) -> AccountRow | None:

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_
 
 from coordinator.core.ordering import Wait
 from coordinator.store.schema import CHUNKS, SEGMENTS, WAITS
@@ -17,6 +17,9 @@ from protocol.ids import ChunkId, FolderId, Pseudonym
 from protocol.messages import PinnedSegment
 
 _REF_BYTES: Final = 36
+_SELECT_NODES = select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(
+    CHUNKS.c.pseudonym == bindparam("pseudonym"), CHUNKS.c.chunk.in_(bindparam("keys", expanding=True))
+)
 
 
 class Location(NamedTuple):
@@ -55,9 +58,7 @@ class Chunks:
         """Return how many nodes hold each of these chunks; those held by none may be left out."""
         found: dict[ChunkId, int] = {}
         for group in groups(chunks):
-            rows = self._connection.execute(
-                select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(CHUNKS.c.pseudonym == pseudonym, CHUNKS.c.chunk.in_(group))
-            )
+            rows = self._connection.execute(_SELECT_NODES, {"pseudonym": pseudonym, "keys": group})
             found.update((ChunkId(chunk), len(nodes) // 2) for chunk, nodes in rows)
         return found
 
@@ -110,9 +111,7 @@ class Chunks:
         lengths = {ref.id: ref.length for ref in chunks}
         held: dict[ChunkId, tuple[int, ...]] = {}
         for group in groups(list(lengths)):
-            rows = self._connection.execute(
-                select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(CHUNKS.c.pseudonym == pseudonym, CHUNKS.c.chunk.in_(group))
-            )
+            rows = self._connection.execute(_SELECT_NODES, {"pseudonym": pseudonym, "keys": group})
             held.update((ChunkId(chunk), unpack_numbers(nodes)) for chunk, nodes in rows)
         counts: dict[ChunkId, int] = {}
         changed = []

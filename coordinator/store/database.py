@@ -20,11 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.pool import NullPool
 
+from coordinator.store.migrate import migrate
 from coordinator.store.repository import Repository
 from protocol.errors import CorruptStateError, KinfolderError, UnavailableError
 
@@ -37,7 +39,7 @@ GROUP_S_MAX: Final = 0.05
 WRITES_QUEUED_MAX: Final = 8_192
 READERS: Final = 2
 BUSY_S: Final = 20.0
-CACHE_KIB: Final = 32 * 1024
+CACHE_KIB: Final = 16 * 1024
 
 
 class Database(Protocol):
@@ -152,6 +154,32 @@ class InlineDatabase:
     async def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+@cache
+def _empty_database() -> bytes:
+    """Return a new database, migrated: migrating one for each of a simulator's worlds would take most of its time."""
+    with contextlib.closing(connect(":memory:", synchronous="OFF")) as connection:
+        migrate(connection)
+        return _raw(connection).serialize()
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw
+
+
+def connect_memory(data: bytes | None = None) -> Connection:
+    """Open a database in memory: an empty one, or what :func:`snapshot` kept of another."""
+    connection = connect(":memory:", synchronous="OFF")
+    _raw(connection).deserialize(_empty_database() if data is None else data)
+    return connection
+
+
+def snapshot(connection: Connection) -> bytes:
+    """Return all that a database in memory holds, as of its last commit: what a simulated crash leaves."""
+    return _raw(connection).serialize()
 
 
 _Job: TypeAlias = tuple[Callable[[Repository], Any], "asyncio.Future[Any]"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from coordinator.store.schema import AUTHORS, CONTROL_LINKS, FOLDERS, LOG, MEMBERS, PENDING
 from coordinator.store.statements import groups, upsert
@@ -39,6 +39,16 @@ class Head(msgspec.Struct):
 
 
 _COLUMNS = tuple(FOLDERS.c[name] for name in Head.__struct_fields__)
+_SELECT_HEAD = select(*_COLUMNS).where(FOLDERS.c.folder == bindparam("folder"))
+_SELECT_ITEMS = (
+    select(LOG.c.position, LOG.c.kind, LOG.c.time_ms, LOG.c.data)
+    .where(LOG.c.folder == bindparam("folder"), LOG.c.position > bindparam("after"))
+    .order_by(LOG.c.position)
+    .limit(bindparam("most"))
+)
+_SELECT_ROLE = select(MEMBERS.c.role).where(
+    MEMBERS.c.folder == bindparam("folder"), MEMBERS.c.account == bindparam("account")
+)
 _LINK_BYTES_MAX = CONTROL_LINK_BYTES_MAX + KIB
 
 
@@ -50,7 +60,7 @@ class Folders:
 
     def head(self, folder: FolderId) -> Head | None:
         """Return a folder's head, None if there is no such folder."""
-        row = self._connection.execute(select(*_COLUMNS).where(FOLDERS.c.folder == folder)).one_or_none()
+        row = self._connection.execute(_SELECT_HEAD, {"folder": folder}).one_or_none()
         return None if row is None else Head(*row)
 
     def heads_of(self, account: AccountId, after: bytes, limit: int) -> list[Head]:
@@ -67,7 +77,7 @@ class Folders:
     def role(self, folder: FolderId, account: AccountId) -> Role | None:
         """Return an account's role in a folder, None if it is no member."""
         role: int | None = self._connection.execute(
-            select(MEMBERS.c.role).where(MEMBERS.c.folder == folder, MEMBERS.c.account == account)
+            _SELECT_ROLE, {"folder": folder, "account": account}
         ).scalar_one_or_none()
         return Role(role) if role else None
 
@@ -137,12 +147,7 @@ class Folders:
 
     def items(self, folder: FolderId, after: int, items_max: int, bytes_max: int) -> list[LogItem]:
         """Return log items after a position; at least one if there is one, else within both limits."""
-        rows = self._connection.execute(
-            select(LOG.c.position, LOG.c.kind, LOG.c.time_ms, LOG.c.data)
-            .where(LOG.c.folder == folder, LOG.c.position > after)
-            .order_by(LOG.c.position)
-            .limit(items_max)
-        )
+        rows = self._connection.execute(_SELECT_ITEMS, {"folder": folder, "after": after, "most": items_max})
         items: list[LogItem] = []
         size = 0
         for position, kind, time_ms, data in rows:

@@ -45,6 +45,22 @@ _RECORD = (
     ENTRIES.c.void,
     ENTRIES.c.replaced_by,
 )
+# Statements that every registration runs are built once: building one costs more than running it.
+_SELECT_RECORDS = select(*_RECORD).where(
+    ENTRIES.c.folder == bindparam("folder"), ENTRIES.c.hash.in_(bindparam("keys", expanding=True))
+)
+_SELECT_NEWEST = select(AUTHORS.c.device, AUTHORS.c.seq, AUTHORS.c.hash).where(
+    AUTHORS.c.folder == bindparam("folder"), AUTHORS.c.device.in_(bindparam("keys", expanding=True))
+)
+_SELECT_VECTORS = select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vector).where(
+    REGISTERS.c.folder == bindparam("folder"), REGISTERS.c.node.in_(bindparam("keys", expanding=True))
+)
+_HEAD_FIELDS = tuple(name for name in Head.__struct_fields__ if name != "folder")
+_UPDATE_HEAD = (
+    update(FOLDERS)
+    .where(FOLDERS.c.folder == bindparam("key_folder"))
+    .values({name: bindparam(f"new_{name}") for name in _HEAD_FIELDS})
+)
 _UPDATE_RECORD = (
     update(ENTRIES)
     .where(
@@ -113,31 +129,21 @@ class FolderLedger(Waits):
 
     def _load_records(self, hashes: Collection[EntryHash]) -> None:
         for group in groups(hashes):
-            rows = self._connection.execute(
-                select(*_RECORD).where(ENTRIES.c.folder == self._folder, ENTRIES.c.hash.in_(group))
-            )
+            rows = self._connection.execute(_SELECT_RECORDS, {"folder": self._folder, "keys": group})
             found = {EntryHash(row[0]): _record(row) for row in rows}
             for hash in group:
                 self._records.setdefault(hash, found.get(hash))
 
     def _load_newest(self, devices: Collection[int]) -> None:
         for group in groups(devices):
-            rows = self._connection.execute(
-                select(AUTHORS.c.device, AUTHORS.c.seq, AUTHORS.c.hash).where(
-                    AUTHORS.c.folder == self._folder, AUTHORS.c.device.in_(group)
-                )
-            )
+            rows = self._connection.execute(_SELECT_NEWEST, {"folder": self._folder, "keys": group})
             found = {device: (seq, EntryHash(hash)) for device, seq, hash in rows}
             for device in group:
                 self._newest.setdefault(device, found.get(device, (0, EntryHash(bytes(32)))))
 
     def _load_vectors(self, nodes: Collection[NodeId]) -> None:
         for group in groups(nodes):
-            rows = self._connection.execute(
-                select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vector).where(
-                    REGISTERS.c.folder == self._folder, REGISTERS.c.node.in_(group)
-                )
-            )
+            rows = self._connection.execute(_SELECT_VECTORS, {"folder": self._folder, "keys": group})
             for node, register, vector in rows:
                 value: Vector = decode(vector, Vector, bytes_max=_VECTOR_BYTES_MAX)
                 self._vectors.setdefault((NodeId(node), register), value)
@@ -427,5 +433,5 @@ class FolderLedger(Waits):
         if not self.has_changed:
             return
         head.signed_position = max(head.signed_position, head.position)
-        values = {name: getattr(head, name) for name in head.__struct_fields__ if name != "folder"}
-        self._connection.execute(update(FOLDERS).where(FOLDERS.c.folder == head.folder).values(values))
+        values = {f"new_{name}": getattr(head, name) for name in _HEAD_FIELDS}
+        self._connection.execute(_UPDATE_HEAD, {"key_folder": head.folder, **values})

@@ -14,6 +14,7 @@ from protocol.ids import EntryHash, FolderId
 _DELETE_WAITER = delete(WAITS).where(
     WAITS.c.folder == bindparam("key_folder"), WAITS.c.waiter == bindparam("key_waiter")
 )
+_ANY = select(WAITS.c.kind).where(WAITS.c.folder == bindparam("folder")).limit(1)
 
 
 class Waits:
@@ -27,7 +28,7 @@ class Waits:
     def _any_waits(self) -> bool:
         """Tell whether anything in this folder waits; once it is known that nothing does, it costs nothing to ask."""
         if self._has_waits is None:
-            row = self._connection.execute(select(WAITS.c.kind).where(WAITS.c.folder == self._folder).limit(1)).first()
+            row = self._connection.execute(_ANY, {"folder": self._folder}).first()
             self._has_waits = row is not None
         return self._has_waits
 

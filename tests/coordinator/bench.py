@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import TypeVar
 
 from blake3 import blake3
@@ -13,10 +11,9 @@ from coordinator.authorities import Authorities
 from coordinator.core.ordering import Ordering, Record, Wait
 from coordinator.keys import ServerKeys
 from coordinator.requests.folders import empty_head
-from coordinator.store.database import connect, transaction
+from coordinator.store.database import connect_memory, transaction
 from coordinator.store.folders import Head
 from coordinator.store.ledger import FolderLedger
-from coordinator.store.migrate import migrate
 from coordinator.store.repository import Repository
 from protocol import messages as m
 from protocol.chains import EnrolDevice, Role, SignedLink
@@ -30,18 +27,6 @@ from tests.protocol.chain_world import TestAccount, TestFolder, fixed
 
 T = TypeVar("T")
 KEYS = ServerKeys(1, fixed("log"), fixed("token"), fixed("pseudonym"))
-
-
-@cache
-def _empty_database() -> bytes:
-    """Return a migrated database; migrating one for each example would take most of the tests' time."""
-    connection = connect(":memory:", synchronous="OFF")
-    migrate(connection)
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    data = raw.serialize()
-    connection.close()
-    return data
 
 
 class Pseudonymous:
@@ -65,10 +50,7 @@ class Bench:
     def __init__(self, folder: TestFolder, quorum: int = 2) -> None:
         self.folder = folder
         self.quorum = quorum
-        self.connection = connect(":memory:", synchronous="OFF")
-        raw = self.connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        raw.deserialize(_empty_database())
+        self.connection = connect_memory()
         self.authorities = Authorities()
         self.now_ms = 1_000
         for account in folder.known.values():
