@@ -90,7 +90,7 @@ def kept_name(name: str, id: bytes) -> str:
     if len(raw_extension) > room // 2:
         stem, raw_extension = name, b""
     raw = os.fsencode(stem)[: room - len(raw_extension)]
-    while raw and (raw[-1] & 0xC0) == 0x80 and _ends_torn(raw):
+    while _ends_torn(raw):
         raw = raw[:-1]
     return os.fsdecode(raw.rstrip(b" ")) + mark + os.fsdecode(raw_extension)
 

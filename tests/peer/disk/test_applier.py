@@ -12,6 +12,7 @@ from peer.core.tree import Content
 from peer.disk.applier import Applier
 from peer.disk.outcomes import Done, Failed, Mismatch
 from peer.disk.recovery import empty_trash, recover
+from peer.disk.swaps import kept_name
 from protocol.entries import Kind
 from tests.peer.disk.kit import WHEN_NS, Folder, item_at, without_exchange
 
@@ -330,6 +331,24 @@ def test_many_steps_run_in_groups_in_order(folder):
 def test_recover_of_a_quiet_folder_does_nothing(folder):
     with folder.open() as root:
         assert recover(root, folder.journal) == ((), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("a", "a (kept, 01020304)"),
+        ("a.tar.gz", "a (kept, 01020304).tar.gz"),
+        (".bashrc", ".bashrc (kept, 01020304)"),
+        ("x" * 255, "x" * 238 + " (kept, 01020304)"),
+        ("é" * 127, "é" * 119 + " (kept, 01020304)"),
+        ("aé" + "é" * 126, "aé" + "é" * 117 + " (kept, 01020304)"),
+        ("a." + "y" * 250, "a." + "y" * 236 + " (kept, 01020304)"),
+        ("\udcff.txt", "\udcff (kept, 01020304).txt"),
+    ],
+)
+def test_names_for_what_is_kept_beside_fit_and_stay_whole(name, kept):
+    assert kept_name(name, b"\1\2\3\4rest") == kept
+    assert len(os.fsencode(kept)) <= 255
 
 
 def test_a_content_of_another_kind_is_a_change(folder):
