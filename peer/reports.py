@@ -258,8 +258,8 @@ def _conflicts(db: sqlite3.Connection, engine: FolderEngine) -> list[Json]:
                 {
                     "id": item.id.hex(), "folder": engine.record.name,
                     "path": "" if main is None else path_of(synced, main.id), "copy": path_of(synced, item.id),
-                    "device": "" if found is None else found.label, "user": "",
-                    "time": time_text(0 if found is None else found.time_ms), "size": item.content.size,
+                    "device": "" if found is None else found.entry.label, "user": "",
+                    "time": time_text(0 if found is None else found.entry.time_ms), "size": item.content.size,
                 }
             )
     return rows
