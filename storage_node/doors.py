@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +113,11 @@ class SystemDisk:
 
     def sync(self, handle: Handle) -> None:
         """Make a file's bytes and size, or a directory's names, durable."""
-        os.fsync(handle)
+        if sys.platform == "darwin":
+            # There fsync stops at the drive's cache.
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(handle)
 
     def unlink(self, parent: Handle, name: str) -> None:
         """Remove a name."""

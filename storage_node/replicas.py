@@ -38,7 +38,7 @@ STALL_S: Final = 10.0
 """How long a node may take no byte, or give none, before it is left."""
 DURABLE_S: Final = 30.0
 """How long it may take to answer once it has everything."""
-QUEUE_BYTES_MAX: Final = 1 * limits.MIB
+QUEUE_BYTES_MAX: Final = 512 * limits.KIB
 READ_BYTES: Final = 256 * limits.KIB
 
 

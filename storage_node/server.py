@@ -60,13 +60,16 @@ from storage_node.replicas import QUEUE_BYTES_MAX, Forward, Replicas
 
 log = structlog.get_logger("server")
 
-READING_BYTES_MAX: Final = 32 * limits.MIB
-"""Held by puts that are being received: the chunk that is not complete, and what goes to other nodes."""
+READING_BYTES_MAX: Final = 24 * limits.MIB
+"""Held by puts that are being received: the chunk that is not complete, and small ones that wait for company."""
+FORWARDING_BYTES_MAX: Final = 24 * limits.MIB
+"""The same for those that are handed on. They wait for other nodes and so have a budget of their own: if two nodes waited
+for each other's room, neither would ever get on."""
 STORING_BYTES_MAX: Final = 24 * limits.MIB
 """Held by the store on the way to the disk."""
 SENDING_BYTES_MAX: Final = 24 * limits.MIB
 """Held by gets on the way to the client."""
-SLICE_BYTES: Final = 2 * limits.MIB
+SLICE_BYTES: Final = 512 * limits.KIB
 """About as much goes to the store, or comes from it, at once."""
 STALL_S: Final = 30.0
 """How long a client may send, or take, nothing at all."""
@@ -96,6 +99,7 @@ class ChunkServer:
         self._replicas = replicas
         self._clock = clock
         self._reading = ByteBudget(READING_BYTES_MAX)
+        self._forwarding = ByteBudget(FORWARDING_BYTES_MAX)
         self._storing = ByteBudget(STORING_BYTES_MAX)
         self._sending = ByteBudget(SENDING_BYTES_MAX)
         self._answers: dict[str, tuple[Operation, int, Answer]] = {
@@ -164,10 +168,8 @@ class ChunkServer:
                 raise FullError("the store is full")
             others = tuple(dict.fromkeys(node for node in asked.nodes if node != self._identity.node))
             forwards = others if request.headers.get(FORWARD_HEADER) == "1" else ()
-            held = min(asked.bytes, limits.SEALED_CHUNK_BYTES_MAX) + len(forwards) * min(asked.bytes, QUEUE_BYTES_MAX)
-            async with self._reading.hold(held):
-                await send_continue(request, request.writer)
-                return await self._receive(request, admitted, forwards, kept)
+            await send_continue(request, request.writer)
+            return await self._receive(request, admitted, forwards, kept)
         finally:
             self._custody.give_back(admitted, asked.bytes - kept.bytes, asked.count - kept.chunks)
 
@@ -217,26 +219,34 @@ class ChunkServer:
     ) -> tuple[ChunkRef, ...]:
         """Read a batch, hand its bytes on as they come, and give its chunks to the store in slices."""
         reader = PutReader(admitted.statement)
+        budget = self._forwarding if forwards else self._reading
         pieces: list[tuple[ChunkId, bytes]] = []
-        size = 0
-        async for data in _body(request, admitted.statement.bytes):
-            for forward in forwards:
-                await forward.feed(data)
-            # No name of ours may keep a chunk alive that the store is done with.
-            for chunk, body in reader.feed(data):
-                pieces.append((chunk.id, body))
-                del body
-                size += chunk.length
-                if size >= SLICE_BYTES:
-                    writes.append(await self._store_slice(admitted.pseudonym, pieces, size, kept))
-                    pieces, size = [], 0
-            for write in writes:
-                if write.done():
-                    write.result()
-        chunks = reader.finish()
-        if pieces:
-            writes.append(await self._store_slice(admitted.pseudonym, pieces, size, kept))
-        return chunks
+        size = held = 0
+        try:
+            async for data in _body(request, admitted.statement.bytes):
+                for forward in forwards:
+                    await forward.feed(data)
+                # No name of ours may keep a chunk alive that the store is done with.
+                for chunk, body in reader.feed(data):
+                    pieces.append((chunk.id, body))
+                    del body
+                    size += chunk.length
+                    if size >= SLICE_BYTES:
+                        writes.append(await self._store_slice(admitted.pseudonym, pieces, size, kept))
+                        pieces, size = [], 0
+                for write in writes:
+                    if write.done():
+                        write.result()
+                if not held and reader.chunks is not None:
+                    wanted = _held_bytes(reader.chunks, len(forwards))
+                    await budget.take(wanted)
+                    held = wanted
+            chunks = reader.finish()
+            if pieces:
+                writes.append(await self._store_slice(admitted.pseudonym, pieces, size, kept))
+            return chunks
+        finally:
+            budget.give(held)
 
     async def _store_slice(
         self, pseudonym: Pseudonym, pieces: list[tuple[ChunkId, bytes]], size: int, kept: _Kept
@@ -302,6 +312,12 @@ class _Kept:
     def __init__(self) -> None:
         self.bytes = 0
         self.chunks = 0
+
+
+def _held_bytes(chunks: tuple[ChunkRef, ...], forwards: int) -> int:
+    """Return what receiving a batch holds in memory at most: one chunk, a slice, and what other nodes have not taken."""
+    size = sum(chunk.length for chunk in chunks)
+    return min(size, max(chunk.length for chunk in chunks) + SLICE_BYTES) + forwards * min(size, QUEUE_BYTES_MAX)
 
 
 async def _body(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:

@@ -433,6 +433,7 @@ async def test_many_large_puts_at_once_share_a_bounded_memory(world):
         assert all(reply.receipts for reply in replies)
         for budget, size in (
             (node.server._reading, server.READING_BYTES_MAX),
+            (node.server._forwarding, server.FORWARDING_BYTES_MAX),
             (node.server._storing, server.STORING_BYTES_MAX),
             (node.server._sending, server.SENDING_BYTES_MAX),
         ):

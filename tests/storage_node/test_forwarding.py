@@ -21,7 +21,7 @@ from protocol.grants import (
 )
 from protocol.ids import ChunkId, DeviceId, StorageNodeId, device_id, storage_node_id
 from protocol.signing import public_key
-from storage_node import replicas
+from storage_node import replicas, server
 from storage_node.chunks.memory import MemoryStore
 from tests.storage_node.conftest import (
     FOLDER,
@@ -102,6 +102,26 @@ async def test_a_wrong_batch_leaves_no_receipt_anywhere(world):
         for node in nodes:
             assert await world.client(node).have([chunks[2][0]]) is None
         assert len((await client.put(chunks, nodes=nodes_of(nodes), forward=True)).receipts) == 3
+
+
+@in_loop
+async def test_nodes_that_forward_to_each_other_never_wait_for_each_other(world, monkeypatch):
+    """With room for one batch at a time on either side, batches that cross all come through, and at once."""
+    monkeypatch.setattr(server, "READING_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(server, "FORWARDING_BYTES_MAX", 1 << 20)
+    async with world:
+        first, second = await world.node("a"), await world.node("b")
+        there, back = nodes_of([first, second]), nodes_of([second, first])
+        began = asyncio.get_running_loop().time()
+        replies = await asyncio.gather(
+            *(world.client(first).put(chunks_of(3, 1 << 20, bytes([i])), nodes=there, forward=True) for i in range(6)),
+            *(
+                world.client(second).put(chunks_of(3, 1 << 20, bytes([9, i])), nodes=back, forward=True)
+                for i in range(6)
+            ),
+        )
+        assert all(len(reply.receipts) == 2 for reply in replies)
+        assert asyncio.get_running_loop().time() - began < replicas.STALL_S
 
 
 async def answer(writer, body=b"", status=b"200 OK"):
