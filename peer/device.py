@@ -51,7 +51,7 @@ FIRST_CONTACT_S: Final = 10.0
 TRIES_MAX: Final = 4
 """How often a pass without a time limit tries what another party refuses."""
 RETRY_LOOK_S: Final = 0.1
-NEEDS_PERSON: Final = frozenset("held frozen unreadable name disk_full quota read_only".split())
+NEEDS_PERSON: Final = frozenset(["held", "frozen", "unreadable", "name", "disk_full", "quota", "read_only"])
 
 log = structlog.get_logger("device")
 
@@ -65,8 +65,15 @@ class Device:
     """One open device."""
 
     def __init__(
-        self, home: Path, lock: HomeLock, doors: Doors, database: Database, record: DeviceRecord,
-        keys: KeyStore, *, online: bool,
+        self,
+        home: Path,
+        lock: HomeLock,
+        doors: Doors,
+        database: Database,
+        record: DeviceRecord,
+        keys: KeyStore,
+        *,
+        online: bool,
     ) -> None:
         secrets = keys.secrets
         self.keys = keys
@@ -79,14 +86,27 @@ class Device:
         identity = Identity(record.account, record.device, secrets.sign_seed)
         address = Address(record.url, record.certificate_sha256, record.log_key, record.token_key)
         self.coordinator = CoordinatorLink(
-            address, identity, clock=doors.clock, entropy=doors.entropy,
-            on_session=self._on_session, on_notice=self._on_notice,
+            address,
+            identity,
+            clock=doors.clock,
+            entropy=doors.entropy,
+            on_session=self._on_session,
+            on_notice=self._on_notice,
         )
-        self.chunks = ChunkClient(Grants(self.coordinator, doors.clock, secrets.sign_seed), doors.clock, doors.processor)
+        self.chunks = ChunkClient(
+            Grants(self.coordinator, doors.clock, secrets.sign_seed), doors.clock, doors.processor
+        )
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
-            doors=doors, database=database, link=self.coordinator, chunks=self.chunks, accounts=self.accounts,
-            account=record.account, device=secrets, account_keys=keys.account_keys, label=record.name,
+            doors=doors,
+            database=database,
+            link=self.coordinator,
+            chunks=self.chunks,
+            accounts=self.accounts,
+            account=record.account,
+            device=secrets,
+            account_keys=keys.account_keys,
+            label=record.name,
         )
         self.engines: dict[int, FolderEngine] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -100,24 +120,50 @@ class Device:
 
     @staticmethod
     async def create(
-        home: Path, *, coordinator: str, invite: str, user: str, device: str, keys: KeyOptions,
-        recovery_file: Path | None, report: Report,
+        home: Path,
+        *,
+        coordinator: str,
+        invite: str,
+        user: str,
+        device: str,
+        keys: KeyOptions,
+        recovery_file: Path | None,
+        report: Report,
     ) -> Json:
         """Make an account with this device."""
         target = joining.target_of(coordinator, invite)
         return await joining.create_account(
-            home, real_doors(), target=target, user=user, device=device, keys=keys,
-            recovery_file=recovery_file, report=report,
+            home,
+            real_doors(),
+            target=target,
+            user=user,
+            device=device,
+            keys=keys,
+            recovery_file=recovery_file,
+            report=report,
         )
 
     @staticmethod
     async def link(
-        home: Path, *, code: str, coordinator: str | None, device: str, keys: KeyOptions,
-        confirm: Callable[[str], Awaitable[bool]], report: Report,
+        home: Path,
+        *,
+        code: str,
+        coordinator: str | None,
+        device: str,
+        keys: KeyOptions,
+        confirm: Callable[[str], Awaitable[bool]],
+        report: Report,
     ) -> Json:
         """Join the account of the device that shows this code."""
         return await linking.join(
-            home, real_doors(), code=code, coordinator=coordinator, device=device, keys=keys, confirm=confirm, report=report
+            home,
+            real_doors(),
+            code=code,
+            coordinator=coordinator,
+            device=device,
+            keys=keys,
+            confirm=confirm,
+            report=report,
         )
 
     @staticmethod
@@ -226,7 +272,7 @@ class Device:
             await asyncio.gather(task, return_exceptions=True)
         engine.observer.close()
 
-    async def _on_session(self, session: Session) -> None:
+    async def _on_session(self, _: Session) -> None:
         log.info("coordinator is there")
         for engine in self.engines.values():
             engine.link_is_up()
@@ -289,9 +335,11 @@ class Device:
             case "remove":
                 return await folder_commands.remove(self, params["folder"], everywhere=params["everywhere"])
             case "sync" | "wait":
-                return await self.settle(params["timeout"], report, patient=method == "wait" or params["timeout"] is not None)
+                return await self.settle(
+                    params["timeout"], report, patient=method == "wait" or params["timeout"] is not None
+                )
             case "offline" | "online":
-                return await self._set_offline(method == "offline")
+                return await self._set_offline(offline=method == "offline")
             case "link_code":
                 return await linking.show_code(self, yes=params["yes"], report=report)
             case "confirm":
@@ -302,7 +350,7 @@ class Device:
             case _:
                 raise UserError("not in this version", exit_code=2)
 
-    async def _set_offline(self, offline: bool) -> Json:
+    async def _set_offline(self, *, offline: bool) -> Json:
         if offline != self.record.offline:
             self.record = msgspec.structs.replace(self.record, offline=offline)
             await self.context.database.run(lambda db: put_device_record(db, self.record))
@@ -356,7 +404,9 @@ class Device:
             if failures and (patient or failures < TRIES_MAX):
                 await asyncio.sleep(RETRY_LOOK_S)
                 continue
-            heads = {h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads}
+            heads = {
+                h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads
+            }
             behind = False
             for engine in engines:
                 head = heads.get(engine.record.id)

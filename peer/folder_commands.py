@@ -6,6 +6,7 @@ Rule 2: a directory becomes a root before the folder is recorded, so a crash lea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -21,14 +22,14 @@ from peer.store import folders
 from peer.store.folders import FolderRecord
 from protocol import limits
 from protocol import messages as m
-from protocol.chains import SignedLink
+from protocol.chains import SignedLink, parse_control_link
 from protocol.errors import KinfolderError, SecurityError, UnavailableError, UserError
 from protocol.ids import FolderId
 from protocol.membership import ControlState, accounts_of
-from protocol.chains import parse_control_link
 
 if TYPE_CHECKING:
     from peer.device import Device
+    from peer.engine.folder import FolderEngine
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -49,8 +50,12 @@ async def add(device: Device, path: str, name: str | None) -> Json:
         raise UserError(f"there is a folder {shown} on this device already: choose another --name")
     context = device.context
     link, _ = make_folder(
-        context.accounts(context.account), context.secrets, shown,
-        hpke=context.hpke, entropy=context.entropy, now_ms=context.clock.now_ms(),
+        context.accounts(context.account),
+        context.secrets,
+        shown,
+        hpke=context.hpke,
+        entropy=context.entropy,
+        now_ms=context.clock.now_ms(),
     )
     id = FolderId(link.hash)
     await context.processor.run(_make_root, device, real, id)
@@ -105,15 +110,13 @@ async def remove(device: Device, folder: str, *, everywhere: bool) -> Json:
     record = engine.record
     await device.stop_folder(record.key)
     guard = RootGuard(device.context.files, os.fsdecode(record.path), record.id, device.record.device.hex())
-    try:
+    with contextlib.suppress(KinfolderError):  # where the root is away, its marker is foreign to everybody
         await device.context.processor.run(guard.unmark)
-    except KinfolderError:
-        pass  # the root is away; its marker is foreign to everybody
     await device.context.database.run(lambda db: folders.drop_folder(db, record.key))
     return {"id": record.id.hex(), "name": record.name, "path": os.fsdecode(record.path)}
 
 
-def find(device: Device, folder: str):  # type: ignore[no-untyped-def]  # FolderEngine, spelled out by its users
+def find(device: Device, folder: str) -> FolderEngine:
     """Return the engine of a folder of this device by name, id or a path in it."""
     engines = list(device.engines.values())
     named = [e for e in engines if e.record.name == folder]

@@ -1,4 +1,4 @@
-"""How a home becomes a device: by making an account. (Being linked to one is in :mod:`peer.linking`.)
+"""How a home becomes a device by making an account; being linked to one is in :mod:`peer.linking`.
 
 Rule 1: nothing is told to the coordinator before the keys are safe on this disk.
 Rule 2: what fails leaves the home as it was, so the same command can be given again.

@@ -6,6 +6,7 @@ Rule 2: every item that is not in sync is listed with a reason of the contract a
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -57,10 +58,8 @@ def time_text(ms: int) -> str:
 async def status(device: Device, *, everything: bool) -> Json:
     """Return the object of ``kin status --json``."""
     if device.coordinator.is_up:
-        try:
+        with contextlib.suppress(KinfolderError):
             device.storage = await device.coordinator.ask(m.GetStorage(), m.Storage, timeout_s=5)
-        except KinfolderError:
-            pass
     storage = device.storage
     rows = [await _folder(device, engine, everything=everything) for engine in device.engines.values()]
     network = "offline" if device.record.offline else "online" if device.coordinator.is_up else "unreachable"
@@ -105,7 +104,10 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
         "position": {"applied": engine.record.position, "head": max(engine.follower.head, engine.record.position)},
         "files": facts["files"],
         "bytes": facts["bytes"],
-        "upload": {"files": engine.upload.files - engine.upload.files_done, "bytes": engine.upload.bytes - engine.upload.bytes_done},
+        "upload": {
+            "files": engine.upload.files - engine.upload.files_done,
+            "bytes": engine.upload.bytes - engine.upload.bytes_done,
+        },
         "download": {
             "files": engine.download.files - engine.download.files_done,
             "bytes": engine.download.bytes - engine.download.bytes_done,
@@ -156,7 +158,7 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
             continue
         total += 1
         if len(rows) < most:
-            rows.append(_row(engine, id, here, base, want, (local, remote)))
+            rows.append(_row(engine, here, base, want, (local, remote)))
     for path, reason in db.execute("SELECT path, reason FROM problem WHERE folder = ?", (key,)):
         import os
 
@@ -168,9 +170,7 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
     return {"rows": rows, "total": total, "files": files, "bytes": size, "conflicts": conflicts}
 
 
-def _row(
-    engine: FolderEngine, id: bytes, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]
-) -> Json:
+def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:
     changed_here = (here is None) != (base is None) or (
         here is not None
         and base is not None
@@ -187,8 +187,12 @@ def _row(
 
 def _line(path: str, direction: str, reason: str, size: int) -> Json:
     return {
-        "path": path, "direction": direction, "reason": reason, "text": TEXTS.get(reason, TEXTS["error"]),
-        "bytes": size, "done": 0,
+        "path": path,
+        "direction": direction,
+        "reason": reason,
+        "text": TEXTS.get(reason, TEXTS["error"]),
+        "bytes": size,
+        "done": 0,
     }
 
 
@@ -214,8 +218,11 @@ async def folders(device: Device) -> Json:
         control = engine.follower.control
         rows.append(
             {
-                "id": engine.record.id.hex(), "name": engine.record.name, "path": store_path(engine),
-                "role": _role(device, engine), "members": 1 if control is None else len(control.members),
+                "id": engine.record.id.hex(),
+                "name": engine.record.name,
+                "path": store_path(engine),
+                "role": _role(device, engine),
+                "members": 1 if control is None else len(control.members),
                 "state": _state(device, engine, facts)[0],
             }
         )
@@ -227,8 +234,12 @@ async def folders(device: Device) -> Json:
                 role = remote.control.role_of(device.record.account) or Role.READER
                 rows.append(
                     {
-                        "id": remote.info.folder.hex(), "name": remote.name, "path": None, "role": role.name.lower(),
-                        "members": len(remote.control.members), "state": "stopped",
+                        "id": remote.info.folder.hex(),
+                        "name": remote.name,
+                        "path": None,
+                        "role": role.name.lower(),
+                        "members": len(remote.control.members),
+                        "state": "stopped",
                     }
                 )
     except KinfolderError:
@@ -256,10 +267,14 @@ def _conflicts(db: sqlite3.Connection, engine: FolderEngine) -> list[Json]:
             found = state.content(member.node, member.copy)
             rows.append(
                 {
-                    "id": item.id.hex(), "folder": engine.record.name,
-                    "path": "" if main is None else path_of(synced, main.id), "copy": path_of(synced, item.id),
-                    "device": "" if found is None else found.entry.label, "user": "",
-                    "time": time_text(0 if found is None else found.entry.time_ms), "size": item.content.size,
+                    "id": item.id.hex(),
+                    "folder": engine.record.name,
+                    "path": "" if main is None else path_of(synced, main.id),
+                    "copy": path_of(synced, item.id),
+                    "device": "" if found is None else found.entry.label,
+                    "user": "",
+                    "time": time_text(0 if found is None else found.entry.time_ms),
+                    "size": item.content.size,
                 }
             )
     return rows
@@ -284,8 +299,10 @@ async def devices(device: Device) -> Json:
         one = seen.get(id)
         rows.append(
             {
-                "id": id.hex(), "name": open_device_name(record.keys, device.context.account_keys),
-                "this": id == device.record.device, "added": time_text(times[record.added_seq]),
+                "id": id.hex(),
+                "name": open_device_name(record.keys, device.context.account_keys),
+                "this": id == device.record.device,
+                "added": time_text(times[record.added_seq]),
                 "last_seen": None if one is None or not one.last_seen_ms else time_text(one.last_seen_ms),
                 "online": id == device.record.device and device.coordinator.is_up if one is None else one.online,
                 "revoked": None if record.revoked_seq is None else time_text(times[record.revoked_seq]),

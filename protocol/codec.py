@@ -45,7 +45,7 @@ def decode(data: bytes | memoryview, kind: type[T] | Any, *, bytes_max: int, wha
     if len(data) > bytes_max:
         raise LimitExceededError(what, bytes_max)
     try:
-        value = _decoder(kind).decode(data)
+        value = _decoder(kind).decode(data)  # type: ignore[arg-type]  # types and unions of types are hashable
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, ValueError) as error:
         raise ProtocolError(f"{what} cannot be parsed: {type(error).__name__}") from error
     if _encoder.encode(value) != bytes(data):

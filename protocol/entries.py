@@ -232,9 +232,7 @@ def parse_entry(data: bytes) -> Entry:
         ProtocolError: Not canonical, or a field that no honest device writes.
     """
     envelope: _Envelope = decode(data, _Envelope, bytes_max=ENTRY_BYTES_MAX, what="entry")
-    header: Header = decode(
-        envelope.header, Header, bytes_max=limits.ENTRY_HEADER_BYTES_MAX, what="entry header"
-    )
+    header: Header = decode(envelope.header, Header, bytes_max=limits.ENTRY_HEADER_BYTES_MAX, what="entry header")
     if len(envelope.payload) > limits.ENTRY_PAYLOAD_BYTES_MAX:
         raise LimitExceededError("entry payload", limits.ENTRY_PAYLOAD_BYTES_MAX)
     if len(envelope.signature) != 64:
@@ -242,7 +240,9 @@ def parse_entry(data: bytes) -> Entry:
     if blake3(envelope.payload).digest() != header.payload_hash:
         raise ProtocolError("entry payload is not the one that its header names")
     check_header(header)
-    return Entry(header, envelope.header, envelope.payload, envelope.signature, entry_hash(envelope.header, envelope.payload))
+    return Entry(
+        header, envelope.header, envelope.payload, envelope.signature, entry_hash(envelope.header, envelope.payload)
+    )
 
 
 def check_header(header: Header) -> None:

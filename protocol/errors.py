@@ -109,7 +109,7 @@ class LimitExceededError(KinfolderError):
 
     code = "limit"
 
-    def __init__(self, what: str, limit: int | float) -> None:
+    def __init__(self, what: str, limit: float) -> None:
         super().__init__(f"{what} is above the limit of {limit}")
         self.what = what
         self.limit = limit

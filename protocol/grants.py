@@ -104,9 +104,7 @@ _KINDS = {Grant: "grant", Statement: "statement", Receipt: "receipt"}
 
 def batch_root(chunks: Sequence[ChunkRef]) -> bytes:
     """Return the BLAKE3 that binds a batch: ids and lengths in the order given."""
-    return blake3(
-        b"kinfolder/batch/v1\x00" + b"".join(c.id + c.length.to_bytes(4, "big") for c in chunks)
-    ).digest()
+    return blake3(b"kinfolder/batch/v1\x00" + b"".join(c.id + c.length.to_bytes(4, "big") for c in chunks)).digest()
 
 
 def sign_body(body: Grant | Statement | Receipt, seed: bytes) -> Signed:
@@ -147,7 +145,9 @@ def open_receipt(item: ReceiptFor, node: StorageNodeId | None = None) -> Receipt
     return receipt
 
 
-def check_request(grant: Signed, statement: Signed, *, coordinator: bytes, node: StorageNodeId, now_ms: int) -> tuple[Grant, Statement]:
+def check_request(
+    grant: Signed, statement: Signed, *, coordinator: bytes, node: StorageNodeId, now_ms: int
+) -> tuple[Grant, Statement]:
     """Return grant and statement if together they allow a request at this node now.
 
     Args:

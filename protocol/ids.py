@@ -41,7 +41,7 @@ class Dot(NamedTuple):
     """Number that the folder's control log gave to a (device, incarnation); 1 to 65535."""
     seq: int
     """Sequence number of the entry among those of that device number; from 1."""
-    index: int
+    index: int  # type: ignore[assignment]  # no dot is ever searched as a tuple
     """Index of the change in the entry; from 0."""
 
 

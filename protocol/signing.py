@@ -1,4 +1,4 @@
-"""Ed25519 signatures over typed bytes (security 3.1).
+r"""Ed25519 signatures over typed bytes (security 3.1).
 
 Every signature covers ``b"kinfolder/<type>/v1\\0" || BLAKE3(exact bytes)``, so none can stand for another type.
 One verifier everywhere: libsodium.

@@ -69,10 +69,9 @@ def make_tree(root: Path) -> tuple[int, int]:
 
 def make_large(path: Path, mib: int) -> None:
     """Write a file that does not compress."""
-    chance = random.Random(7)  # noqa: S311 - filler
+    chance = random.Random(7)
     with open(path, "wb") as file:
-        for _ in range(mib):
-            file.write(chance.randbytes(MIB))
+        file.writelines(chance.randbytes(MIB) for _ in range(mib))
 
 
 def same(one: Path, other: Path) -> int:
@@ -119,7 +118,9 @@ def set_up(cluster: Cluster, show: Show, one: Path) -> tuple[Device, Device]:
     show.title("An account with two devices (a coordinator and three storage nodes are running)")
     laptop, _ = show.step("laptop: kin init", lambda: cluster.first_device("laptop"))
     show.step("laptop: kin add Work", lambda: laptop.add(one, "Work"))
-    desktop, _ = show.step("desktop: kin link, with the code that the laptop shows", lambda: cluster.link_device(laptop, "desktop"))
+    desktop, _ = show.step(
+        "desktop: kin link, with the code that the laptop shows", lambda: cluster.link_device(laptop, "desktop")
+    )
     return laptop, desktop
 
 
@@ -133,7 +134,10 @@ def first_sync(
     show.step(f"writing a file of {large_mib} MiB", lambda: make_large(one / "large.bin", large_mib))
     total = size + large_mib * MIB
     _, took = show.step(f"laptop: kin sync ({files} files, {total / 1e6:.0f} MB)", laptop.sync)
-    show.figure("sent until durable on two of three nodes", f"{files + 1} files, {total / 1e6:.0f} MB in {took:.1f} s, {total / took / 1e6:.0f} MB/s")
+    show.figure(
+        "sent until durable on two of three nodes",
+        f"{files + 1} files, {total / 1e6:.0f} MB in {took:.1f} s, {total / took / 1e6:.0f} MB/s",
+    )
     show.figure("on the three nodes together", f"{stored_bytes(cluster) / 1e6:.0f} MB")
     show.title("The laptop is off; the desktop alone")
     show.step("desktop: kin get Work", lambda: desktop.get("Work", two))
@@ -165,9 +169,13 @@ def conflict(show: Show, laptop: Device, desktop: Device, roots: tuple[Path, Pat
     copies = [row["copy"] for row in desktop.json("conflicts")["conflicts"]]
     print(f"  one file edited on both: both versions are kept, one as {copies[0] if copies else 'NO COPY'!r}")
     moved = (one / "library" / "json-moved" / "decoder.py").read_text()
-    print(f"  a directory renamed on one and edited in on the other: no conflict, {moved.strip()!r} is in its new place")
+    print(
+        f"  a directory renamed on one and edited in on the other: no conflict, {moved.strip()!r} is in its new place"
+    )
     if len(copies) != 1 or not (two / copies[0]).is_file() or "desktop" not in moved:
-        raise CommandError(["conflict"], 1, f"expected one conflict copy and a merged rename, found {copies}, {moved!r}")
+        raise CommandError(
+            ["conflict"], 1, f"expected one conflict copy and a merged rename, found {copies}, {moved!r}"
+        )
     begin = time.monotonic()
     (one / "hello.txt").write_text("hello")
     while not (two / "hello.txt").exists():
@@ -193,8 +201,12 @@ def storage_lost(cluster: Cluster, show: Show, desktop: Device, one: Path, again
 
 def main() -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(prog="kin demo", description="Show the main job with real processes on this machine.")
-    parser.add_argument("--large", type=int, default=LARGE_MIB, metavar="MIB", help="size of the large file (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="kin demo", description="Show the main job with real processes on this machine."
+    )
+    parser.add_argument(
+        "--large", type=int, default=LARGE_MIB, metavar="MIB", help="size of the large file (default %(default)s)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the temporary directory")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupted)
@@ -221,7 +233,7 @@ def main() -> int:
     return 0
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

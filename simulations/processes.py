@@ -203,8 +203,16 @@ class Cluster:
         self.coordinator = self.keep(
             Process(
                 command(
-                    "coordinator.cli", "serve", "--data", str(root / "coordinator"), "--listen", "127.0.0.1:0",
-                    "--replicas", str(replicas), "--quorum", str(quorum),
+                    "coordinator.cli",
+                    "serve",
+                    "--data",
+                    str(root / "coordinator"),
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--replicas",
+                    str(replicas),
+                    "--quorum",
+                    str(quorum),
                 ),
                 root / "coordinator.log",
             )
@@ -261,8 +269,16 @@ class Cluster:
         number = len(self.nodes) + 1
         data = self.root / f"node{number}"
         args = command(
-            "storage_node.cli", "serve", "--data", str(data), "--listen", "127.0.0.1:0",
-            "--coordinator", self.url, "--invite", self.invite("storage"),
+            "storage_node.cli",
+            "serve",
+            "--data",
+            str(data),
+            "--listen",
+            "127.0.0.1:0",
+            "--coordinator",
+            self.url,
+            "--invite",
+            self.invite("storage"),
         )
         node = self.keep(Process(args, self.root / f"node{number}.log"))
         self.nodes.append(node)
@@ -272,8 +288,18 @@ class Cluster:
         """Make an account with its first device."""
         device = self._device(name)
         device.kin(
-            "init", "--coordinator", self.url, "--invite", self.invite(), "--user", user, "--device", name,
-            "--no-keyring", "--recovery-file", str(self.root / f"{user}.recovery"),
+            "init",
+            "--coordinator",
+            self.url,
+            "--invite",
+            self.invite(),
+            "--user",
+            user,
+            "--device",
+            name,
+            "--no-keyring",
+            "--recovery-file",
+            str(self.root / f"{user}.recovery"),
         )
         return device
 
@@ -282,7 +308,11 @@ class Cluster:
         device = self._device(name)
         showing = subprocess.Popen(
             command("peer.cli", "--home", str(existing.home), "link-code", "--yes"),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
         )
         try:
             assert showing.stdout is not None
@@ -311,7 +341,13 @@ class Cluster:
             CommandError: It failed, and ``check`` is on.
         """
         done = subprocess.run(
-            args, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, env=environment(), check=False
+            args,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=environment(),
+            check=False,
         )
         if check and done.returncode:
             raise CommandError(args, done.returncode, done.stdout + done.stderr)

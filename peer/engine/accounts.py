@@ -66,7 +66,9 @@ class AccountBook:
         async with self._lock:
             for _ in range(ROUNDS_MAX):
                 state = self._states.get(account)
-                reply = await self._link.ask(m.GetAccountChain(account, -1 if state is None else state.seq), m.AccountChain)
+                reply = await self._link.ask(
+                    m.GetAccountChain(account, -1 if state is None else state.seq), m.AccountChain
+                )
                 links = list(reply.links)
                 if state is None:
                     if not links:

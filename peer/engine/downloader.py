@@ -153,8 +153,9 @@ class Downloader:
                 chunker = self._context.folder_keys(self._record().key).chunker
                 rest = await self._context.processor.run(_reuse, root, stage, file, mine, chunker)
                 progress(sum(p.row.raw_length for p in mine) - sum(p.row.raw_length for p in rest))
-                mine = rest
-            missing += mine
+                missing += rest
+            else:
+                missing += mine
         return missing
 
     # --- Chunks
@@ -185,8 +186,7 @@ class Downloader:
             by_id.setdefault(piece.row.id, []).append(piece)
         based = {p.row.base.id for p in batch if p.row.base is not None}
         if based:
-            async for id, data in self._context.chunks.get(self._record().id, sorted(based)):
-                bases[id] = data
+            bases = {id: data async for id, data in self._context.chunks.get(self._record().id, sorted(based))}
         done: set[ChunkId] = set()
         try:
             async for id, data in self._context.chunks.get(self._record().id, list(by_id)):

@@ -67,8 +67,14 @@ class FolderEngine:
     """Keeps one folder in sync."""
 
     def __init__(
-        self, context: Context, follower: Follower, observer: Observer, recorder: Recorder, stepper: Stepper,
-        uploader: Uploader, downloader: Downloader,
+        self,
+        context: Context,
+        follower: Follower,
+        observer: Observer,
+        recorder: Recorder,
+        stepper: Stepper,
+        uploader: Uploader,
+        downloader: Downloader,
     ) -> None:
         self._context = context
         self.follower = follower
@@ -174,7 +180,7 @@ class FolderEngine:
         except SecurityError as error:
             self.last_error = str(error)
             self._block_part(name, error.code)
-            log.error("stopped", part=name, code=error.code)
+            log.error("stopped", part=name, code=error.code)  # noqa: TRY400  # its text is for status
         except KinfolderError as error:
             self.last_error = str(error)
             self._block_part(name, error.code)
@@ -209,7 +215,9 @@ class FolderEngine:
     async def _sleep(self) -> None:
         now = self._context.clock.monotonic_s()
         moments = [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
-        moments += [why.until_s for part, why in self._part_blocked.items() if self.online or part not in ("pull", "push")]
+        moments += [
+            why.until_s for part, why in self._part_blocked.items() if self.online or part not in ("pull", "push")
+        ]
         deadline = self.observer.next_deadline()
         if deadline is not None and self._may("scan"):
             moments.append(deadline)
@@ -223,7 +231,7 @@ class FolderEngine:
             return False
         if self.observer.is_due(self._context.clock.monotonic_s()) and "scan" not in self._part_blocked:
             return False
-        waiting = {part for part in self._part_blocked}
+        waiting = set(self._part_blocked)
         wanted = {
             name
             for name, flag in (("pull", self._pull_wanted), ("push", self._push_wanted), ("plan", self._plan_wanted))
@@ -277,7 +285,9 @@ class FolderEngine:
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)
-        tied_files = [planned.to_send[subject(act)] for act in tied if isinstance(act, Edit) and subject(act) in planned.to_send]
+        tied_files = [
+            planned.to_send[subject(act)] for act in tied if isinstance(act, Edit) and subject(act) in planned.to_send
+        ]
         if tied_files:
             self._start_upload(tied, tied_files, planned.known)
         elif tied:
@@ -459,8 +469,25 @@ class FolderEngine:
 _OF_NETWORK: Final = frozenset({"no_quorum", "no_source", "unavailable", "no_coordinator", "behind", "access_denied"})
 _CODES: Final = {"unavailable": "no_coordinator", "behind": "no_coordinator"}
 _REASONS: Final = frozenset(
-    "changing queued transferring no_coordinator no_quorum offline no_source unreadable name disk_full locked held frozen "
-    "read_only quota spool_full error".split()
+    [
+        "changing",
+        "queued",
+        "transferring",
+        "no_coordinator",
+        "no_quorum",
+        "offline",
+        "no_source",
+        "unreadable",
+        "name",
+        "disk_full",
+        "locked",
+        "held",
+        "frozen",
+        "read_only",
+        "quota",
+        "spool_full",
+        "error",
+    ]
 )
 
 
@@ -480,4 +507,3 @@ def _groups(pairs: list[Any], size_of: Callable[[Any], int]) -> Iterable[list[An
         total += size
     if group:
         yield group
-

@@ -188,7 +188,11 @@ class Follower:
         if checkpoint.generation != record.generation:
             raise RollbackError("the coordinator began another generation of the log without an admin's signature")
         known = record.checkpoint
-        if known is not None and checkpoint.position == known.checkpoint.position and checkpoint.chain != known.checkpoint.chain:
+        if (
+            known is not None
+            and checkpoint.position == known.checkpoint.position
+            and checkpoint.chain != known.checkpoint.chain
+        ):
             raise ForkError("the coordinator signed two histories for one position")
 
     async def _give_back(self, behind: Checkpoint) -> None:
@@ -281,7 +285,9 @@ class Follower:
         return Received(item, entry, enrolment.device, author_key, payload_key)
 
     async def _add_control(self, item: LogItem) -> None:
-        link: SignedLink = decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link")
+        link: SignedLink = decode(
+            item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link"
+        )
         await self.add_control_link(link)
 
     async def add_control_link(self, link: SignedLink) -> None:
@@ -381,9 +387,7 @@ def item_hash(item: LogItem) -> bytes:
     if item.kind is ItemKind.ENTRY:
         return parse_entry(item.data).hash
     if item.kind is ItemKind.CONTROL:
-        return decode(
-            item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link"
-        ).hash
+        return decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link").hash
     return blake3(item.data).digest()
 
 

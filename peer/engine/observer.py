@@ -212,7 +212,7 @@ class Observer:
         else:
             look = self._hints.due(now)
             full = look is not None and look.full
-        spots = {path: False for path in due}
+        spots = dict.fromkeys(due, False)
         unsettled: Collection[str] = ()
         if look is not None:
             unsettled = look.unsettled
@@ -264,8 +264,8 @@ class Observer:
             for listing in part:
                 listed.append(listing.path)
                 problems.update(_problems(listing))
-            await context.database.run(lambda db, part=part: _observe(identification, part))  # type: ignore[misc]
-        requests = await context.database.run(lambda db: identification.requests())
+            await context.database.run(lambda _, part=part: _observe(identification, part))  # type: ignore[misc]
+        requests = await context.database.run(lambda _: identification.requests())
         hashes: dict[str, Hashed] = {}
         results = hash_files(root, requests, now_ms=context.clock.now_ms)
         while True:
@@ -316,5 +316,9 @@ def _put_problems(
                 db.execute("DELETE FROM problem WHERE folder = ? AND path = ?", (folder, path))
     db.executemany(
         "INSERT OR REPLACE INTO problem VALUES (?, ?, ?)",
-        [(folder, os.fsencode(path), reason) for path, reason in problems.items() if reason not in ("gone", "changing")],
+        [
+            (folder, os.fsencode(path), reason)
+            for path, reason in problems.items()
+            if reason not in ("gone", "changing")
+        ],
     )

@@ -7,6 +7,7 @@ Rule 3: an entry's contents are durable on storage nodes before it is signed, so
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -87,9 +88,7 @@ class Recorder:
             tuple(step for step in made.steps if _step_subject(step) not in leave),
         )
         busy = {subject(act) for act in kept.acts} | {_step_subject(step) for step in kept.steps}
-        clean(
-            db, key, [i for i in ids if i not in busy and is_settled(i, local=local, synced=synced, remote=remote)]
-        )
+        clean(db, key, [i for i in ids if i not in busy and is_settled(i, local=local, synced=synced, remote=remote)])
         to_send: dict[ItemId, ToSend] = {}
         known: dict[ItemId, Stored] = {}
         for act in kept.acts:
@@ -129,9 +128,7 @@ class Recorder:
         version = self._follower.remote(db).content(row[0], msgspec.msgpack.decode(row[1], type=Dot))
         return None if version is None else stored_of(version.value, version.segments)
 
-    def _find_source(
-        self, db: sqlite3.Connection, step: Step, local: Tree, sources: dict[ItemId, ToFetch]
-    ) -> None:
+    def _find_source(self, db: sqlite3.Connection, step: Step, local: Tree, sources: dict[ItemId, ToFetch]) -> None:
         if not isinstance(step, Place | Replace) or step.item.content.kind is not Kind.FILE:
             return
         member = step.item.members[0]
@@ -213,7 +210,9 @@ class Recorder:
             values=part.values,
         )
         ring = self._context.folder_keys(record.key)
-        data = seal_entry(header, payload, ring.entry_key(header.epoch), self._context.secrets.sign_seed, self._context.entropy)
+        data = seal_entry(
+            header, payload, ring.entry_key(header.epoch), self._context.secrets.sign_seed, self._context.entropy
+        )
         entry = parse_entry(data)
         folders.put_tail(db, record.key, entry, data)
         self._follower.put_record(db, own_seq=header.seq, own_hash=entry.hash)
@@ -247,7 +246,8 @@ class Recorder:
         moved = False
         for part in _parts(tail):
             reply = await self._context.link.ask(
-                m.RegisterEntries(record.id, self._follower.record.checkpoint, tuple(data for _, data in part)), m.EntryStates
+                m.RegisterEntries(record.id, self._follower.record.checkpoint, tuple(data for _, data in part)),
+                m.EntryStates,
             )
             for state in reply.states:
                 if state.refused:
@@ -292,10 +292,8 @@ class Recorder:
                 [enrol_op(control, self._context.device)],
                 now_ms=self._context.clock.now_ms(),
             )
-            try:
+            with contextlib.suppress(StaleError):
                 await self._context.link.ask(m.AppendControlLink(self._follower.record.id, link), m.Ok)
-            except StaleError:
-                pass
             await self._follower.follow()
         raise UnavailableError("the folder's members change too fast to join")
 
@@ -372,8 +370,15 @@ def _contents(
                 table.append(segment)
             spans.append(RowSpan(places[segment], start, count))
         values[subject(act)] = ContentValue(
-            kind=content.kind, body=None, hash=content.hash, size=content.size, mtime_ns=content.mtime_ns,
-            executable=content.executable, target=content.target, chunker="", spans=tuple(spans),
+            kind=content.kind,
+            body=None,
+            hash=content.hash,
+            size=content.size,
+            mtime_ns=content.mtime_ns,
+            executable=content.executable,
+            target=content.target,
+            chunker="",
+            spans=tuple(spans),
         )
     return values, table
 

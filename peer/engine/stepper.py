@@ -21,7 +21,7 @@ from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.stages import Staged
 from peer.disk.walk import DiskError
 from peer.engine.context import Context
-from peer.store.trees import LocalTree, SyncedTree, mark_dirty
+from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
 from protocol.errors import UnavailableError
 from protocol.ids import ROOT
 
@@ -182,18 +182,6 @@ class Stepper:
 
 _UNKNOWN = Fingerprint(0, 0, -1, 0, 0, 0)
 """Fits no file, so the next scan hashes what is there."""
-
-
-def rekey(db: sqlite3.Connection, folder: int, old: ItemId, new: ItemId) -> None:
-    """Give the rows of one item, in local and in synced, another id; what stands under it follows."""
-    for table in ("local_item", "synced_item"):
-        if db.execute(f"SELECT 1 FROM {table} WHERE folder = ? AND id = ?", (folder, old)).fetchone():
-            db.execute(f"DELETE FROM {table} WHERE folder = ? AND id = ?", (folder, new))
-        db.execute(f"UPDATE {table} SET id = ? WHERE folder = ? AND id = ?", (new, folder, old))
-        children = db.execute(f"SELECT id FROM {table} WHERE folder = ? AND parent = ?", (folder, old)).fetchall()
-        db.execute(f"UPDATE {table} SET parent = ? WHERE folder = ? AND parent = ?", (new, folder, old))
-        mark_dirty(db, folder, [row[0] for row in children])
-    mark_dirty(db, folder, [old, new])
 
 
 def _items(step: Step) -> tuple[Item, ...]:

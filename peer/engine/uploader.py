@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Final
 
 import msgspec
+from blake3 import blake3
 
 from peer.core.chunk_sealing import Row, SealedChunk, seal_chunk
 from peer.core.chunking import Chunker, cut_stream
@@ -33,7 +34,6 @@ from protocol.effects import Access, Handle
 from protocol.entries import SegmentKey
 from protocol.grants import ChunkRef, ReceiptFor
 from protocol.ids import ChunkId
-from blake3 import blake3
 
 READ_BYTES: Final = 8 * limits.MIB
 READ_CHUNKS: Final = 256
@@ -290,7 +290,9 @@ def note_rows(db: sqlite3.Connection, folder: int, rows: Sequence[Row]) -> None:
 
 def known_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> set[ChunkId]:
     """Return which segments are stored and declared already."""
-    return {id for id in ids if db.execute("SELECT 1 FROM segment WHERE folder = ? AND id = ?", (folder, id)).fetchone()}
+    return {
+        id for id in ids if db.execute("SELECT 1 FROM segment WHERE folder = ? AND id = ?", (folder, id)).fetchone()
+    }
 
 
 def note_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> None:

@@ -65,7 +65,9 @@ class ChunkClient:
         if self._session is not None:
             await self._session.close()
 
-    async def put(self, folder: FolderId, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]) -> tuple[ReceiptFor, ...]:
+    async def put(
+        self, folder: FolderId, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]
+    ) -> tuple[ReceiptFor, ...]:
         """Store a batch and return the receipts of at least a write quorum of nodes.
 
         Raises:
@@ -75,7 +77,7 @@ class ChunkClient:
         refs = [ref for ref, _ in chunks]
         size = sum(ref.length for ref in refs)
         async with self._slots:
-            allowance = await self._grants.get(folder, Operation.PUT, bytes=size, chunks=len(refs))
+            allowance = await self._grants.get(folder, Operation.PUT, size=size, chunks=len(refs))
             granted = allowance.granted
             waiting = self._by_preference(granted.nodes)
             receipts: dict[StorageNodeId, ReceiptFor] = {}
@@ -103,7 +105,7 @@ class ChunkClient:
         """
         missing = dict.fromkeys(ids)
         async with self._slots:
-            allowance = await self._grants.get(folder, Operation.GET, bytes=0, chunks=len(ids))
+            allowance = await self._grants.get(folder, Operation.GET, size=0, chunks=len(ids))
             for node in self._by_preference(allowance.granted.nodes):
                 if not missing:
                     return

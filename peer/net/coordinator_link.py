@@ -85,7 +85,16 @@ class BehindError(UnavailableError):
 
 _FAILURES: Final[dict[str, type[KinfolderError]]] = {
     e.code: e
-    for e in (AccessDeniedError, BadSignatureError, NoQuorumError, ProtocolError, SecurityError, StaleError, BehindError, UnavailableError)
+    for e in (
+        AccessDeniedError,
+        BadSignatureError,
+        NoQuorumError,
+        ProtocolError,
+        SecurityError,
+        StaleError,
+        BehindError,
+        UnavailableError,
+    )
 }
 
 
@@ -139,7 +148,9 @@ def origin_of(url: str) -> str:
 class Session:
     """One open socket after the server's challenge: sends requests, matches replies, hands notices on."""
 
-    def __init__(self, socket: ClientConnection, challenge: m.Challenge, certificate_sha256: bytes, origin: str) -> None:
+    def __init__(
+        self, socket: ClientConnection, challenge: m.Challenge, certificate_sha256: bytes, origin: str
+    ) -> None:
         self.challenge = challenge
         self.certificate_sha256 = certificate_sha256
         self.origin = origin
@@ -248,7 +259,9 @@ async def open_session(address: Address) -> Session:
             proxy=None,
         )
     except (OSError, InvalidHandshake, InvalidURI, TimeoutError, EOFError) as error:
-        raise UnavailableError(f"the coordinator at {address.url} cannot be reached ({type(error).__name__})") from error
+        raise UnavailableError(
+            f"the coordinator at {address.url} cannot be reached ({type(error).__name__})"
+        ) from error
     try:
         seen = _certificate_hash(socket, address)
         async with asyncio.timeout(CONNECT_S):
@@ -280,7 +293,9 @@ async def login(session: Session, identity: Identity, entropy: Entropy) -> None:
     covered = m.login_bytes(
         session.challenge, session.origin, session.certificate_sha256, nonce, identity.account + identity.device
     )
-    await session.ask(m.Login(identity.account, identity.device, nonce, sign("login", covered, identity.sign_seed)), m.Ok)
+    await session.ask(
+        m.Login(identity.account, identity.device, nonce, sign("login", covered, identity.sign_seed)), m.Ok
+    )
 
 
 class CoordinatorLink:

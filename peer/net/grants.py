@@ -43,7 +43,7 @@ class Grants:
         self._held: dict[tuple[FolderId, Operation], Allowance] = {}
         self._locks: dict[tuple[FolderId, Operation], asyncio.Lock] = {}
 
-    async def get(self, folder: FolderId, operation: Operation, *, bytes: int, chunks: int) -> Allowance:
+    async def get(self, folder: FolderId, operation: Operation, *, size: int, chunks: int) -> Allowance:
         """Return a grant that still covers this much, and take it off what is left.
 
         Raises:
@@ -53,14 +53,14 @@ class Grants:
         key = (folder, operation)
         async with self._locks.setdefault(key, asyncio.Lock()):
             held = self._held.get(key)
-            if held is None or not self._covers(held, bytes, chunks):
+            if held is None or not self._covers(held, size, chunks):
                 granted = await self._link.ask(
-                    m.GetGrant(folder, operation, max(bytes, BYTES_WANTED), max(chunks, CHUNKS_WANTED)), m.Granted
+                    m.GetGrant(folder, operation, max(size, BYTES_WANTED), max(chunks, CHUNKS_WANTED)), m.Granted
                 )
                 body = open_signed(granted.grant, Grant, self._link.address.token_key)
                 held = Allowance(granted.grant, body, granted, body.bytes_max, body.chunks_max)
                 self._held[key] = held
-            held.bytes_left -= bytes
+            held.bytes_left -= size
             held.chunks_left -= chunks
             return held
 
@@ -90,9 +90,9 @@ class Grants:
             self._sign_seed,
         )
 
-    def _covers(self, held: Allowance, bytes: int, chunks: int) -> bool:
+    def _covers(self, held: Allowance, size: int, chunks: int) -> bool:
         return (
-            held.bytes_left >= bytes
+            held.bytes_left >= size
             and held.chunks_left >= chunks
             and self._clock.now_ms() < held.body.expires_ms - RENEW_BEFORE_MS
         )

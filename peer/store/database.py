@@ -74,7 +74,7 @@ def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any]
             connection.execute("SAVEPOINT operation")
             try:
                 result = operation(connection)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the one who waits for it
+            except BaseException as error:
                 if not connection.in_transaction:  # SQLite gave the whole transaction up (disk full, I/O error)
                     raise
                 connection.execute("ROLLBACK TO operation")
@@ -99,7 +99,9 @@ def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any]
 def _ours(error: BaseException) -> BaseException:
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return UserError("the disk that holds Kinfolder's state is full: free some space", code="disk_full")
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.IntegrityError | sqlite3.ProgrammingError
+    ):
         return CorruptStateError(f"the device's database cannot be used: {error}")
     return error
 

@@ -137,9 +137,7 @@ class _ItemTable:
         self._members = msgspec.msgpack.Decoder(tuple[Member, ...]).decode
 
     def _item(self, row: tuple[bytes, bytes, bytes, bytes, bytes]) -> Item:
-        return Item(
-            NodeId(row[0]), NodeId(row[1]), os.fsdecode(row[2]), self._content(row[3]), self._members(row[4])
-        )
+        return Item(NodeId(row[0]), NodeId(row[1]), os.fsdecode(row[2]), self._content(row[3]), self._members(row[4]))
 
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None."""

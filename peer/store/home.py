@@ -83,7 +83,9 @@ class HomeLock:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._handle)
-            raise UserError(f"another Kinfolder process works on {home}: wait for it, or stop it", code="in_use") from None
+            raise UserError(
+                f"another Kinfolder process works on {home}: wait for it, or stop it", code="in_use"
+            ) from None
 
     def release(self) -> None:
         """Let go of the home; a second call does nothing."""

@@ -42,7 +42,8 @@ class _Rows:
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None."""
         row = self._db.execute(
-            f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ? AND id = ?", (self._folder, id)
+            f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ? AND id = ?",
+            (self._folder, id),
         ).fetchone()
         return None if row is None else self._item(row)
 
@@ -65,7 +66,9 @@ class _Rows:
 
     def count(self) -> int:
         """Return how many items there are."""
-        found: int = self._db.execute(f"SELECT count(*) FROM {self._table} WHERE folder = ?", (self._folder,)).fetchone()[0]
+        found: int = self._db.execute(
+            f"SELECT count(*) FROM {self._table} WHERE folder = ?", (self._folder,)
+        ).fetchone()[0]
         return found
 
     def drop(self, id: ItemId) -> None:
@@ -75,7 +78,9 @@ class _Rows:
 
     def all(self) -> Iterator[Item]:
         """Yield every item."""
-        rows = self._db.execute(f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ?", (self._folder,))
+        rows = self._db.execute(
+            f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ?", (self._folder,)
+        )
         for row in rows:
             yield self._item(row)
 
@@ -165,3 +170,15 @@ def dirty(connection: sqlite3.Connection, folder: int, most: int) -> list[ItemId
 def clean(connection: sqlite3.Connection, folder: int, ids: Collection[ItemId]) -> None:
     """Take items off the set: their three trees agree."""
     connection.executemany("DELETE FROM dirty WHERE folder = ? AND id = ?", [(folder, id) for id in ids])
+
+
+def rekey(db: sqlite3.Connection, folder: int, old: ItemId, new: ItemId) -> None:
+    """Give the rows of one item, in local and in synced, another id; what stands under it follows."""
+    for table in ("local_item", "synced_item"):
+        if db.execute(f"SELECT 1 FROM {table} WHERE folder = ? AND id = ?", (folder, old)).fetchone():
+            db.execute(f"DELETE FROM {table} WHERE folder = ? AND id = ?", (folder, new))
+        db.execute(f"UPDATE {table} SET id = ? WHERE folder = ? AND id = ?", (new, folder, old))
+        children = db.execute(f"SELECT id FROM {table} WHERE folder = ? AND parent = ?", (folder, old)).fetchall()
+        db.execute(f"UPDATE {table} SET parent = ? WHERE folder = ? AND parent = ?", (new, folder, old))
+        mark_dirty(db, folder, [row[0] for row in children])
+    mark_dirty(db, folder, [old, new])
