@@ -5,7 +5,8 @@ of the local database (:mod:`peer.store.fold_store`); a provisional tail is fold
 
 Rule 1: a row that was read is never changed; whoever changes it works on a copy and puts that.
 Rule 2: no row grows with the length of a history. Ancestry is links between values, see :mod:`peer.core.lineage`.
-Rule 3: names are bytes here; only items of the tree hold them as text.
+Rule 3: equal sequences of entries give equal rows, however they were cut into calls.
+Rule 4: names are bytes here; only items of the tree hold them as text.
 """
 
 from __future__ import annotations

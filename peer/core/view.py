@@ -80,7 +80,7 @@ def list_nodes(work: Work) -> None:
                 _ask_to_show(work, listed)
             if wanted is not None:
                 row = work.name(*wanted)
-                row.nodes += (id,)
+                row.nodes = tuple(sorted((*row.nodes, id)))
                 _count_kid(work, wanted[0], 1, todo)
         if wanted is not None:
             _ask_to_show(work, wanted)
@@ -285,7 +285,7 @@ class _Naming:
         row = self._work.name(self._parent, key)
         if (self._key, id) not in row.claims:
             self._tell(row.claims)
-            row.claims += ((self._key, id),)
+            row.claims = tuple(sorted((*row.claims, (self._key, id))))
 
     def finish(self, before: tuple[bytes, ...]) -> None:
         """Give up the claims of before that were not made again."""
