@@ -54,7 +54,7 @@ def _stage(session: Session, message: m.RepushLog) -> list[LogItem] | None:
             session.staged.pop(folder, None)
             raise ProtocolError("the items have a gap")
         staged.append(item)
-    size = sum(len(item.data) for item in staged)
+    size = sum(len(item.data) for items in session.staged.values() for item in items)
     if size > STAGED_BYTES_MAX or len(session.staged) > STAGED_FOLDERS_MAX:
         session.staged.pop(folder, None)
         raise LimitExceededError("bytes of a log that is given back", STAGED_BYTES_MAX)

@@ -17,6 +17,7 @@ from protocol.errors import ProtocolError, UnavailableError
 from protocol.ids import AccountId, DeviceId, Pseudonym
 
 LINKS_A_PAGE: Final = 200
+FOUND_MAX: Final = 1_000
 
 
 def page_of(links: list[SignedLink], limit: int) -> tuple[tuple[SignedLink, ...], bool]:
@@ -65,6 +66,8 @@ async def find(coordinator: Coordinator, session: Session, message: m.FindAccoun
         return row.account, _chain(repository, row.account, -1)
 
     account, chain = await coordinator.database.read(read)
+    if len(session.found) >= FOUND_MAX:
+        session.found.clear()
     session.found.add(account)
     return chain
 

@@ -20,6 +20,7 @@ from protocol.history import verify_checkpoint
 from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, storage_node_id
 
 ENTRIES_A_REQUEST_MAX: Final = 512
+REFUSALS_A_REQUEST_MAX: Final = 16
 RECEIPTS_A_REQUEST_MAX: Final = 256
 CHUNKS_A_SEGMENT_MAX: Final = 2 * limits.SEGMENT_ROWS_MAX
 _NO_ENTRY: Final = EntryHash(bytes(32))
@@ -60,7 +61,7 @@ async def register(coordinator: Coordinator, session: Session, message: m.Regist
             return error
         ledger.prefetch(one.entry for one in received if one.entry is not None)
         ordering = Ordering(ledger, authority)
-        refused = [one.refused if one.entry is None else ordering.register(one.entry, one.data) for one in received]
+        refused = _register_all(ordering, received)
         states = tuple(_state(ledger, one, code) for one, code in zip(received, refused, strict=True))
         number = authority.control.number_of(session.device)
         own_seq = ledger.newest_of(number)[0] if number is not None else 0
@@ -72,6 +73,21 @@ async def register(coordinator: Coordinator, session: Session, message: m.Regist
     states, news = outcome
     coordinator.publish(news)
     return states
+
+
+def _register_all(ordering: Ordering, received: list[Received]) -> list[str]:
+    """Register entries in order; after many that were refused the rest is not looked at, so that forging stays cheap to us."""
+    codes: list[str] = []
+    left = REFUSALS_A_REQUEST_MAX
+    for one in received:
+        if one.entry is None:
+            codes.append(one.refused)
+        elif left == 0:
+            codes.append("limit")
+        else:
+            codes.append(ordering.register(one.entry, one.data))
+            left -= bool(codes[-1])
+    return codes
 
 
 def _state(ledger: FolderLedger, received: Received, refused: str) -> m.EntryState:
