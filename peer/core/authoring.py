@@ -127,6 +127,7 @@ def _mend(writer: ActWriter, entries: Sequence[DraftEntry], device: int, label: 
         item = state.tree.item(id)
         if item is not None:
             shown.update(((member.node, dot), (item, member)) for member in item.members for dot in member.content)
+    dots = {dot for _, dot in shown}
     for id in changed:
         item = trial.tree.item(id)
         for member in () if item is None else item.members:
@@ -134,7 +135,7 @@ def _mend(writer: ActWriter, entries: Sequence[DraftEntry], device: int, label: 
             if item is not None and was is not None:
                 _keep_name(writer, trial, member, item, *was)
             for dot in member.content:
-                if (member.node, dot) not in shown and state.contents.get(dot) is not None:
+                if dot not in dots and state.contents.get(dot) is not None:
                     _replace_revived(writer, member.node, dot)
 
 

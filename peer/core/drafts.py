@@ -157,7 +157,7 @@ class _Page:
             return False
         self._planned.append(planned)
         self._needs.update(needs)
-        self._segments.update((segment, len(self._segments) + i) for i, segment in enumerate(new_segments))
+        self._segments.update((segment, i) for i, segment in enumerate(new_segments, start=len(self._segments)))
         self._header_bytes, self._payload_bytes = header, payload
         return True
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from blake3 import blake3
+from msgspec.structs import replace
 
 from peer.core.conflicts import bytes_of
+from peer.core.drafts import DraftEntry, as_admitted
 from peer.core.fold_state import FoldState
 from peer.core.tree import Item, path_of
 from protocol import versions
@@ -73,6 +75,15 @@ def entry(
     values = tuple(each[3] for each in written)
     payload = Payload(Seen(0, 0, NOTHING, ()), (), label or f"D{device}", 1000 * seq, "", segments, values)
     return AdmittedEntry(entry_hash(device, seq), DeviceId(NOTHING), header, payload)
+
+
+def batch_entry(draft: DraftEntry, device: int) -> AdmittedEntry:
+    """Return a draft's entry as it is after signing: with needs, and a hash by its number."""
+    made = as_admitted(draft, device=device, label=f"D{device}")
+    needs = tuple(sorted({entry_hash(dot.device, dot.seq) for dot in draft.needs}))
+    payload_hash = blake3(b"").digest()
+    header = replace(made.header, needs=needs, payload_hash=payload_hash)
+    return replace(made, hash=entry_hash(device, draft.seq), header=header)
 
 
 def place(id: NodeId, parent: NodeId, name: str | bytes, *base: Dot, weak: bool = False) -> Written:
