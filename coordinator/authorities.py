@@ -101,10 +101,6 @@ class Authorities:
             self._folders.put(head.folder, state)
         return Authority(state, accounts)
 
-    def keep(self, control: ControlState) -> None:
-        """Keep a folder's state that was just extended."""
-        self._folders.put(control.id, control)
-
     def _replay(
         self, repository: Repository, head: Head, kept: ControlState | None, accounts: Accounts
     ) -> ControlState:

@@ -83,7 +83,8 @@ class Repair:
         self._loop = asyncio.get_running_loop()
         while True:
             try:
-                await asyncio.wait_for(self._wanted.wait(), RECHECK_S)
+                async with asyncio.timeout(RECHECK_S):
+                    await self._wanted.wait()
             except TimeoutError:
                 pass
             else:

@@ -137,12 +137,19 @@ class Server:
             closing.add(task)
             task.add_done_callback(closing.discard)
 
+        async def send(data: bytes) -> None:
+            if len(data) <= limits.FRAME_BYTES_MAX:
+                await connection.send(data)
+            else:
+                starts = range(0, len(data), limits.FRAME_BYTES_MAX)
+                await connection.send(data[at : at + limits.FRAME_BYTES_MAX] for at in starts)
+
         session = Session(
             self.coordinator,
             address=address,
             origins=self._origins(connection),
             certificates=self._certificates,
-            send=connection.send,
+            send=send,
             close=close,
         )
         try:
@@ -167,7 +174,8 @@ class Server:
             while session.kind is Kind.OPENING and not session.is_closed:
                 left_s = deadline_s - clock.monotonic_s()
                 try:
-                    data = await asyncio.wait_for(connection.recv(), max(left_s, 0.001))
+                    async with asyncio.timeout(max(left_s, 0.001)):
+                        data = await connection.recv()
                 except TimeoutError:
                     await connection.close(_POLICY, "too slow to log in")
                     return False

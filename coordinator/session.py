@@ -158,7 +158,8 @@ class Session:
         self._asked[id] = future
         try:
             self._post(m.encode_frame(id, message))
-            return await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await future
         except TimeoutError:
             raise UnavailableError("no reply in time") from None
         finally:

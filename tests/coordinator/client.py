@@ -47,8 +47,9 @@ class Client:
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str, **options) -> Client:
-        socket = await connect(url, compression=None, max_size=None, ping_interval=None, **options)
+    async def open(cls, url: str, *, frame_bytes_max: int | None = None, **options) -> Client:
+        sizes = (None, frame_bytes_max)
+        socket = await connect(url, compression=None, max_size=sizes, ping_interval=None, **options)
         client = cls(socket, url)
         _opened.append(client)
         frame = m.decode_frame(await socket.recv(decode=False))

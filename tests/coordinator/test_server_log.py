@@ -286,3 +286,20 @@ def test_many_members_write_at_once(world):
             assert alice.id
 
     run(main)
+
+
+def test_a_long_answer_comes_in_frames_of_bounded_length(world):
+    async def main():
+        async with world.running() as server:
+            alice, client, folder, _ = await alice_and_folder(server.url, world.user_token)
+            a = Author(folder, alice.device, 1)
+            big = a.entry("x", payload=bytes(limits.ENTRY_PAYLOAD_BYTES_MAX))
+            assert (await client.register(folder.id, [big])).states[0].position == 2
+            narrow = await Client.open(server.url, frame_bytes_max=limits.FRAME_BYTES_MAX)
+            await narrow.login(alice)
+            answers = await asyncio.gather(*(narrow.pull(folder.id, 1) for _ in range(8)))
+            assert all(answer.items[0].data == big for answer in answers)
+            huge = a.entry("x", payload=bytes(limits.ENTRY_PAYLOAD_BYTES_MAX + 1), keep=False)
+            assert (await client.register(folder.id, [huge])).states[0].refused == "limit"
+
+    run(main)
