@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import count, groupby
 from typing import Final
 from unicodedata import ucd_3_2_0
 
@@ -88,13 +88,14 @@ def conflict_name(name: bytes, label: str, digits: str) -> bytes:
 def conflict_names(name: bytes, label: str, item: NodeId) -> Iterator[bytes]:
     """Yield the names to try for an item, in this order, without end.
 
-    The second holds the whole id, which no other item has; further ones are for names that somebody made up.
+    The second holds the whole id, which no other item has; further ones are for names that somebody made up. Each of
+    these is derived from the id alone, so no choice of ids makes two items run after one another for ever.
     """
     yield conflict_name(name, label, item.hex()[:SHORT_DIGITS])
-    digits = item.hex()
-    while True:
-        yield conflict_name(name, label, digits)
-        digits = blake3(b"kinfolder/conflict-name/v1\x00" + digits.encode()).hexdigest(length=len(item))
+    yield conflict_name(name, label, item.hex())
+    for attempt in count(1):
+        key = b"kinfolder/conflict-name/v1\x00" + item + attempt.to_bytes(4, "big")
+        yield conflict_name(name, label, blake3(key).hexdigest(length=len(item)))
 
 
 def _safe_label(label: str) -> str:
@@ -109,8 +110,8 @@ def _cut(text: str, bytes_max: int) -> str:
     if len(bytes_of(text)) <= bytes_max:
         return text
     used = 0
-    for count, char in enumerate(text):
+    for length, char in enumerate(text):
         used += len(bytes_of(char))
         if used > bytes_max:
-            return text[:count].rstrip()
+            return text[:length].rstrip()
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peer.core.conflicts import text_of
+from peer.core.conflicts import conflict_names, text_of
 from peer.core.fold import fold, order_tail, void
 from peer.core.fold_state import FoldState
 from peer.core.memory_state import MemoryState, OverlayState
@@ -361,6 +361,41 @@ def test_an_id_that_was_given_to_a_node_cannot_become_a_copy(state):
         entry(3, 2, detached(A, dot, Dot(1, 1, 0)), place(taken, ROOT, "u", Dot(3, 1, 0))),
     )
     assert sorted(shown(state).values()) == ["a", "b", "t"]
+
+
+def test_a_shown_copy_gives_way_to_a_node_with_its_id(state):
+    """Who makes a node under the id of a copy that shows hides nothing: the copy shows under another id."""
+    taken = copy_id(A, Dot(2, 1, 0))
+    start = (
+        create(1, 1, A, "f", "v"),
+        entry(1, 2, content(A, "a", Dot(1, 1, 1))),
+        entry(2, 1, content(A, "b", Dot(1, 1, 1))),
+    )
+    fold_all(state, *start)
+    assert state.tree.item(taken) is not None
+    fold_all(state, create(3, 1, taken, "t", "t"), position=4)
+    assert sorted(shown(state).values()) == ["a", "b", "t"]
+    whole = MemoryState()
+    fold_all(whole, *start, create(3, 1, taken, "t", "t"))
+    assert list(walk(whole.tree)) == list(walk(state.tree))
+
+
+def test_made_up_ids_cannot_make_suffixes_run_for_ever(state):
+    """Whatever names and ids somebody makes up, every item has a name at last."""
+    names = conflict_names(b"f", "D1", B)
+    short, long, third = (text_of(next(names)) for _ in range(3))
+    rival = NodeId(bytes.fromhex(third[-33:-1]))
+    fold_all(
+        state,
+        create(1, 1, A, "f", "a"),
+        create(1, 2, B, "f", "b"),
+        create(1, 3, rival, "f", "r"),
+        create(1, 4, C, short, "c"),
+        create(1, 5, D, long, "d"),
+        create(1, 6, node("E"), text_of(next(conflict_names(b"f", "D1", rival))), "e"),
+    )
+    assert sorted(shown(state).values()) == ["a", "b", "c", "d", "e", "r"]
+    assert third not in shown(state)
 
 
 def test_names_shown_are_what_stands_in_the_entries(state):
