@@ -11,6 +11,7 @@ Rule 2: an operation touches nothing but its connection and its arguments.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -46,7 +47,10 @@ def connect(path: Path | str) -> sqlite3.Connection:
 
     Raises:
         CorruptStateError: The file is no database, or its pages are damaged.
+        UserError: It cannot be opened.
     """
+    if isinstance(path, Path):
+        _keep_private(path)
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in (
@@ -63,6 +67,18 @@ def connect(path: Path | str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise CorruptStateError(f"the database {path} is damaged ({error})") from error
     return connection
+
+
+def _keep_private(path: Path) -> None:
+    """Make the file, or an older one, readable by its owner alone; SQLite gives its other files the same mode."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UserError(f"the database {path} cannot be opened: {error.strerror}") from error
+    try:
+        os.fchmod(handle, 0o600)
+    finally:
+        os.close(handle)
 
 
 def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any], Future[Any]]]) -> None:
