@@ -251,6 +251,47 @@ def test_removing_main_and_copy_together_needs_no_detach():
     assert shown(desk.state) == {}
 
 
+def test_removing_a_copy_names_it_alone():
+    """The copy is detached and removed; the main file is not touched."""
+    desk = conflict()
+    copy = next(item for item in walk(desk.synced) if item.name != "f")
+    draft = desk.author(Remove(copy, (copy,)))
+    detach, gone = values(draft)
+    assert detach == DetachValue(Dot(2, 1, 0))
+    assert (gone.removed, gone.parent, gone.name) == ((Dot(2, 1, 0),), ROOT, copy.name.encode())
+    desk.record(draft)
+    assert shown(desk.state) == {"f": "a"}
+
+
+def test_a_removal_names_the_place_that_the_disk_showed():
+    """Not the one that was merely received; the move that the user has not seen wins."""
+    desk = Desk(create(1, 1, A, "f", "v"), create(1, 2, B, "d", "DIR"))
+    fold(desk.state, [entry(2, 1, place(A, B, "g", Dot(1, 1, 0)))], position=3)
+    draft = desk.author(Remove(desk.item("f"), (desk.item("f"),)))
+    (gone,) = values(draft)
+    assert (gone.parent, gone.name) == (ROOT, b"f")
+    fold(desk.state, [as_admitted(draft.entries[0], device=9, label="Nine")], position=4)
+    assert shown(desk.state) == {"d": "DIR", "d/g": "v"}
+
+
+def test_a_path_of_a_file_and_a_copy_stays_one_path():
+    """Another node's copy with the bytes and the name of a file is one path with it; an edit writes both, and keeps both."""
+    desk = Desk(
+        create(1, 1, A, "f", "v"),
+        entry(1, 2, content(A, "a", Dot(1, 1, 1))),
+        entry(2, 1, content(A, "b", Dot(1, 1, 1))),
+        create(3, 1, B, "f", "b"),
+    )
+    item = next(item for item in walk(desk.synced) if len(item.members) == 2)
+    draft = desk.author(Edit(item, file_of("c")))
+    assert [type(value) for value in values(draft)] == [DetachValue, PlaceValue, ContentValue, PlaceValue, ContentValue]
+    desk.record(draft)
+    assert sorted(shown(desk.state).values()) == ["a", "c"]
+    moved = desk.author(Move(next(each for each in walk(desk.synced) if len(each.members) == 2), ROOT, "g"))
+    desk.record(moved, 1001)
+    assert shown(desk.state) == {"f": "a", "g": "c"}
+
+
 def test_a_merged_file_is_changed_for_every_node():
     """Edit, touch and move write one change for each node behind the path; the id stays."""
     desk = Desk(create(1, 1, A, "f", "s"), create(2, 1, B, "f", "s"))
