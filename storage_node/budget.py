@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from protocol.errors import UnavailableError
+
 
 class ByteBudget:
     """A number of bytes that tasks share.
@@ -29,6 +31,11 @@ class ByteBudget:
             yield
         finally:
             self.give(count)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
 
     async def take(self, count: int) -> None:
         """Wait for bytes and hold them until :meth:`give`."""
@@ -58,3 +65,35 @@ class ByteBudget:
             wanted, turn = self._waiting.popleft()
             self.free -= wanted
             turn.set_result(None)
+
+
+class Lane:
+    """Puts of one kind on their way in: how many may be read at once, what they hold together, how many may wait.
+
+    Args:
+        bytes_max: What they hold together.
+        puts_max: How many are read at once.
+        waiting_max: How many may wait for that; nothing of theirs is read meanwhile.
+    """
+
+    def __init__(self, bytes_max: int, puts_max: int, waiting_max: int) -> None:
+        self.bytes = ByteBudget(bytes_max)
+        self._slots = ByteBudget(puts_max)
+        self._waiting_max = waiting_max
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next put has to wait."""
+        return self._slots.free < 1
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """Wait for a slot.
+
+        Raises:
+            UnavailableError: Too many wait already.
+        """
+        if self._slots.waiting >= self._waiting_max:
+            raise UnavailableError("too many puts wait already")
+        async with self._slots.hold(1):
+            yield

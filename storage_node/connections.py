@@ -8,9 +8,10 @@ Rule 2: a connection without a proof lives for seconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -23,7 +24,7 @@ CONNECTIONS_MAX: Final = 512
 UNPROVEN_S_MAX: Final = 2 * limits.UNAUTHENTICATED_S_MAX
 IDLE_S_MAX: Final = 75.0
 HEADER_BYTES_MAX: Final = limits.UNAUTHENTICATED_BYTES_MAX
-READ_BYTES: Final = 256 * limits.KIB
+READ_BYTES: Final = 128 * limits.KIB
 """What a connection buffers before it is read; twice as much at most."""
 LINGER_S: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client gets to see the refusal."""
@@ -97,6 +98,25 @@ class GuardedServer(web.Server):
     def _drop(self, handler: RequestHandler) -> None:
         unproven = self._unproven.pop(handler)
         unproven.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def paused(request: web.BaseRequest, *, is_needed: bool) -> AsyncIterator[None]:
+    """Read nothing from a connection until :func:`resume`, or until the context ends: what waits must not fill buffers."""
+    transport = request.transport
+    if is_needed and transport is not None and not transport.is_closing():
+        transport.pause_reading()
+    try:
+        yield
+    finally:
+        resume(request)
+
+
+def resume(request: web.BaseRequest) -> None:
+    """Read from a connection again; does nothing to one that is read."""
+    transport = request.transport
+    if transport is not None and not transport.is_closing() and not transport.is_reading():
+        transport.resume_reading()
 
 
 async def send_continue(request: web.BaseRequest, writer: AbstractStreamWriter) -> None:

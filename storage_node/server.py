@@ -51,23 +51,27 @@ from protocol.errors import (
 )
 from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, batch_root, sign_body
 from protocol.ids import ChunkId, DeviceId, Pseudonym
-from storage_node.budget import ByteBudget
+from storage_node.budget import ByteBudget, Lane
 from storage_node.chunks.store import ChunkStore, Data
-from storage_node.connections import GuardedServer, send_continue
+from storage_node.connections import GuardedServer, paused, resume, send_continue
 from storage_node.core.custody import Admitted, Custody
 from storage_node.identity import Identity
 from storage_node.replicas import QUEUE_BYTES_MAX, Forward, Replicas
 
 log = structlog.get_logger("server")
 
-READING_BYTES_MAX: Final = 24 * limits.MIB
+READING_BYTES_MAX: Final = 16 * limits.MIB
 """Held by puts that are being received: the chunk that is not complete, and small ones that wait for company."""
-FORWARDING_BYTES_MAX: Final = 24 * limits.MIB
+FORWARDING_BYTES_MAX: Final = 16 * limits.MIB
 """The same for those that are handed on. They wait for other nodes and so have a budget of their own: if two nodes waited
 for each other's room, neither would ever get on."""
-STORING_BYTES_MAX: Final = 24 * limits.MIB
+PUTS_MAX: Final = 12
+"""How many puts of either kind are read at once ..."""
+PUTS_WAITING_MAX: Final = 32
+"""... and how many may wait for that with what the socket brought along; the next one is told to come later."""
+STORING_BYTES_MAX: Final = 16 * limits.MIB
 """Held by the store on the way to the disk."""
-SENDING_BYTES_MAX: Final = 24 * limits.MIB
+SENDING_BYTES_MAX: Final = 16 * limits.MIB
 """Held by gets on the way to the client."""
 SLICE_BYTES: Final = 512 * limits.KIB
 """About as much goes to the store, or comes from it, at once."""
@@ -98,8 +102,8 @@ class ChunkServer:
         self._custody = custody
         self._replicas = replicas
         self._clock = clock
-        self._reading = ByteBudget(READING_BYTES_MAX)
-        self._forwarding = ByteBudget(FORWARDING_BYTES_MAX)
+        self._reading = Lane(READING_BYTES_MAX, PUTS_MAX, PUTS_WAITING_MAX)
+        self._forwarding = Lane(FORWARDING_BYTES_MAX, PUTS_MAX, PUTS_WAITING_MAX)
         self._storing = ByteBudget(STORING_BYTES_MAX)
         self._sending = ByteBudget(SENDING_BYTES_MAX)
         self._answers: dict[str, tuple[Operation, int, Answer]] = {
@@ -168,8 +172,11 @@ class ChunkServer:
                 raise FullError("the store is full")
             others = tuple(dict.fromkeys(node for node in asked.nodes if node != self._identity.node))
             forwards = others if request.headers.get(FORWARD_HEADER) == "1" else ()
-            await send_continue(request, request.writer)
-            return await self._receive(request, admitted, forwards, kept)
+            lane = self._forwarding if forwards else self._reading
+            async with paused(request, is_needed=lane.is_full), lane.enter():
+                resume(request)
+                await send_continue(request, request.writer)
+                return await self._receive(request, admitted, forwards, kept)
         finally:
             self._custody.give_back(admitted, asked.bytes - kept.bytes, asked.count - kept.chunks)
 
@@ -219,7 +226,7 @@ class ChunkServer:
     ) -> tuple[ChunkRef, ...]:
         """Read a batch, hand its bytes on as they come, and give its chunks to the store in slices."""
         reader = PutReader(admitted.statement)
-        budget = self._forwarding if forwards else self._reading
+        budget = (self._forwarding if forwards else self._reading).bytes
         pieces: list[tuple[ChunkId, bytes]] = []
         size = held = 0
         try:

@@ -34,6 +34,7 @@ from tests.storage_node.conftest import (
     in_loop,
     now_ms,
     refs_of,
+    until,
 )
 
 
@@ -432,12 +433,46 @@ async def test_many_large_puts_at_once_share_a_bounded_memory(world):
         replies = await asyncio.gather(*(client.put(batch) for batch in batches))
         assert all(reply.receipts for reply in replies)
         for budget, size in (
-            (node.server._reading, server.READING_BYTES_MAX),
-            (node.server._forwarding, server.FORWARDING_BYTES_MAX),
+            (node.server._reading.bytes, server.READING_BYTES_MAX),
+            (node.server._forwarding.bytes, server.FORWARDING_BYTES_MAX),
             (node.server._storing, server.STORING_BYTES_MAX),
             (node.server._sending, server.SENDING_BYTES_MAX),
         ):
             assert budget.free == size
+
+
+@in_loop
+async def test_puts_beyond_those_that_may_wait_are_told_to_come_later(world, monkeypatch):
+    """Invariant 9: what waits is bounded by a number of ours, not by how many come."""
+    monkeypatch.setattr(server, "PUTS_MAX", 2)
+    monkeypatch.setattr(server, "PUTS_WAITING_MAX", 3)
+    async with world:
+        node = await world.node(store=MemoryStore())
+        client = world.client(node)
+        began: asyncio.Queue[None] = asyncio.Queue()
+        go_on = asyncio.Event()
+
+        async def slow(refs, body):
+            began.put_nowait(None)
+            yield refs
+            await go_on.wait()
+            yield body
+
+        def put(i):
+            chunks = chunks_of(1, 300_000, bytes([i]))
+            body = slow(encode_refs(refs_of(chunks)), chunks[0][1])
+            return asyncio.create_task(client.put(chunks, body=body))
+
+        early = [put(i) for i in range(5)]
+        for _ in early:
+            await began.get()
+        await until(lambda: node.server._reading._slots.waiting == 3)
+        with pytest.raises(Answer) as caught:
+            await client.put(chunks_of(1, 10))
+        assert (caught.value.status, caught.value.code) == (503, "unavailable")
+        go_on.set()
+        assert all([(await task).receipts for task in early])
+        assert (await client.put(chunks_of(1, 10))).receipts
 
 
 @in_loop
