@@ -262,13 +262,13 @@ class Directories:
                 below[sighting.name] = entry
                 if row is not None and not entry.is_in_place:
                     lost.append(row)
+            elif sighting.kind is None:
+                lost.extend(() if row is None else (row,))
             elif row is not None and not row.item.is_directory and same_inode(row.fingerprint, sighting.fingerprint):
                 changed.append((sighting, row))
             else:
-                if row is not None:
-                    lost.append(row)
-                if sighting.kind is not None:
-                    loose.append((sighting, None if row is None or row.item.is_directory else row))
+                lost.extend(() if row is None else (row,))
+                loose.append((sighting, None if row is None or row.item.is_directory else row))
 
     # --- Then: when all listings are there
 
