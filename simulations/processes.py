@@ -15,6 +15,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,10 +24,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
+from simulations.wire import Meter
+
 READY_S: Final = 60.0
 STOP_S: Final = 20.0
 COMMAND_S: Final = 600.0
 _URL = re.compile(r"(wss?|https?)://\S+")
+_MEASURE: Final = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(child.pid, 0)
+with open(sys.argv[1], "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+"""Runs a command and writes down its peak. A process begins with the peak of who starts it, so this one must be small."""
 
 
 class CommandError(Exception):
@@ -156,6 +168,27 @@ class Device:
         """
         return self._cluster.run(command("peer.cli", "--home", str(self.home), *args), check=check, timeout_s=timeout_s)
 
+    def measure(self, *args: str, timeout_s: float = COMMAND_S) -> int:
+        """Run one command on this device and return the most resident memory that it needed, in bytes (Linux).
+
+        Raises:
+            CommandError: It ended with another code than 0.
+        """
+        peak = self._cluster.root / f"{self.name}.peak"
+        args = tuple(command("peer.cli", "--home", str(self.home), *args))
+        self._cluster.run([sys.executable, "-I", "-S", "-c", _MEASURE, str(peak), *args], timeout_s=timeout_s)
+        return int(peak.read_text()) * 1024
+
+    def spawn(self, *args: str) -> subprocess.Popen[bytes]:
+        """Begin a command on this device; who asks for it ends it."""
+        return subprocess.Popen(
+            command("peer.cli", "--home", str(self.home), *args),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+
     def json(self, *args: str) -> Any:
         """Run a command with ``--json`` and return its object."""
         return json.loads(self.kin(*args, "--json", check=False))
@@ -196,8 +229,13 @@ class Device:
 class Cluster:
     """A coordinator, storage nodes and devices under one directory; leaving the block ends all of them."""
 
-    def __init__(self, root: Path, *, nodes: int = 3, replicas: int = 3, quorum: int = 2) -> None:
+    def __init__(
+        self, root: Path, *, nodes: int = 3, replicas: int = 3, quorum: int = 2, metered: bool = False
+    ) -> None:
         self.root = root
+        self._is_metered = metered
+        self.meters: list[Meter] = []
+        """If ``metered``: what stands before each storage node, in their order."""
         self._processes: list[Process] = []
         self._devices: dict[str, Device] = {}
         self.coordinator = self.keep(
@@ -242,6 +280,8 @@ class Cluster:
         for process in reversed(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 process.stop()
+        for meter in self.meters:
+            meter.close()
 
     def keep(self, process: Process) -> Process:
         """End this process with the others."""
@@ -280,6 +320,12 @@ class Cluster:
             "--invite",
             self.invite("storage"),
         )
+        if self._is_metered:
+            meter, listen = Meter(), _free_address()
+            self.meters.append(meter)
+            meter.stand_before(listen)
+            args[args.index("--listen") + 1] = listen
+            args += ["--advertise", f"http://{meter.address}"]
         node = self.keep(Process(args, self.root / f"node{number}.log"))
         self.nodes.append(node)
         return node.start()
@@ -352,6 +398,13 @@ class Cluster:
         if check and done.returncode:
             raise CommandError(args, done.returncode, done.stdout + done.stderr)
         return done.stdout
+
+
+def _free_address() -> str:
+    """Return HOST:PORT where nothing listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        return f"{host}:{port}"
 
 
 def tree_of(root: Path) -> Iterator[tuple[str, bytes]]:
