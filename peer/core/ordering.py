@@ -224,11 +224,10 @@ def _waits(task: _Task, shifts: Shifts, local: Tree) -> Iterator[_Event]:
     if shift.is_removal:
         yield _Event(task.id, arrived=False)
     above = target.parent
-    if target.is_directory and shift.is_rename:
-        while above != ROOT and above not in shifts:
-            above = _parent_after(above, shifts, local)
-    if above in shifts and (shifts[above].is_arrival or (target.is_directory and shift.is_rename)):
-        yield _Event(above, arrived=True)
+    while target.is_directory and above != ROOT and above not in shifts:
+        above = _parent_after(above, shifts, local)
+    if above in shifts and (shifts[above].is_arrival or target.is_directory):
+        yield _Event(above, arrived=True)  # for a directory: so all above it stand where they shall, and it is not there
 
 
 def _knot(start: _Task, waits: Mapping[_Task, set[_Event]], source_of: Mapping[_Event, _Task]) -> ItemId:

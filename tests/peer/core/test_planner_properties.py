@@ -194,7 +194,7 @@ def exchange(tree: MemoryTree, one, other) -> None:
     places = {one: (b.parent, b.name), other: (a.parent, a.name)}
     if b.parent == one or a.parent == other:  # turned inside out
         top, below = (a, b) if b.parent == one else (b, a)
-        if not below.is_directory:
+        if not below.is_directory or tree.child(below.id, below.name) is not None:
             return
         places = {below.id: (top.parent, top.name), top.id: (below.id, below.name)}
     elif is_under(tree, one, other) or is_under(tree, other, one):
