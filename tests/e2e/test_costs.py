@@ -117,8 +117,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def write(path: Path, size: int, seed: int) -> None:
     chance = random.Random(seed)
     with open(path, "wb") as file:
-        for start in range(0, size, limits.MIB):
-            file.write(chance.randbytes(min(limits.MIB, size - start)))
+        file.writelines(chance.randbytes(min(limits.MIB, size - start)) for start in range(0, size, limits.MIB))
 
 
 def insert_in_front(path: Path) -> None:
