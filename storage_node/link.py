@@ -66,6 +66,30 @@ class Duties(NamedTuple):
     lost: Callable[[], Awaitable[tuple[bytes, ...]]]
 
 
+class HeardClock:
+    """The coordinator's wall clock, by which grants live; this machine's own may be years off."""
+
+    def __init__(self, own: Clock) -> None:
+        """Begin with the machine's own clock, for as long as nothing else is known."""
+        self._own = own
+        self._heard: tuple[int, float] | None = None
+
+    def hear(self, now_ms: int) -> None:
+        """Take what the coordinator's clock shows now."""
+        self._heard = (now_ms, self._own.monotonic_s())
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970."""
+        if self._heard is None:
+            return self._own.now_ms()
+        heard_ms, at_s = self._heard
+        return heard_ms + round((self._own.monotonic_s() - at_s) * 1000)
+
+    def monotonic_s(self) -> float:
+        """Return seconds since some moment of this machine."""
+        return self._own.monotonic_s()
+
+
 class RefusedError(KinfolderError):
     """The coordinator will not have this node; the text is its own line."""
 
@@ -82,6 +106,7 @@ class Link:
         duties: What to do.
         clock: For the pauses.
         entropy: For nonces and jitter.
+        heard: Told what the coordinator's clock shows.
     """
 
     def __init__(
@@ -93,7 +118,9 @@ class Link:
         *,
         clock: Clock,
         entropy: Entropy,
+        heard: HeardClock | None = None,
     ) -> None:
+        self._heard = heard
         self._contact = contact
         self._identity = identity
         self._presence = presence
@@ -232,6 +259,7 @@ class Link:
         shown = (challenge.log_key, challenge.token_key)
         if self._pinned is not None and shown != (self._pinned.log_key, self._pinned.token_key):
             raise SecurityError(f"{self._contact.url} shows other keys than the coordinator that admitted this node")
+        login_s = self._clock.monotonic_s()
         skew_s = abs(challenge.time_ms - self._clock.now_ms()) / 1000
         if skew_s > limits.CLOCK_SKEW_S_MAX / 2:
             log.warning("this clock and the coordinator's differ", seconds=round(skew_s))
@@ -262,6 +290,8 @@ class Link:
         url = self._contact.url
         pin = self._fingerprint
         coordinator = self._pinned or Coordinator(url, challenge.log_key, challenge.token_key, pin)
+        if self._heard is not None:
+            self._heard.hear(challenge.time_ms + round((self._clock.monotonic_s() - login_s) * 1000))
         await self._duties.welcome(coordinator, welcome)
         self._pinned = coordinator
         self.admitted.set()

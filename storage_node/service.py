@@ -30,7 +30,7 @@ from storage_node.config import Settings
 from storage_node.core.custody import Custody
 from storage_node.core.scrub import Scrub
 from storage_node.identity import Coordinator, Identity, load_identity, make_identity, private_key_pem, save_identity
-from storage_node.link import Contact, Duties, Link, Presence
+from storage_node.link import Contact, Duties, HeardClock, Link, Presence
 from storage_node.replicas import Replicas
 from storage_node.server import SLICE_BYTES, ChunkServer
 
@@ -67,6 +67,7 @@ class StorageNode:
         self._settings = settings
         self._doors = doors
         self._given_store = store
+        self._clock = HeardClock(doors.clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Server | None = None
         self.url = ""
@@ -97,7 +98,7 @@ class StorageNode:
         self.custody.miss(doors.clock.monotonic_s())
         self.replicas = Replicas()
         self.server = ChunkServer(
-            identity=identity, store=self.store, custody=self.custody, replicas=self.replicas, clock=doors.clock
+            identity=identity, store=self.store, custody=self.custody, replicas=self.replicas, clock=self._clock
         )
         await self._listen()
         duties = Duties(
@@ -110,7 +111,9 @@ class StorageNode:
         presence = Presence(
             self.url, identity.certificate if settings.is_tls else b"", settings.zone or identity.node.hex()
         )
-        self.link = Link(contact, identity, presence, duties, clock=doors.clock, entropy=doors.entropy)
+        self.link = Link(
+            contact, identity, presence, duties, clock=doors.clock, entropy=doors.entropy, heard=self._clock
+        )
         is_first_start = identity.coordinator is None
         linked = asyncio.create_task(self.link.run(is_first_start=is_first_start))
         self._tasks = [linked, asyncio.create_task(self._sweep()), asyncio.create_task(self._scrub())]
@@ -154,7 +157,7 @@ class StorageNode:
                 root=ids_root(missing),
                 count=len(missing),
                 bytes=0,
-                time_ms=self._doors.clock.now_ms(),
+                time_ms=self._clock.now_ms(),
             )
             statement = sign_body(asked, self.identity.sign_seed)
             pieces: list[tuple[ChunkId, bytes]] = []
@@ -194,7 +197,7 @@ class StorageNode:
             self.identity = msgspec.structs.replace(self.identity, coordinator=coordinator)
             await self._doors.processor.run(save_identity, self._settings.data, self.identity)
         self.custody.token_key = coordinator.token_key
-        self.custody.revoke(welcome.revoked, self._doors.clock.now_ms())
+        self.custody.revoke(welcome.revoked, self._clock.now_ms())
         self.custody.hear()
         self.replicas.learn(welcome.nodes)
 

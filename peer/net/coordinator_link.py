@@ -332,6 +332,16 @@ class CoordinatorLink:
         self.refusal: KinfolderError | None = None
         """Why the coordinator will not have us, where waiting does not help."""
         self.failures = 0
+        self.clock_ahead_ms = 0
+        """How far this device's clock was before the coordinator's at the last contact."""
+        self._heard: tuple[int, float] | None = None
+
+    def now_ms(self) -> int:
+        """Return the coordinator's wall clock: this device's may be years off, and grants live by the coordinator's."""
+        if self._heard is None:
+            return self._clock.now_ms()
+        time_ms, at_s = self._heard
+        return time_ms + round((self._clock.monotonic_s() - at_s) * 1000)
 
     @property
     def is_up(self) -> bool:
@@ -346,6 +356,9 @@ class CoordinatorLink:
         """Open a session now, once; raises what went wrong."""
         if self._session is None:
             session = await open_session(self.address)
+            time_ms = session.challenge.time_ms
+            self._heard = (time_ms, self._clock.monotonic_s())
+            self.clock_ahead_ms = self._clock.now_ms() - time_ms
             try:
                 await login(session, self._identity, self._entropy)
                 await self._on_session(session)
@@ -403,18 +416,17 @@ class CoordinatorLink:
     async def _serve(self) -> None:
         session = self._session
         assert session is not None
-        closed = asyncio.ensure_future(session.closed.wait())
+        handing_on = asyncio.create_task(self._hand_on(session), name="coordinator-notices")
         try:
-            while not closed.done():
-                notice = asyncio.ensure_future(session.notices.get())
-                await asyncio.wait([notice, closed], return_when=asyncio.FIRST_COMPLETED)
-                if notice.done():
-                    await self._on_notice(notice.result())
-                else:
-                    notice.cancel()
+            await session.closed.wait()
         finally:
-            closed.cancel()
+            handing_on.cancel()
+            await asyncio.gather(handing_on, return_exceptions=True)
             await self.close()
+
+    async def _hand_on(self, session: Session) -> None:
+        while True:
+            await self._on_notice(await session.notices.get())
 
     async def _pause(self) -> None:
         base = min(RECONNECT_S_MAX, RECONNECT_S_MIN * 2 ** min(self.failures, 10))

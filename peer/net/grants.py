@@ -14,7 +14,6 @@ import msgspec
 from peer.net.coordinator_link import CoordinatorLink
 from protocol import limits
 from protocol import messages as m
-from protocol.effects import Clock
 from protocol.grants import ChunkRef, Grant, Operation, Signed, Statement, batch_root, open_signed, sign_body
 from protocol.ids import FolderId, StorageNodeId
 
@@ -36,9 +35,8 @@ class Allowance(msgspec.Struct):
 class Grants:
     """Keeps the grants of one device."""
 
-    def __init__(self, link: CoordinatorLink, clock: Clock, sign_seed: bytes) -> None:
+    def __init__(self, link: CoordinatorLink, sign_seed: bytes) -> None:
         self._link = link
-        self._clock = clock
         self._sign_seed = sign_seed
         self._held: dict[tuple[FolderId, Operation], Allowance] = {}
         self._locks: dict[tuple[FolderId, Operation], asyncio.Lock] = {}
@@ -85,7 +83,7 @@ class Grants:
                 root=batch_root(chunks),
                 count=len(chunks),
                 bytes=sum(c.length for c in chunks),
-                time_ms=self._clock.now_ms(),
+                time_ms=self._link.now_ms(),
             ),
             self._sign_seed,
         )
@@ -94,5 +92,5 @@ class Grants:
         return (
             held.bytes_left >= size
             and held.chunks_left >= chunks
-            and self._clock.now_ms() < held.body.expires_ms - RENEW_BEFORE_MS
+            and self._link.now_ms() < held.body.expires_ms - RENEW_BEFORE_MS
         )
