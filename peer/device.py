@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ from protocol.errors import (
     EXIT_TIMEOUT,
     CorruptStateError,
     KinfolderError,
+    UnavailableError,
     UserError,
 )
 
@@ -51,6 +52,7 @@ FIRST_CONTACT_S: Final = 10.0
 TRIES_MAX: Final = 4
 """How often a pass without a time limit tries what another party refuses."""
 RETRY_LOOK_S: Final = 0.1
+RETRY_LINK_S: Final = 0.5
 NEEDS_PERSON: Final = frozenset(["held", "frozen", "unreadable", "name", "disk_full", "quota", "read_only"])
 
 log = structlog.get_logger("device")
@@ -93,9 +95,7 @@ class Device:
             on_session=self._on_session,
             on_notice=self._on_notice,
         )
-        self.chunks = ChunkClient(
-            Grants(self.coordinator, doors.clock, secrets.sign_seed), doors.clock, doors.processor
-        )
+        self.chunks = ChunkClient(Grants(self.coordinator, secrets.sign_seed), doors.clock, doors.processor)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
             doors=doors,
@@ -297,8 +297,12 @@ class Device:
             case _:
                 pass
 
-    async def need_link(self) -> None:
+    async def need_link(self, patience_s: float = FIRST_CONTACT_S) -> None:
         """Make sure that the coordinator can be asked.
+
+        Args:
+            patience_s: How long an attempt may take; where an agent's last one has failed, shorter than usual means
+                that there is no time for another.
 
         Raises:
             UserError: Network use is stopped.
@@ -306,14 +310,20 @@ class Device:
         """
         if not self.is_online:
             raise UserError("network use is stopped: 'kin online' resumes it", code="offline")
-        if self.watching:
+        if not self.watching:
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self.coordinator.connect_once()
+            except TimeoutError as error:
+                raise UnavailableError(f"the coordinator at {self.record.url} does not answer") from error
             self._start_link()
-            self.coordinator.retry_now()
-            if not await self.coordinator.wait_up(FIRST_CONTACT_S):
-                await self.coordinator.ask(m.GetStorage(), m.Storage)  # raises why
-        else:
-            await self.coordinator.connect_once()
-            self._start_link()
+            return
+        self._start_link()
+        self.coordinator.retry_now()
+        if patience_s < FIRST_CONTACT_S and self.coordinator.failures:
+            patience_s = 0.0
+        if not await self.coordinator.wait_up(patience_s):
+            await self.coordinator.ask(m.GetStorage(), m.Storage)  # raises why
 
     # --- The methods
 
@@ -397,36 +407,54 @@ class Device:
         for engine in engines:
             engine.observer.look_everywhere()
             engine.retry_all()
-        await self.need_link()
         while True:
-            await asyncio.gather(*(engine.quiet() for engine in engines))
-            failures = max((engine.failures(NEEDS_PERSON) for engine in engines), default=0)
-            if failures and (patient or failures < TRIES_MAX):
-                await asyncio.sleep(RETRY_LOOK_S)
-                continue
-            heads = {
-                h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads
-            }
-            behind = False
-            for engine in engines:
-                head = heads.get(engine.record.id)
-                if head is not None and head.checkpoint.checkpoint.position != engine.record.position:
-                    engine.pull()
-                    behind = True
-            if not behind or failures:
-                return
+            try:
+                await self.need_link()
+                if await self._is_settled(engines, patient=patient):
+                    return
+            except UnavailableError:
+                if not patient:
+                    raise
+                await asyncio.sleep(RETRY_LINK_S)
+            await asyncio.sleep(RETRY_LOOK_S)
+
+    async def _is_settled(self, engines: Sequence[FolderEngine], *, patient: bool) -> bool:
+        """Wait until no folder has anything to do, then ask the coordinator for its heads."""
+        await asyncio.gather(*(engine.quiet() for engine in engines))
+        failures = max((engine.failures(NEEDS_PERSON) for engine in engines), default=0)
+        if failures and (patient or failures < TRIES_MAX):
+            return False
+        heads = {h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads}
+        behind = False
+        for engine in engines:
+            head = heads.get(engine.record.id)
+            if (
+                head is not None
+                and head.checkpoint.checkpoint.position != engine.record.position
+                and not (engine.record.frozen or engine.failed)
+            ):
+                engine.pull()
+                behind = True
+        return not behind or bool(failures)
 
     async def _left(self, code: int | None) -> Json:
         state = await reports.status(self, everything=False)
         remains = []
         reasons = set()
         for folder in state["folders"]:
+            if folder["state"] in ("frozen", "missing", "held", "stopped"):
+                remains.append(f"{folder['name']}: {folder['text']}")
+                reasons.add("error" if folder["state"] == "stopped" else "frozen")
+                continue
             for row in folder["unsynced"]:
                 remains.append(f"{folder['name']}/{row['path']}: {row['text']}")
                 reasons.add(row["reason"])
-            if folder["state"] in ("frozen", "missing", "held"):
-                remains.append(f"{folder['name']}: {folder['text']}")
-                reasons.add("frozen")
+            if not folder["unsynced"] and folder["state"] != "in_sync":
+                remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
+                reasons.add("error")
+        if code == EXIT_TIMEOUT and not remains:
+            up = self.coordinator.is_up
+            remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")
         if code is None:
             if not reasons:
                 code = 0

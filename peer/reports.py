@@ -7,6 +7,7 @@ Rule 2: every item that is not in sync is listed with a reason of the contract a
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from peer.core.tree import Item, path_of
 from peer.store import folders as store
 from peer.store.keyfile import Lock
 from peer.store.trees import LocalTree, SyncedTree, dirty
+from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
 from protocol.errors import KinfolderError
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from peer.device import Device
     from peer.engine.folder import FolderEngine
 
+NOT_LOOKED_AT: Final = "was not looked at yet: 'kin sync' or 'kin run' does"
+NEVER_FOLLOWED: Final = "was never compared with the coordinator"
 ROWS_MAX: Final = 1_000
+LOOK_S: Final = 2.0
+"""How long a report waits for a coordinator that may be there, before it tells what this device knows."""
 COUNTED_MAX: Final = 1_000_000
 
 TEXTS: Final = {
@@ -50,9 +56,20 @@ TEXTS: Final = {
 }
 
 
+def _span(seconds: float) -> str:
+    for size, unit in ((365 * 86_400, "years"), (86_400, "days"), (3_600, "hours")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
+
+
 def time_text(ms: int) -> str:
     """Return a time as RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        moment = datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.max.replace(tzinfo=UTC)  # whoever wrote it has a clock far beyond what a calendar holds
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def status(device: Device, *, everything: bool) -> Json:
@@ -66,6 +83,9 @@ async def status(device: Device, *, everything: bool) -> Json:
     if not device.watching and not device.record.offline and not device.coordinator.is_up:
         network = "online"  # a single command has not asked; it makes no statement about the coordinator
     warnings = []
+    skew_s = abs(device.coordinator.clock_ahead_ms) / 1000
+    if skew_s > limits.CLOCK_SKEW_S_MAX:
+        warnings.append(f"the clocks of this device and of the coordinator are {_span(skew_s)} apart: set the wrong one")
     if device.keys.lock is Lock.NOTHING:
         warnings.append("the keys of this device are protected by no passphrase and no keyring")
     if storage is not None and storage.replicas == 1:
@@ -92,6 +112,8 @@ async def status(device: Device, *, everything: bool) -> Json:
 
 async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> Json:
     most = COUNTED_MAX if everything else ROWS_MAX
+    if not device.watching:
+        await engine.observer.check()
     facts = await device.context.database.run(lambda db: _facts(db, engine, most))
     state, text = _state(device, engine, facts)
     return {
@@ -121,8 +143,6 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
 
 def store_path(engine: FolderEngine) -> str:
     """Return a folder's root as text."""
-    import os
-
     return os.fsdecode(engine.record.path)
 
 
@@ -137,13 +157,25 @@ def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]
         return "frozen", engine.record.frozen
     if engine.observer.missing:
         return "missing", engine.observer.missing
-    if facts["total"] == 0 and (engine.is_settled or not device.watching):
+    if engine.failed:
+        return "stopped", engine.failed
+    if not engine.record.looked:
+        return ("working", "") if device.watching else ("waiting", NOT_LOOKED_AT)
+    if engine.record.checkpoint is None and not engine.trouble:
+        return ("working", "") if device.coordinator.is_up else ("waiting", NEVER_FOLLOWED)
+    if facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
         return "in_sync", ""
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
-        return "waiting", f"{facts['total']} items need a person"
+        return "waiting", f"{facts['total']} of its items need a person"
     if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
-        return "waiting", engine.last_error
+        return "waiting", engine.trouble or _why_waiting(device)
     return "working", ""
+
+
+def _why_waiting(device: Device) -> str:
+    if not device.is_online:
+        return "network use is stopped: 'kin online' resumes it"
+    return "" if device.coordinator.is_up else f"the coordinator at {device.record.url} cannot be reached"
 
 
 def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
@@ -159,12 +191,14 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
         total += 1
         if len(rows) < most:
             rows.append(_row(engine, here, base, want, (local, remote)))
-    for path, reason in db.execute("SELECT path, reason FROM problem WHERE folder = ?", (key,)):
-        import os
-
+    shown = {row["path"] for row in rows}
+    for raw, reason in db.execute("SELECT path, reason FROM problem WHERE folder = ?", (key,)):
+        path = os.fsdecode(raw)
+        if path in shown:
+            continue
         total += 1
         if len(rows) < most:
-            rows.append(_line(os.fsdecode(path), "up", reason, 0))
+            rows.append(_line(path, "up", reason, 0))
     files, size, conflicts = counts(db, key)
     rows.sort(key=lambda row: str(row["path"]))
     return {"rows": rows, "total": total, "files": files, "bytes": size, "conflicts": conflicts}
@@ -228,7 +262,7 @@ async def folders(device: Device) -> Json:
         )
     here = {row["id"] for row in rows}
     try:
-        await device.need_link()
+        await device.need_link(LOOK_S)
         for remote in await remote_folders(device):
             if remote.info.folder.hex() not in here:
                 role = remote.control.role_of(device.record.account) or Role.READER
@@ -251,11 +285,11 @@ async def conflicts(device: Device) -> Json:
     """Return the object of ``kin conflicts --json``."""
     rows: list[Json] = []
     for engine in device.engines.values():
-        rows += await device.context.database.run(lambda db, engine=engine: _conflicts(db, engine))  # type: ignore[misc]
+        rows += await device.context.database.run(lambda db, engine=engine: _conflicts(db, device, engine))  # type: ignore[misc]
     return {"version": 1, "conflicts": rows}
 
 
-def _conflicts(db: sqlite3.Connection, engine: FolderEngine) -> list[Json]:
+def _conflicts(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> list[Json]:
     synced = SyncedTree(db, engine.record.key)
     state = engine.follower.remote(db)
     rows = []
@@ -272,7 +306,7 @@ def _conflicts(db: sqlite3.Connection, engine: FolderEngine) -> list[Json]:
                     "path": "" if main is None else path_of(synced, main.id),
                     "copy": path_of(synced, item.id),
                     "device": "" if found is None else found.entry.label,
-                    "user": "",
+                    "user": device.record.user,
                     "time": time_text(0 if found is None else found.entry.time_ms),
                     "size": item.content.size,
                 }
@@ -284,7 +318,7 @@ async def devices(device: Device) -> Json:
     """Return the object of ``kin devices --json``."""
     seen: dict[bytes, m.DeviceSeen] = {}
     try:
-        await device.need_link()
+        await device.need_link(LOOK_S)
         await device.accounts.refresh(device.record.account)
         seen = {one.device: one for one in (await device.coordinator.ask(m.GetDevices(), m.Devices)).devices}
     except KinfolderError:

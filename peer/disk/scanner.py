@@ -252,7 +252,9 @@ class _Walk:
             problem, target = "", b""
             if kind is Kind.LINK:
                 target, problem = self._target(handle, name)
-            elif kind is None or (kind is Kind.DIRECTORY and stat.device != self._device):
+            elif kind is None:
+                problem = "name"
+            elif kind is Kind.DIRECTORY and stat.device != self._device:
                 problem = "unreadable"
             if (too_deep and kind is Kind.DIRECTORY) or (tight and not _fits(name, room, in_root=not path)):
                 problem = "name"
@@ -327,5 +329,6 @@ def _hash_one(
     last: Stat = fs.lstat(parent, name)
     if not before == after == last:
         return Hashed(path, b"", fingerprint(last), problem="changing")
-    settled = last.ctime_ns // 1_000_000 + RACY_MS < now_ms()
+    # A change time far in the future is of a clock that was wrong; it does not come again either.
+    settled = abs(now_ms() - last.ctime_ns // 1_000_000) > RACY_MS
     return Hashed(path, digest, fingerprint(last), target, settled=settled)

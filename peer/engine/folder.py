@@ -31,6 +31,7 @@ from peer.engine.stepper import Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
+from peer.store.trees import mark_all_dirty
 from protocol import limits
 from protocol.errors import KinfolderError, SecurityError
 
@@ -52,6 +53,8 @@ class Blocked(msgspec.Struct):
     reason: str
     until_s: float
     failures: int
+    text: str = ""
+    """What failed, in words."""
 
 
 class Progress(msgspec.Struct):
@@ -90,6 +93,8 @@ class FolderEngine:
         self._jobs: set[asyncio.Task[None]] = set()
         self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._in_job: dict[ItemId, str] = {}
+        self._moving: set[ItemId] = set()
+        """Of those in a job, the ones whose job has begun."""
         self.blocked: dict[ItemId, Blocked] = {}
         self._tried: dict[ItemId, Blocked] = {}
         self._plan_wanted = True
@@ -99,7 +104,8 @@ class FolderEngine:
         self.upload = Progress()
         self.download = Progress()
         self.online = True
-        self.last_error = ""
+        self.failed = ""
+        """Not empty: a defect that stopped this folder."""
 
     @property
     def record(self) -> FolderRecord:
@@ -143,13 +149,17 @@ class FolderEngine:
                     if self._is_quiet():
                         self._tell_quiet()
                     await self._sleep()
+        except Exception as error:  # whatever it is, the other folders go on and status tells
+            self.failed = f"stopped by {type(error).__name__}: {error}"
+            log.exception("a folder stopped", folder=self.record.id.hex()[:12])
         finally:
             self._queue.clear()
             await end(self._jobs)
+            self._tell_quiet()
 
     async def quiet(self) -> None:
         """Wait until nothing is left to do but what waits for its time or for a person."""
-        if self._is_quiet() and not self._wake.is_set():
+        if self.failed or (self._is_quiet() and not self._wake.is_set()):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._quiet_waiters.append(future)
@@ -169,7 +179,8 @@ class FolderEngine:
         if self.online and self._push_wanted and self._may("push"):
             self._push_wanted = False
             return await self._part("push", self._push())
-        if (self._plan_wanted or self._unblock(now)) and self._may("plan"):
+        # Before everything was looked at, what is not seen may be there all the same.
+        if self.observer.has_looked and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
             self._plan_wanted = False
             return await self._part("plan", self._plan())
         return False
@@ -177,14 +188,12 @@ class FolderEngine:
     async def _part(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
         try:
             await work
-        except SecurityError as error:
-            self.last_error = str(error)
-            self._block_part(name, error.code)
-            log.error("stopped", part=name, code=error.code)  # noqa: TRY400  # its text is for status
         except KinfolderError as error:
-            self.last_error = str(error)
-            self._block_part(name, error.code)
-            log.info("waits", part=name, code=error.code)
+            self._block_part(name, error)
+            if isinstance(error, SecurityError):
+                log.error("stopped", part=name, code=error.code)  # noqa: TRY400  # its text is for status, not the log
+            else:
+                log.info("waits", part=name, code=error.code)
         else:
             self._part_blocked.pop(name, None)
         return True
@@ -193,8 +202,9 @@ class FolderEngine:
         why = self._part_blocked.get(part)
         return why is None or why.until_s <= self._context.clock.monotonic_s()
 
-    def _block_part(self, part: str, reason: str) -> None:
-        self._part_blocked[part] = self._longer(self._part_blocked.get(part), reason)
+    def _block_part(self, part: str, error: KinfolderError) -> None:
+        self._part_blocked[part] = why = self._longer(self._part_blocked.get(part), error.code)
+        why.text = str(error)
         match part:
             case "pull":
                 self._pull_wanted = True
@@ -214,7 +224,9 @@ class FolderEngine:
 
     async def _sleep(self) -> None:
         now = self._context.clock.monotonic_s()
-        moments = [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
+        moments: list[float] = []
+        if self.observer.has_looked:
+            moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         moments += [
             why.until_s for part, why in self._part_blocked.items() if self.online or part not in ("pull", "push")
         ]
@@ -232,6 +244,8 @@ class FolderEngine:
         if self.observer.is_due(self._context.clock.monotonic_s()) and "scan" not in self._part_blocked:
             return False
         waiting = set(self._part_blocked)
+        if not self.observer.has_looked and (self.observer.missing or "scan" in waiting):
+            waiting.add("plan")
         wanted = {
             name
             for name, flag in (("pull", self._pull_wanted), ("push", self._push_wanted), ("plan", self._plan_wanted))
@@ -254,6 +268,12 @@ class FolderEngine:
         async with self._disk:
             if await self.observer.observe():
                 self._plan_wanted = True
+            if self.observer.has_looked and self.observer.rules_changed:
+                # What the old rules held back, in either direction, is planned anew.
+                await self._context.database.run(lambda db: mark_all_dirty(db, self.record.key))
+                self.observer.rules_changed, self._plan_wanted = False, True
+            if self.observer.has_looked and not self.record.looked:
+                await self._context.database.run(lambda db: self.follower.put_record(db, looked=True))
 
     # --- Follow and push
 
@@ -378,13 +398,18 @@ class FolderEngine:
             self._in_job[id] = direction
 
         async def run() -> None:
+            self._moving.update(ids)
             try:
                 await job()
             except KinfolderError as error:
-                self.last_error = str(error)
                 for id in ids:
                     self._block(id, error.code)
+            except Exception:  # a defect: these items wait, the others go on
+                log.exception("a job failed")
+                for id in ids:
+                    self._block(id, "error")
             finally:
+                self._moving.difference_update(ids)
                 for id in ids:
                     self._in_job.pop(id, None)
 
@@ -402,9 +427,6 @@ class FolderEngine:
         self._plan_wanted = True
         self._start_jobs()
         self._wake.set()
-        if not task.cancelled() and task.exception() is not None:
-            log.error("job failed", error=repr(task.exception()))
-            self.last_error = repr(task.exception())
 
     def _block(self, id: ItemId, reason: str) -> None:
         self.blocked[id] = self._longer(self.blocked.get(id) or self._tried.get(id), reason)
@@ -427,10 +449,18 @@ class FolderEngine:
         """Whether a part of the work waits for another party."""
         return bool(self._part_blocked) or bool(self.blocked)
 
+    @property
+    def trouble(self) -> str:
+        """What keeps the folder as a whole from going on, in words; empty if nothing does."""
+        return next((why.text for _, why in sorted(self._part_blocked.items())), "")
+
     def failures(self, needs_person: Collection[str]) -> int:
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
+        if self.record.frozen or self.failed or self.observer.missing:
+            return 0
         counts = [why.failures for why in self.blocked.values() if why.reason not in needs_person]
-        return max(counts + [why.failures for why in self._part_blocked.values()], default=0)
+        counts += [why.failures for why in self._part_blocked.values()]
+        return max([*counts, self.observer.restless])
 
     def progress(self) -> Iterator[dict[str, Any]]:
         """Yield how far transfers are, for whoever watches."""
@@ -453,8 +483,10 @@ class FolderEngine:
     def reason_for(self, id: ItemId) -> str:
         """Return why an item is not in sync yet, as a reason code of the contract."""
         if id in self._in_job:
-            return "transferring"
+            return "transferring" if id in self._moving else "queued"
         why = self.blocked.get(id)
+        if why is not None and not self.online and why.reason in _OF_NETWORK:
+            return "offline"
         if why is not None:
             return _CODES.get(why.reason, why.reason if why.reason in _REASONS else "error")
         if not self.online:

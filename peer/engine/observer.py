@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -26,11 +26,12 @@ from peer.disk.recovery import empty_trash, recover
 from peer.disk.roots import Root, RootGuard, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
 from peer.disk.stages import clean_stages
-from peer.disk.walk import DiskError
+from peer.disk.walk import DiskError, is_gone, kind_of, text_of
 from peer.disk.watcher import InotifyWatcher
 from peer.engine.context import Context
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.effects import Access, DiskEvent, DiskEventKind
+from protocol.entries import Kind
 
 LISTINGS_PER_STEP: Final = 64
 HASHES_PER_STEP: Final = 32
@@ -41,9 +42,19 @@ UNWATCHED_S: Final = 30.0
 WATCHED_S: Final = 3_600.0
 MISSING_S: Final = 5.0
 TRASH_AGE_MS: Final = 10_000
+RULES_REST_S: Final = 1.0
 STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
 
 log = structlog.get_logger("observer")
+
+
+class _Coming(NamedTuple):
+    """Rules that were written just now."""
+
+    data: bytes
+    ignores: Ignores
+    rest_s: float
+    """From when on they count, if nothing is written any more."""
 
 
 class Observer:
@@ -64,6 +75,16 @@ class Observer:
         self._watch_wanted: Callable[[], None] | None = None
         self._degraded = True
         self._ignores = Ignores()
+        self._rules: bytes | None = None
+        """What ``.kinignore`` held when its rules were taken; None before the first look."""
+        self._coming: _Coming | None = None
+        self._at_once = True
+        self.rules_changed = False
+        """Whether other rules are in force since this was last set back."""
+        self.has_looked = False
+        """Whether everything was looked at under the rules in force; before that, absence proves nothing."""
+        self.restless = 0
+        """How many looks in a row found a file that would not stand still."""
         self.missing = ""
         """Not empty: why the root cannot be used now."""
         self._retry_s = 0.0
@@ -72,7 +93,7 @@ class Observer:
 
     def look_everywhere(self) -> None:
         """Have everything looked at, and decide at once."""
-        self._full_wanted = True
+        self._full_wanted = self._at_once = True
         self._retry_s = 0.0
 
     def look_at(self, directories: Iterable[str]) -> None:
@@ -148,20 +169,29 @@ class Observer:
 
     def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that scanner and planner call
         """Tell whether this device leaves a path alone."""
-        return self._ignores.is_ignored(path, is_directory)
+        return self._ignores.is_ignored(path, is_directory) or (
+            self._coming is not None and self._coming.ignores.is_ignored(path, is_directory)
+        )
 
-    def _read_ignores(self, root: Root) -> Ignores:
-        try:
-            handle = root.fs.open_file(root.handle, IGNORE_FILE, Access.READ)
-        except OSError:
-            return Ignores()
-        try:
-            buffer = memoryview(bytearray(IGNORE_FILE_BYTES_MAX + 1))
-            return Ignores(bytes(buffer[: root.fs.read(handle, buffer, 0)]))
-        except OSError:
-            return self._ignores
-        finally:
-            root.fs.close(handle)
+    async def _take_rules(self, root: Root, now: float) -> None:
+        """Take other rules once ``.kinignore`` has come to rest: an editor may have emptied it for a moment.
+
+        Until then a path stays where it is if the old or the new rules say so.
+        """
+        data = await self._context.processor.run(_read_rules, root)
+        if data == self._rules:
+            self._coming = None
+            return
+        if self._coming is None or self._coming.data != data:
+            self._coming = _Coming(data, Ignores(data), now + RULES_REST_S)
+        if self._rules is not None and not self._at_once and now < self._coming.rest_s:
+            self._again[""] = min(self._coming.rest_s, self._again.get("", self._coming.rest_s))
+            return
+        self._rules, self._ignores, self._coming = data, self._coming.ignores, None
+        for problem in self._ignores.problems:
+            log.warning("a rule has no effect", line=problem.line, reason=problem.text)
+        self._full_wanted = self.rules_changed = True
+        self.has_looked = False
 
     # --- Looking
 
@@ -174,19 +204,30 @@ class Observer:
                 log.warning("root is away", reason=root.reason)
             self.missing, self._retry_s = root.text, now + MISSING_S
             self._stop_watcher()
-            self._full_wanted = True
+            self._full_wanted, self.has_looked = True, False
             return False
         try:
             if self.missing:
                 self.missing, self._full_wanted = "", True
             self._start_watcher()
             await self._housekeep(root)
-            self._ignores = await self._context.processor.run(self._read_ignores, root)
+            await self._take_rules(root, now)
             return await self._look(root, now)
         except DiskError as error:
-            self.missing, self._retry_s = str(error), now + MISSING_S
+            self.missing, self._retry_s = f"{self._guard.path}: {error}", now + MISSING_S
+            self.has_looked = False
             return False
+        except BaseException:
+            self._full_wanted = True
+            raise
         finally:
+            root.close()
+
+    async def check(self) -> None:
+        """See whether the root is there, and nothing else."""
+        root = await self._context.processor.run(self._guard.open)
+        self.missing = root.text if isinstance(root, RootMissing) else ""
+        if not isinstance(root, RootMissing):
             root.close()
 
     async def _housekeep(self, root: Root) -> None:
@@ -222,10 +263,12 @@ class Observer:
             self._again.pop(path, None)
         if not full and not spots:
             return False
-        self._full_wanted = False
+        self._full_wanted = self._at_once = False
         if full:
             self._next_full_s = now + (UNWATCHED_S if self._degraded else WATCHED_S)
-        return await self._scan(root, None if full else spots, unsettled)
+        changed = await self._scan(root, None if full else spots, unsettled)
+        self.has_looked = self.has_looked or full
+        return changed
 
     async def _scan(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> bool:
         changed = False
@@ -273,8 +316,9 @@ class Observer:
             if not some:
                 break
             hashes.update({hashed.path: hashed for hashed in some})
-        unsure = [path for path, hashed in hashes.items() if hashed.problem == "changing" or not hashed.settled]
-        self.look_at_files(unsure)
+        moving = [path for path, hashed in hashes.items() if hashed.problem == "changing"]
+        self.restless = self.restless + 1 if moving else 0
+        self.look_at_files(moving + [path for path, hashed in hashes.items() if not hashed.settled])
 
         def record(db: sqlite3.Connection) -> Identified:
             found = identification.result(hashes)
@@ -290,16 +334,39 @@ class Observer:
         return await context.database.run(record)
 
 
+def _read_rules(root: Root) -> bytes:
+    """Return what ``.kinignore`` holds; runs in the pool.
+
+    Raises:
+        DiskError: It cannot be read, and without its rules nothing may leave this device.
+    """
+    try:
+        handle = root.fs.open_file(root.handle, IGNORE_FILE, Access.READ)
+    except OSError as error:
+        if is_gone(error):
+            return b""
+        raise DiskError("unreadable", f"{IGNORE_FILE} cannot be read: {text_of(error)}") from error
+    try:
+        if kind_of(root.fs.fstat(handle).mode) is not Kind.FILE:
+            return b""
+        buffer = memoryview(bytearray(IGNORE_FILE_BYTES_MAX + 1))
+        return bytes(buffer[: root.fs.read(handle, buffer, 0)])
+    except OSError as error:
+        raise DiskError("unreadable", f"{IGNORE_FILE} cannot be read: {text_of(error)}") from error
+    finally:
+        root.fs.close(handle)
+
+
 def _observe(identification: Identification, listings: Iterable[Listing]) -> None:
     for listing in listings:
         identification.observe(listing)
 
 
 def _problems(listing: Listing) -> Iterator[tuple[str, str]]:
-    if listing.problem and listing.problem != "changing":
+    if listing.problem:
         yield listing.path, listing.problem
     for sighting in listing.sightings:
-        if sighting.problem and sighting.problem != "changing":
+        if sighting.problem:
             yield (f"{listing.path}/{sighting.name}" if listing.path else sighting.name), sighting.problem
 
 
@@ -316,9 +383,5 @@ def _put_problems(
                 db.execute("DELETE FROM problem WHERE folder = ? AND path = ?", (folder, path))
     db.executemany(
         "INSERT OR REPLACE INTO problem VALUES (?, ?, ?)",
-        [
-            (folder, os.fsencode(path), reason)
-            for path, reason in problems.items()
-            if reason not in ("gone", "changing")
-        ],
+        [(folder, os.fsencode(path), reason) for path, reason in problems.items() if reason != "gone"],
     )

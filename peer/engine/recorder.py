@@ -88,7 +88,19 @@ class Recorder:
             tuple(step for step in made.steps if _step_subject(step) not in leave),
         )
         busy = {subject(act) for act in kept.acts} | {_step_subject(step) for step in kept.steps}
-        clean(db, key, [i for i in ids if i not in busy and is_settled(i, local=local, synced=synced, remote=remote)])
+        clean(
+            db,
+            key,
+            [
+                id
+                for id in ids
+                if id not in busy
+                and (
+                    is_settled(id, local=local, synced=synced, remote=remote)
+                    or self._is_left_alone(id, local, synced, remote)
+                )
+            ],
+        )
         to_send: dict[ItemId, ToSend] = {}
         known: dict[ItemId, Stored] = {}
         for act in kept.acts:
@@ -97,6 +109,17 @@ class Recorder:
         for step in kept.steps:
             self._find_source(db, step, local, sources)
         return Planned(kept, tuple(ids), len(found) >= most + len(leave), to_send, known, sources)
+
+    def _is_left_alone(self, id: ItemId, local: Tree, synced: Tree, remote: Tree) -> bool:
+        """Tell whether an item stays as it is because its path is excluded; with other rules all are planned anew."""
+        if self.excluded is None or local.item(id) is not None:
+            return False
+        for tree in (synced, remote):
+            item = tree.item(id)
+            path = None if item is None else path_of(tree, id)
+            if item is not None and path is not None and self.excluded(path, item.is_directory):
+                return True
+        return False
 
     def _find_bytes(
         self, db: sqlite3.Connection, act: Act, local: Tree, to_send: dict[ItemId, ToSend], known: dict[ItemId, Stored]

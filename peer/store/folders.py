@@ -40,6 +40,8 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
     """Whether all that stood in the folder at joining was taken over once."""
     frozen: str = ""
     """Not empty: a check that protects the user failed; nothing is sent or applied until a person looks."""
+    looked: bool = False
+    """Whether everything on this disk was ever looked at."""
 
 
 _record = msgspec.msgpack.Decoder(FolderRecord)

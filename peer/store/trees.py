@@ -161,6 +161,12 @@ def mark_dirty(connection: sqlite3.Connection, folder: int, ids: Iterable[ItemId
     connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", [(folder, id) for id in ids])
 
 
+def mark_all_dirty(connection: sqlite3.Connection, folder: int) -> None:
+    """Have the next planning look at everything."""
+    for table in ("local_item", "synced_item", "fold_item"):
+        connection.execute(f"INSERT OR IGNORE INTO dirty SELECT folder, id FROM {table} WHERE folder = ?", (folder,))
+
+
 def dirty(connection: sqlite3.Connection, folder: int, most: int) -> list[ItemId]:
     """Return up to ``most`` items to look at."""
     rows = connection.execute("SELECT id FROM dirty WHERE folder = ? LIMIT ?", (folder, most))
