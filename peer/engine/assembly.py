@@ -22,7 +22,8 @@ from peer.store.database import Database
 from peer.store.folders import FolderRecord
 from protocol.codec import encode
 
-_swap = msgspec.msgpack.Decoder(Swap)
+_swap = msgspec.msgpack.Decoder(tuple[bytes, Swap])
+"""The path stands beside the swap as the system spells it: text that is not UTF-8 has no place in MessagePack."""
 
 
 class StoredJournal:
@@ -34,7 +35,10 @@ class StoredJournal:
 
     def put(self, swaps: Sequence[Swap]) -> None:
         """Add rows, or replace those with their ids; all or none, durable when it returns."""
-        rows = [(self._folder, swap.id, encode(swap)) for swap in swaps]
+        rows = [
+            (self._folder, swap.id, encode((os.fsencode(swap.path), msgspec.structs.replace(swap, path=""))))
+            for swap in swaps
+        ]
 
         def operation(db: sqlite3.Connection) -> None:
             db.executemany(
@@ -55,12 +59,13 @@ class StoredJournal:
 
     def rows(self) -> Iterable[Swap]:
         """Return all rows in the order in which they were first put."""
-        return self._database.call(
-            lambda db: [
-                _swap.decode(row[0])
-                for row in db.execute("SELECT row FROM journal WHERE folder = ? ORDER BY number", (self._folder,))
-            ]
+        found = self._database.call(
+            lambda db: db.execute(
+                "SELECT row FROM journal WHERE folder = ? ORDER BY number", (self._folder,)
+            ).fetchall()
         )
+        stored = [_swap.decode(row[0]) for row in found]
+        return [msgspec.structs.replace(swap, path=os.fsdecode(path)) for path, swap in stored]
 
 
 async def assemble(context: Context, record: FolderRecord) -> FolderEngine:

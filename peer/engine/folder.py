@@ -278,7 +278,8 @@ class FolderEngine:
     # --- Follow and push
 
     async def _pull(self) -> None:
-        if await self.follower.follow():
+        was_verified = self.follower.is_verified
+        if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._plan_wanted = True
 
     async def _push(self) -> None:
@@ -299,7 +300,7 @@ class FolderEngine:
         if not planned.plan.acts and not planned.plan.steps:
             return
         await self._act(planned)
-        if self.follower.record.position >= self.follower.head:
+        if self.follower.is_verified:
             # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
 

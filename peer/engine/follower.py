@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from blake3 import blake3
 
+from peer.core.authoring import Draft
 from peer.core.entry_sealing import open_entry
 from peer.core.fold import fold, void
 from peer.core.memory_state import OverlayState
@@ -90,6 +91,7 @@ class Follower:
         self.head = record.position
         """The highest position that the coordinator named."""
         self._overlay: OverlayState | None = None
+        context.database.on_rollback(self._read_anew)
 
     # --- State
 
@@ -100,6 +102,16 @@ class Follower:
             self.control = ControlState.replay(links, self._context.accounts, folder=self.record.id)
             self._context.control_changed(self.record.key, self.control)
         await self._context.database.run(self.rebuild)
+
+    def _read_anew(self, db: sqlite3.Connection) -> None:
+        """Forget what was not committed: a position or a number taken from memory would leave entries out."""
+        self._overlay = None
+        try:
+            self.record = folders.folder(db, self.record.key)
+        except KeyError:
+            pass  # the folder was removed
+        except sqlite3.Error as error:
+            self.record = msgspec.structs.replace(self.record, frozen=f"its state cannot be read ({error}): restart")
 
     def rebuild(self, db: sqlite3.Connection) -> None:
         """Fold the tail anew over the ordered state; mark what it changes dirty."""
@@ -114,20 +126,54 @@ class Follower:
         assert self._overlay is not None
         return self._overlay
 
-    def add_tail(self, db: sqlite3.Connection, admitted: AdmittedEntry) -> None:
-        """Fold an entry of this device that was just recorded."""
-        self.remote(db)
-        self._add_to_overlay(db, admitted)
+    def add_tail(self, db: sqlite3.Connection, draft: Draft, signed: Sequence[AdmittedEntry]) -> None:
+        """Fold an operation of this device that was just recorded.
+
+        Args:
+            db: The database.
+            draft: Tried on :meth:`remote`, at :meth:`position_of` its first entry.
+            signed: Its entries.
+        """
+        overlay = self.remote(db)
+        if draft.trial is None:
+            for admitted in signed:
+                self._add_to_overlay(db, admitted)
+            return
+        draft.trial.hand_down()
+        for admitted in signed:
+            # All that the trial could not know of an entry before it was signed.
+            at = (admitted.header.device, admitted.header.seq)
+            row = overlay.entries.get(at)
+            assert row is not None
+            time_ms = admitted.payload.time_ms
+            overlay.entries.put(
+                at, msgspec.structs.replace(row, hash=admitted.hash, author=admitted.author, time_ms=time_ms)
+            )
+        mark_dirty(db, self.record.key, draft.changed)
+
+    def position_of(self, seq: int) -> int:
+        """Return where an entry of this device stands in the provisional tail."""
+        return self.record.position + seq
 
     def _add_to_overlay(self, db: sqlite3.Connection, admitted: AdmittedEntry) -> None:
         assert self._overlay is not None
-        changed = fold(self._overlay, [admitted], position=self.record.position + admitted.header.seq)
+        changed = fold(self._overlay, [admitted], position=self.position_of(admitted.header.seq))
         mark_dirty(db, self.record.key, changed)
 
     def put_record(self, db: sqlite3.Connection, **changes: object) -> None:
         """Change the folder's record, durably with the operation that this is part of."""
         self.record = msgspec.structs.replace(folders.folder(db, self.record.key), **changes)
         folders.put_folder(db, self.record)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the coordinator signed the very state that is folded: only then may it change the disk."""
+        signed = self.record.checkpoint
+        return self.record.position == 0 or (
+            signed is not None
+            and signed.checkpoint.position == self.record.position
+            and signed.checkpoint.chain == self.record.chain
+        )
 
     # --- Following
 

@@ -20,6 +20,7 @@ from peer.core.entry_sealing import seal_entry
 from peer.core.links import enrol_op, make_control_link
 from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Remove, Replace, Step, Touch
 from peer.core.planner import Excluded, is_settled, plan
+from peer.core.remembered import RememberedTree
 from peer.core.tree import Item, ItemId, Tree, path_of
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
@@ -79,10 +80,12 @@ class Recorder:
     def plan(self, db: sqlite3.Connection, leave: Collection[ItemId], most: int) -> Planned:
         """Plan for dirty items, but for those to leave alone; take settled ones off the set."""
         key = self._follower.record.key
-        local, synced, remote = LocalTree(db, key), SyncedTree(db, key), self._follower.remote(db).tree
+        local, synced = RememberedTree(LocalTree(db, key)), RememberedTree(SyncedTree(db, key))
+        remote = RememberedTree(self._follower.remote(db).tree)
         found = dirty(db, key, most + len(leave))
         ids = [id for id in found if id not in leave][:most]
-        made = plan(local=local, synced=synced, remote=remote, dirty=ids, excluded=self.excluded)
+        unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
+        made = plan(local=local, synced=synced, remote=remote, dirty=unsettled, excluded=self.excluded)
         kept = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
@@ -191,16 +194,16 @@ class Recorder:
             entropy=self._context.entropy,
             segments=segments,
             label=self._context.label,
+            position=self._follower.position_of(record.own_seq + 1),
         )
-        for part in draft.entries:
-            self._sign(db, part)
+        self._follower.add_tail(db, draft, [self._sign(db, part) for part in draft.entries])
         for id in draft.dropped:
             synced.drop(id)
         for item in draft.synced:
             synced.put(item)
         return len(holding)
 
-    def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> None:
+    def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> AdmittedEntry:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
@@ -239,7 +242,7 @@ class Recorder:
         entry = parse_entry(data)
         folders.put_tail(db, record.key, entry, data)
         self._follower.put_record(db, own_seq=header.seq, own_hash=entry.hash)
-        self._follower.add_tail(db, AdmittedEntry(entry.hash, self._context.device, entry.header, payload))
+        return AdmittedEntry(entry.hash, self._context.device, entry.header, payload)
 
     def _hashes(self, db: sqlite3.Connection, dots: Iterable[Dot]) -> tuple[EntryHash, ...]:
         """Return the entries that wrote these values."""

@@ -56,6 +56,7 @@ class ChunkClient:
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[bytes, ssl.SSLContext] = {}
         self._avoid: dict[StorageNodeId, float] = {}
+        self._gets = 0
         self.sent_bytes = 0
         """Sealed bytes handed to storage nodes by this process; each batch counts once, however often it is forwarded."""
         self.received_bytes = 0
@@ -106,7 +107,8 @@ class ChunkClient:
         missing = dict.fromkeys(ids)
         async with self._slots:
             allowance = await self._grants.get(folder, Operation.GET, size=0, chunks=len(ids))
-            for node in self._by_preference(allowance.granted.nodes):
+            self._gets += 1
+            for node in self._spread(self._by_preference(allowance.granted.nodes), allowance.granted.replicas):
                 if not missing:
                     return
                 asked = list(missing)
@@ -200,6 +202,15 @@ class ChunkClient:
         """Order nodes as the coordinator does, those that failed us lately last."""
         now = self._clock.monotonic_s()
         return sorted(nodes, key=lambda n: (self._avoid.get(n.id, 0.0) > now, not n.online))
+
+    def _spread(self, nodes: list[NodeAddress], replicas: int) -> list[NodeAddress]:
+        """Have each batch begin at another replica, so that several sources serve one download."""
+        now = self._clock.monotonic_s()
+        good = [n for n in nodes[:replicas] if n.online and self._avoid.get(n.id, 0.0) <= now]
+        if not good:
+            return nodes
+        turn = self._gets % len(good)
+        return good[turn:] + good[:turn] + [n for n in nodes if n not in good]
 
     def _blame(self, node: NodeAddress, error: BaseException) -> None:
         self._avoid[node.id] = self._clock.monotonic_s() + AVOID_S
