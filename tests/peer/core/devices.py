@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
+from msgspec.structs import replace
 
 from peer.core.authoring import Draft, author
 from peer.core.drafts import as_admitted
@@ -196,6 +197,7 @@ class Device:
             for member in item.members
         )
         through_merge = any(not isinstance(act, Create) and len(act.base.members) > 1 for act in acts)
+        position = self.position + len(self.held) + 1
         draft = author(
             acts,
             synced=self.synced,
@@ -205,13 +207,22 @@ class Device:
             contents={},
             entropy=self._entropy,
             label=f"D{self.number}",
+            position=position,
         )
         saw = frozenset(self.seen)
         made = [self._sign(draft, index) for index in range(len(draft.entries))]
         self.seq += len(made)
         for entry in made:
             self.log.entries[entry.hash] = self.tail[entry.hash] = entry
-        fold(self.state, made, position=self.position + len(self.held) + 1)
+        if draft.trial is None:
+            fold(self.state, made, position=position)
+        else:
+            draft.trial.hand_down()
+            for entry in made:
+                at = (entry.header.device, entry.header.seq)
+                row = self.state.entries.get(at)
+                assert row is not None
+                self.state.entries.put(at, replace(row, hash=entry.hash))
         self.held += [entry.hash for entry in made]
         self.seen.update(entry.hash for entry in made)
         for id in draft.dropped:
