@@ -11,11 +11,12 @@ Rule 2: an operation touches nothing but its connection and its arguments.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -24,6 +25,7 @@ from protocol.errors import CorruptStateError, UserError
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
+Undone = Callable[[sqlite3.Connection], None]
 
 OPERATIONS_PER_COMMIT_MAX: Final = 128
 PAGE_CACHE_KIB: Final = 16 * 1024
@@ -37,6 +39,9 @@ class Database(Protocol):
 
     def call(self, operation: Operation[T]) -> T:
         """As :meth:`run`, for a thread of the pool; the event loop's own thread must not wait so."""
+
+    def on_rollback(self, callback: Undone) -> None:
+        """Call this, in the thread of the operations, whenever one was undone: what memory holds of it is not so."""
 
     async def close(self) -> None:
         """Finish what is queued and close the file."""
@@ -81,8 +86,13 @@ def _keep_private(path: Path) -> None:
         os.close(handle)
 
 
-def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any], Future[Any]]]) -> None:
-    """Run operations in one transaction, each under a savepoint, and settle their futures after the commit."""
+def run_together(
+    connection: sqlite3.Connection, jobs: list[tuple[Operation[Any], Future[Any]]], undone: Sequence[Undone] = ()
+) -> None:
+    """Run operations in one transaction, each under a savepoint, and settle their futures after the commit.
+
+    ``undone`` are called after each rollback and before anything else is run or anybody told.
+    """
     done: list[tuple[Future[Any], Any]] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -94,6 +104,7 @@ def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any]
                 if not connection.in_transaction:  # SQLite gave the whole transaction up (disk full, I/O error)
                     raise
                 connection.execute("ROLLBACK TO operation")
+                _tell(undone, connection)
                 future.set_exception(_ours(error))
             else:
                 done.append((future, result))
@@ -102,14 +113,21 @@ def run_together(connection: sqlite3.Connection, jobs: list[tuple[Operation[Any]
                     connection.execute("RELEASE operation")
         connection.execute("COMMIT")
     except BaseException as error:  # noqa: BLE001 - nothing of this transaction is durable: all who wait are told
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        _tell(undone, connection)
         for _, future in jobs:
             if not future.done():
                 future.set_exception(_ours(error))
         return
     for future, result in done:
         future.set_result(result)
+
+
+def _tell(undone: Sequence[Undone], connection: sqlite3.Connection) -> None:
+    for callback in undone:
+        callback(connection)
 
 
 def _ours(error: BaseException) -> BaseException:
@@ -133,6 +151,7 @@ class ThreadedDatabase:
     def __init__(self, path: Path, schema: str) -> None:
         self._connection = connect(path)
         self._connection.executescript(schema)
+        self._undone: list[Undone] = []
         self._jobs: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="database", daemon=True)
         self._thread.start()
@@ -152,6 +171,10 @@ class ThreadedDatabase:
         self._jobs.put((operation, future))
         return future.result()
 
+    def on_rollback(self, callback: Undone) -> None:
+        """Call this, in the database's thread, whenever an operation was undone."""
+        self._undone.append(callback)
+
     async def close(self) -> None:
         """Finish what is queued and close the file."""
         if self._thread.is_alive():
@@ -168,7 +191,7 @@ class ThreadedDatabase:
                     break
                 job = self._jobs.get()
             if jobs:
-                run_together(self._connection, jobs)
+                run_together(self._connection, jobs, self._undone)
             if job is None:
                 break
         self._connection.close()
@@ -180,6 +203,7 @@ class InlineDatabase:
     def __init__(self, path: Path | str, schema: str) -> None:
         self._connection = connect(path)
         self._connection.executescript(schema)
+        self._undone: list[Undone] = []
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; when this returns, what it wrote is durable."""
@@ -188,8 +212,12 @@ class InlineDatabase:
     def call(self, operation: Operation[T]) -> T:
         """As :meth:`run`; everything is one thread here."""
         future: Future[T] = Future()
-        run_together(self._connection, [(operation, future)])
+        run_together(self._connection, [(operation, future)], self._undone)
         return future.result()
+
+    def on_rollback(self, callback: Undone) -> None:
+        """Call this whenever an operation was undone."""
+        self._undone.append(callback)
 
     async def close(self) -> None:
         """Close the file."""
