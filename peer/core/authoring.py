@@ -45,6 +45,10 @@ class Draft(msgspec.Struct, frozen=True):
     """Items as this device's disk holds them now: to be put into ``synced`` together with recording the entries."""
     dropped: tuple[ItemId, ...]
     """Ids that ``synced`` no longer has; to be dropped first."""
+    trial: OverlayState | None
+    """``state`` with the entries folded, over it; None if that was not tried to the end."""
+    changed: tuple[ItemId, ...]
+    """The items that differ in ``trial``."""
 
 
 def author(
@@ -58,6 +62,7 @@ def author(
     entropy: Callable[[int], bytes],
     segments: Sequence[SegmentKey] = (),
     label: str = "",
+    position: int = AFTER_ALL,
 ) -> Draft:
     """Return the entries that record acts, and what ``synced`` is after them.
 
@@ -71,6 +76,7 @@ def author(
         entropy: Draws random bytes, for the ids of removals and of a batch.
         segments: One table for all of ``contents``.
         label: The name of this device, as the entries will carry it.
+        position: Where the first entry is tried: behind all that ``state`` holds.
 
     Raises:
         LocalProtocolError: A file's content is not among ``contents``.
@@ -81,13 +87,15 @@ def author(
         writer.write(act)
     batch_id = cache(lambda: entropy(16))
     entries = writer.sheet.entries(device, seq, batch_id)
+    trial, changed = None, list[ItemId]()
     for _ in range(_TRIES_MAX):
         before = writer.sheet.version
-        _mend(writer, entries, device, label)
+        trial, changed = _mend(writer, entries, device, label, position)
         if writer.sheet.version == before:
             break
         entries = writer.sheet.entries(device, seq, batch_id)
-    return _draft(writer, entries, device)
+        trial = None
+    return _draft(writer, entries, device, trial, changed)
 
 
 def split_acts(acts: Sequence[Act]) -> tuple[tuple[Act, ...], tuple[Act, ...]]:
@@ -116,11 +124,13 @@ def split_acts(acts: Sequence[Act]) -> tuple[tuple[Act, ...], tuple[Act, ...]]:
 # --- The author's own fold
 
 
-def _mend(writer: ActWriter, entries: Sequence[DraftEntry], device: int, label: str) -> None:
+def _mend(
+    writer: ActWriter, entries: Sequence[DraftEntry], device: int, label: str, position: int
+) -> tuple[OverlayState, list[ItemId]]:
     """Fold the entries on an overlay, and plan what keeps them from changing more than the user did (rule 2)."""
     state, trial = writer.state, OverlayState(writer.state)
     changed = sorted(
-        fold(trial, [as_admitted(entry, device=device, label=label) for entry in entries], position=AFTER_ALL)
+        fold(trial, [as_admitted(entry, device=device, label=label) for entry in entries], position=position)
     )
     shown: dict[tuple[NodeId, Dot], tuple[Item, Member]] = {}
     for id in changed:
@@ -137,6 +147,7 @@ def _mend(writer: ActWriter, entries: Sequence[DraftEntry], device: int, label: 
             for dot in member.content:
                 if dot not in dots and state.contents.get(dot) is not None:
                     _replace_revived(writer, member.node, dot)
+    return trial, changed
 
 
 def _keep_name(writer: ActWriter, trial: FoldState, member: Member, new: Item, old: Item, shown: Member) -> None:
@@ -179,7 +190,13 @@ def _replace_revived(writer: ActWriter, node: NodeId, revived: Dot) -> None:
 # --- The outcome
 
 
-def _draft(writer: ActWriter, entries: tuple[DraftEntry, ...], device: int) -> Draft:
+def _draft(
+    writer: ActWriter,
+    entries: tuple[DraftEntry, ...],
+    device: int,
+    trial: OverlayState | None,
+    changed: Sequence[ItemId],
+) -> Draft:
     """Return the entries with what ``synced`` is after them."""
     dots = writer.sheet.dots(entries, device)
     items: dict[ItemId, Item] = {}
@@ -194,7 +211,7 @@ def _draft(writer: ActWriter, entries: tuple[DraftEntry, ...], device: int) -> D
         if id not in writer.bases:
             place, content = dots[id, Register.PLACE], dots[id, Register.CONTENT]
             items[id] = replace(item, members=(Member(id, None, (content,), (place,)),))
-    return Draft(entries, tuple(items.values()), tuple(dropped))
+    return Draft(entries, tuple(items.values()), tuple(dropped), trial, tuple(changed))
 
 
 def _members_after(writer: ActWriter, base: Item, dots: Mapping[Key, Dot]) -> list[Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from peer.core.fold_state import EditableTree, FoldState, PairTable, Table
@@ -77,6 +78,14 @@ class OverlayTable(Generic[K, V]):
         """Remove the row, if it is there."""
         self._rows[key] = None
 
+    def hand_down(self) -> None:
+        """Write all that was written here into the table beneath."""
+        for key, row in self._rows.items():
+            if row is None:
+                self._base.drop(key)
+            else:
+                self._base.put(key, row)
+
 
 class OverlayPairTable(Generic[S, V]):
     """As :class:`OverlayTable`, for keys of two parts."""
@@ -109,6 +118,15 @@ class OverlayPairTable(Generic[S, V]):
         for second, row in sorted(rows.items(), key=lambda pair: pair[0]):
             if row is not None:
                 yield second, row
+
+    def hand_down(self) -> None:
+        """Write all that was written here into the table beneath."""
+        for first, rows in self._rows.items():
+            for second, row in rows.items():
+                if row is None:
+                    self._base.drop((first, second))
+                else:
+                    self._base.put((first, second), row)
 
 
 class OverlayTree:
@@ -155,6 +173,15 @@ class OverlayTree:
         for _, item in sorted(shown.items()):
             yield item
 
+    def hand_down(self) -> None:
+        """Write all that was written here into the tree beneath."""
+        for id, item in self._items.items():
+            if item is None:
+                self._base.drop(id)
+        for item in self._items.values():
+            if item is not None:
+                self._base.put(item)
+
 
 class MemoryState(FoldState):
     """The state in dicts, empty at first."""
@@ -176,7 +203,7 @@ class MemoryState(FoldState):
 
 
 class OverlayState(FoldState):
-    """A state that shows ``base`` until it is written; ``base`` itself is never written."""
+    """A state that shows ``base`` until it is written; ``base`` itself is written by :meth:`hand_down` alone."""
 
     def __init__(self, base: FoldState) -> None:
         super().__init__(
@@ -192,3 +219,8 @@ class OverlayState(FoldState):
             batches=OverlayTable(base.batches),
             tree=OverlayTree(base.tree),
         )
+
+    def hand_down(self) -> None:
+        """Write all that was written here into ``base``; this overlay is of no use afterwards."""
+        for field in fields(FoldState):
+            getattr(self, field.name).hand_down()
