@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -269,11 +270,16 @@ class FolderEngine:
             if await self.observer.observe():
                 self._plan_wanted = True
             if self.observer.has_looked and self.observer.rules_changed:
-                # What the old rules held back, in either direction, is planned anew.
-                await self._context.database.run(lambda db: mark_all_dirty(db, self.record.key))
+                if self.observer.rules_hash != self.record.rules:
+                    await self._context.database.run(self._plan_all_anew)
                 self.observer.rules_changed, self._plan_wanted = False, True
             if self.observer.has_looked and not self.record.looked:
                 await self._context.database.run(lambda db: self.follower.put_record(db, looked=True))
+
+    def _plan_all_anew(self, db: sqlite3.Connection) -> None:
+        """What the old rules held back, in either direction, is looked at under the new ones."""
+        mark_all_dirty(db, self.record.key)
+        self.follower.put_record(db, rules=self.observer.rules_hash)
 
     # --- Follow and push
 

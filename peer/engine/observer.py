@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 import structlog
+from blake3 import blake3
 
 from peer.core.hints import Hints, Spot
 from peer.core.identify import Identification, Identified
@@ -172,6 +173,11 @@ class Observer:
         return self._ignores.is_ignored(path, is_directory) or (
             self._coming is not None and self._coming.ignores.is_ignored(path, is_directory)
         )
+
+    @property
+    def rules_hash(self) -> bytes:
+        """What tells the rules in force from others; empty if there are none."""
+        return blake3(self._rules).digest() if self._rules else b""
 
     async def _take_rules(self, root: Root, now: float) -> None:
         """Take other rules once ``.kinignore`` has come to rest: an editor may have emptied it for a moment.

@@ -42,6 +42,8 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
     """Not empty: a check that protects the user failed; nothing is sent or applied until a person looks."""
     looked: bool = False
     """Whether everything on this disk was ever looked at."""
+    rules: bytes = b""
+    """Hash of the rules of ``.kinignore`` under which all was planned; empty if there were none."""
 
 
 _record = msgspec.msgpack.Decoder(FolderRecord)
