@@ -312,7 +312,8 @@ class Observer:
                 break
             for listing in part:
                 listed.append(listing.path)
-                problems.update(_problems(listing))
+                # What is not to be judged yet is no problem: it is looked at in a moment, or at once if somebody asks.
+                problems.update((path, why) for path, why in _problems(listing) if path not in unsettled)
             await context.database.run(lambda _, part=part: _observe(identification, part))  # type: ignore[misc]
         requests = await context.database.run(lambda _: identification.requests())
         hashes: dict[str, Hashed] = {}
