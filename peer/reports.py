@@ -85,7 +85,9 @@ async def status(device: Device, *, everything: bool) -> Json:
     warnings = []
     skew_s = abs(device.coordinator.clock_ahead_ms) / 1000
     if skew_s > limits.CLOCK_SKEW_S_MAX:
-        warnings.append(f"the clocks of this device and of the coordinator are {_span(skew_s)} apart: set the wrong one")
+        warnings.append(
+            f"the clocks of this device and of the coordinator are {_span(skew_s)} apart: set the wrong one"
+        )
     if device.keys.lock is Lock.NOTHING:
         warnings.append("the keys of this device are protected by no passphrase and no keyring")
     if storage is not None and storage.replicas == 1:
@@ -164,7 +166,8 @@ def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]
     if engine.record.checkpoint is None and not engine.trouble:
         return ("working", "") if device.coordinator.is_up else ("waiting", NEVER_FOLLOWED)
     if facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
-        return "in_sync", ""
+        kept = facts["kept"]
+        return "in_sync", f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} of its items need a person"
     if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
@@ -183,10 +186,13 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
     local, synced = LocalTree(db, key), SyncedTree(db, key)
     remote = engine.follower.remote(db).tree
     rows: list[Json] = []
-    total = 0
+    total = kept = 0
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
         if here is None and base is None and want is None:
+            continue
+        if engine.is_kept(id):
+            kept += 1
             continue
         total += 1
         if len(rows) < most:
@@ -201,7 +207,7 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
             rows.append(_line(path, "up", reason, 0))
     files, size, conflicts = counts(db, key)
     rows.sort(key=lambda row: str(row["path"]))
-    return {"rows": rows, "total": total, "files": files, "bytes": size, "conflicts": conflicts}
+    return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
 
 
 def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:

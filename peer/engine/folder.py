@@ -28,7 +28,7 @@ from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
-from peer.engine.stepper import Stepper
+from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
@@ -42,6 +42,7 @@ GROUP_FILES_MAX: Final = 256
 GROUP_ACTS_MAX: Final = 400
 GROUP_BYTES_MAX: Final = 16 * limits.MIB
 LARGE_BYTES: Final = 8 * limits.MIB
+MISSED_MAX: Final = 4
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
 
@@ -97,6 +98,8 @@ class FolderEngine:
         self._moving: set[ItemId] = set()
         """Of those in a job, the ones whose job has begun."""
         self.blocked: dict[ItemId, Blocked] = {}
+        self._missed: dict[ItemId, int] = {}
+        """How often in a row the disk did not hold what a step for an item expected."""
         self._tried: dict[ItemId, Blocked] = {}
         self._plan_wanted = True
         self._pull_wanted = True
@@ -387,6 +390,13 @@ class FolderEngine:
             applied = await self._stepper.apply(steps, staged)
         for id, reason in applied.blocked.items():
             self._block(id, reason)
+        for id in applied.done:
+            self._missed.pop(id, None)
+        for id, found in applied.missed.items():
+            # The first time it is looked at anew and planned again at once; what goes on missing waits.
+            self._missed[id] = times = self._missed.get(id, 0) + 1
+            if times >= (2 if found == KEPT else MISSED_MAX):
+                self._block(id, KEPT if found == KEPT else "changing")
         if applied.look_at:
             self.observer.look_at(applied.look_at)
         self._plan_wanted = True
@@ -465,7 +475,7 @@ class FolderEngine:
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
         if self.record.frozen or self.failed or self.observer.missing:
             return 0
-        counts = [why.failures for why in self.blocked.values() if why.reason not in needs_person]
+        counts = [why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT}]
         counts += [why.failures for why in self._part_blocked.values()]
         return max([*counts, self.observer.restless])
 
@@ -486,6 +496,11 @@ class FolderEngine:
         """Tell the coordinator of the folder if it does not know it yet."""
         await self._recorder.ensure_known()
         self.pull()
+
+    def is_kept(self, id: ItemId) -> bool:
+        """Whether this is a directory that only stays for what is not synced in it."""
+        why = self.blocked.get(id)
+        return why is not None and why.reason == KEPT
 
     def reason_for(self, id: ItemId) -> str:
         """Return why an item is not in sync yet, as a reason code of the contract."""

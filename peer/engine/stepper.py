@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -24,6 +25,9 @@ from peer.engine.context import Context
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
 from protocol.errors import UnavailableError
 from protocol.ids import ROOT
+
+KEPT: Final = "kept"
+"""Why a directory that was removed elsewhere stays here: something in it is not synced."""
 
 
 class Snapshot:
@@ -57,9 +61,11 @@ class Snapshot:
 class Applied(msgspec.Struct):
     """What a run of steps came to."""
 
-    done: int = 0
+    done: set[ItemId] = msgspec.field(default_factory=set)
     look_at: list[str] = msgspec.field(default_factory=list)
     """Directories to observe anew, since the disk did not hold what a step expected."""
+    missed: dict[ItemId, str] = msgspec.field(default_factory=dict)
+    """Items at which the disk did not hold what was expected: what stood there, or ``KEPT``."""
     blocked: dict[ItemId, str] = msgspec.field(default_factory=dict)
     """Items that the disk refused, with the reason."""
 
@@ -85,7 +91,6 @@ class Stepper:
         rest = [step for step in steps if isinstance(step, Adopt | Forget | Rekey)]
         if rest:
             await self._context.database.run(lambda db: self._record_only(db, rest))
-            applied.done += len(rest)
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged)
@@ -93,8 +98,10 @@ class Stepper:
             for outcome in outcomes:
                 match outcome:
                     case Done():
-                        applied.done += 1
+                        applied.done.add(_subject(outcome.step).id)
                     case Mismatch():
+                        is_kept = isinstance(outcome.step, Delete) and outcome.found == "not_empty"
+                        applied.missed[_subject(outcome.step).id] = KEPT if is_kept else outcome.found
                         applied.look_at += self._places(outcome, snapshot)
                     case Failed():
                         applied.blocked[_subject(outcome.step).id] = outcome.reason
@@ -165,7 +172,8 @@ class Stepper:
     def _places(outcome: Mismatch, snapshot: Snapshot) -> list[str]:
         paths = []
         for item in _items(outcome.step):
-            parts: list[str] = []
+            # A directory that is not empty holds what no scan has seen.
+            parts: list[str] = [item.name] if outcome.found == "not_empty" else []
             parent = item.parent
             while parent != ROOT:
                 above = snapshot.item(parent)

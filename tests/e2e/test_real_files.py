@@ -1,0 +1,347 @@
+"""Files as people and their programs leave them, between two devices whose agents run all the time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from simulations.processes import Cluster, Device, tree_of
+from tests.e2e.kit import ask, assert_no_tracebacks, folder_of, reasons, settle, start_agent, until
+
+
+class World(NamedTuple):
+    cluster: Cluster
+    a: Device
+    b: Device
+    one: Path
+    two: Path
+
+    def settle(self) -> None:
+        settle(self.a, self.b)
+
+    def assert_same(self) -> dict[str, bytes]:
+        self.settle()
+        one, two = dict(tree_of(self.one)), dict(tree_of(self.two))
+        assert one == two
+        return one
+
+    def position(self) -> int:
+        return int(folder_of(ask(self.a), "work")["position"]["head"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with Cluster(tmp_path_factory.mktemp("real") / "cluster") as cluster:
+        a = cluster.first_device("laptop")
+        a.add(cluster.root / "one", "work")
+        b = cluster.link_device(a, "desktop")
+        a.sync()
+        b.get("work", cluster.root / "two")
+        try:
+            start_agent(a, cluster.root)
+            start_agent(b, cluster.root)
+            settle(a, b)
+            yield World(cluster, a, b, cluster.root / "one", cluster.root / "two")
+        finally:
+            a.stop()
+            b.stop()
+        assert_no_tracebacks(cluster)
+
+
+# --- What stands in a folder
+
+
+ODD_NAMES = [
+    b"\xff\xfe not UTF-8",
+    b"with\nnewline",
+    b"\x01\x1b[31mcontrol",
+    b" spaces ",
+    b"-rf",
+    b"x" * 255,
+    "u\u0308 decomposed".encode(),
+    "\N{FAMILY} emoji".encode(),
+    b'a:b*?<>|"\\',
+    b"CON",
+    b"trailing.",
+    b"~home",
+    b"$(true)",
+]
+
+
+def test_odd_names_arrive_as_they_are(world: World) -> None:
+    for number, name in enumerate(ODD_NAMES):
+        with open(os.path.join(os.fsencode(world.one), name), "wb") as file:
+            file.write(b"%d" % number)
+    os.mkdir(os.path.join(os.fsencode(world.one), b"dir \xe9"))
+    with open(os.path.join(os.fsencode(world.one), b"dir \xe9", b"\x80"), "wb") as file:
+        file.write(b"below")
+    world.assert_same()
+    assert set(ODD_NAMES) <= set(os.listdir(os.fsencode(world.two)))
+    for name in ODD_NAMES:
+        os.unlink(os.path.join(os.fsencode(world.two), name))
+    assert not {os.fsdecode(name) for name in ODD_NAMES} & set(world.assert_same())
+
+
+def test_two_spellings_of_one_name_are_both_kept(world: World) -> None:
+    (world.one / "\u00fc").write_bytes(b"composed")
+    (world.one / "u\u0308").write_bytes(b"decomposed")
+    tree = world.assert_same()
+    assert sorted(tree[name] for name in tree if name[0] in "u\u00fc") == [b"composed", b"decomposed"]
+    for name in [name for name in tree if name[0] in "u\u00fc"]:
+        (world.two / name).unlink()
+    world.assert_same()
+
+
+def test_directories_links_and_the_executable_bit_arrive(world: World) -> None:
+    (world.one / "empty" / "nested").mkdir(parents=True)
+    (world.one / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (world.one / "run.sh").chmod(0o755)
+    targets = {"dangling": "no/where", "absolute": "/etc/hostname", "loop1": "loop2", "loop2": "loop1", "up": "../../x"}
+    targets |= {"self": "self", "directory": "empty", "odd": "a\nb\udcff"}
+    for name, target in targets.items():
+        (world.one / name).symlink_to(target)
+    world.assert_same()
+    assert (world.two / "empty" / "nested").is_dir()
+    assert os.access(world.two / "run.sh", os.X_OK)
+    assert {name: os.readlink(world.two / name) for name in targets} == targets
+    (world.two / "run.sh").chmod(0o644)
+    (world.two / "empty" / "nested").rmdir()
+    (world.two / "dangling").unlink()
+    (world.two / "dangling").symlink_to("some/where/else")
+    world.assert_same()
+    assert not (world.one / "run.sh").stat().st_mode & stat.S_IXUSR
+    assert list((world.one / "empty").iterdir()) == []
+    assert os.readlink(world.one / "dangling") == "some/where/else"
+
+
+def test_what_is_neither_file_nor_directory_nor_link_is_named_and_nothing_waits_for_it(world: World) -> None:
+    os.mkfifo(world.one / "fifo")
+    with socket.socket(socket.AF_UNIX) as bound:
+        here = os.open(world.one, os.O_PATH)
+        try:
+            bound.bind(f"/proc/self/fd/{here}/socket")
+        finally:
+            os.close(here)
+        (world.one / "beside").write_bytes(b"beside a fifo")
+        result = ask(world.a, "wait", timeout=60)
+        assert result["exit"] == 4
+        assert [line.partition(": ")[0] for line in sorted(result["remains"])] == ["work/fifo", "work/socket"]
+        assert all("neither file, directory nor link" in line for line in result["remains"])
+        assert reasons(world.a, "work") == {"fifo": "name", "socket": "name"}
+        settle(world.b)
+        assert (world.two / "beside").read_bytes() == b"beside a fifo"
+        assert not (world.two / "fifo").exists()
+    (world.one / "fifo").unlink()
+    (world.one / "socket").unlink()
+    world.assert_same()
+
+
+def test_hard_links_are_files_of_their_own_and_an_edit_shows_in_both(world: World) -> None:
+    (world.one / "name1").write_bytes(b"one file, two names\n")
+    os.link(world.one / "name1", world.one / "name2")
+    world.assert_same()
+    with open(world.one / "name1", "ab") as file:
+        file.write(b"edited through the first name\n")
+    tree = world.assert_same()
+    assert tree["name1"] == tree["name2"] == b"one file, two names\nedited through the first name\n"
+    (world.one / "name1").unlink()
+    assert "name1" not in world.assert_same()
+    assert (world.two / "name2").read_bytes().endswith(b"first name\n")
+
+
+def test_file_times_ten_years_off_are_kept_and_cause_nothing(world: World) -> None:
+    now_ns = (world.one / "run.sh").stat().st_mtime_ns
+    ten_years_ns = 10 * 365 * 86_400 * 10**9
+    times = {"past": now_ns - ten_years_ns, "future": now_ns + ten_years_ns, "epoch": 0, "before": -(10**9) * 86_400}
+    for name, time_ns in times.items():
+        (world.one / name).write_bytes(name.encode())
+        os.utime(world.one / name, ns=(time_ns, time_ns))
+    world.assert_same()
+    assert {name: (world.two / name).stat().st_mtime_ns for name in times} == times
+    before = world.position()
+    (world.two / "future").write_bytes(b"edited in the present\n")
+    tree = world.assert_same()
+    assert tree["future"] == b"edited in the present\n"
+    assert world.position() == before + 1
+    assert not [name for name in tree if "conflict" in name]
+
+
+# --- .kinignore
+
+
+def test_ignored_files_never_leave_and_a_new_rule_deletes_nothing(world: World) -> None:
+    (world.one / ".kinignore").write_text("# ours\n*.secret\nbuild/\n!keep.secret\n")
+    for path in ("a.secret", "keep.secret", "plain", "build/out", "deep/build/out", "deep/b.secret", "deep/plain"):
+        (world.one / "ignoring" / path).parent.mkdir(parents=True, exist_ok=True)
+        (world.one / "ignoring" / path).write_text(path)
+    world.settle()
+    seen = {
+        path for path in dict(tree_of(world.two)) if (path.startswith("ignoring/") and "." in path) or "build" in path
+    }
+    assert seen == {"ignoring/keep.secret"}
+    assert (world.two / "ignoring" / "deep" / "plain").read_text() == "deep/plain"
+    assert (world.two / ".kinignore").read_bytes() == (world.one / ".kinignore").read_bytes()
+    assert ask(world.a)["in_sync"]
+
+    # A rule for what is synced: it stays on both devices, and no longer follows.
+    with open(world.one / ".kinignore", "a") as file:
+        file.write("plain\n")
+    world.settle()
+    for root in (world.one, world.two):
+        assert (root / "ignoring" / "plain").read_text() == "plain"
+        assert (root / "ignoring" / "deep" / "plain").read_text() == "deep/plain"
+    (world.one / "ignoring" / "plain").write_text("edited while ignored")
+    (world.one / "ignoring" / "deep" / "plain").unlink()
+    world.settle()
+    assert (world.two / "ignoring" / "plain").read_text() == "plain"
+    assert (world.two / "ignoring" / "deep" / "plain").read_text() == "deep/plain"
+    assert ask(world.a)["in_sync"]
+    assert ask(world.b)["in_sync"]
+
+
+def test_a_directory_that_goes_elsewhere_stays_where_something_ignored_is_in_it(world: World) -> None:
+    (world.one / ".kinignore").write_text("*.mine\n")
+    (world.one / "leaving").mkdir()
+    (world.one / "leaving" / "shared").write_text("shared")
+    world.settle()
+    (world.two / "leaving" / "only.mine").write_text("of the desktop alone")
+    world.settle()
+    (world.one / "leaving" / "shared").unlink()
+    (world.one / "leaving").rmdir()
+    world.settle()
+    assert (world.two / "leaving" / "only.mine").read_text() == "of the desktop alone"
+    assert not (world.two / "leaving" / "shared").exists()
+    (world.two / "leaving" / "only.mine").unlink()
+    (world.one / ".kinignore").unlink()
+    world.assert_same()
+
+
+def test_a_rule_that_goes_lets_its_files_follow_again(world: World) -> None:
+    (world.one / ".kinignore").write_text("*.late\nsub/\n")
+    (world.one / "sub").mkdir()
+    (world.one / "sub" / "held").write_text("held")
+    (world.one / "x.late").write_text("late")
+    world.settle()
+    assert not (world.two / "sub").exists()
+    assert not (world.two / "x.late").exists()
+    (world.one / ".kinignore").unlink()
+    world.assert_same()
+    assert (world.two / "sub" / "held").read_text() == "held"
+    assert (world.two / "x.late").read_text() == "late"
+
+
+def test_rules_that_an_editor_empties_for_a_moment_stay_in_force(world: World) -> None:
+    """The agent looks at once at what is beside a rule file that is being saved, and must not take it for empty."""
+    (world.one / ".kinignore").write_text("*.private\n")
+    (world.one / "my.private").write_text("private")
+    world.settle()
+    for _ in range(5):
+        os.rename(world.one / ".kinignore", world.one / ".kinignore~")
+        (world.one / "seen").write_text(str(os.urandom(4)))
+        until(lambda: same(world.one / "seen", world.two / "seen"), "the other file follows")
+        os.rename(world.one / ".kinignore~", world.one / ".kinignore")
+    world.settle()
+    assert not (world.two / "my.private").exists()
+    (world.one / ".kinignore").unlink()
+    (world.one / "my.private").unlink()
+    world.assert_same()
+
+
+def same(one: Path, two: Path) -> bool:
+    return two.exists() and two.read_bytes() == one.read_bytes()
+
+
+# --- Editors
+
+
+def save_in_place(path: Path, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.truncate()
+        file.write(data)
+
+
+def save_like_vim(path: Path, data: bytes) -> None:
+    """``writebackup`` with ``backupcopy=no``: a probe, the old file renamed away, a new one written, the old removed."""
+    probe = path.parent / "4913"
+    probe.write_bytes(b"")
+    probe.unlink()
+    backup = path.with_name(path.name + "~")
+    path.rename(backup)
+    path.write_bytes(data)
+    backup.unlink()
+
+
+def save_like_gedit(path: Path, data: bytes) -> None:
+    """GLib: a temporary beside it, renamed over it."""
+    temporary = path.parent / ".goutputstream-AB12CD"
+    temporary.write_bytes(data)
+    temporary.rename(path)
+
+
+def save_like_office(path: Path, data: bytes) -> None:
+    """A lock file, the new content beside it, the old file renamed away, the new one renamed to it, the old removed."""
+    lock = path.with_name("~$" + path.name)
+    lock.write_bytes(b"owner")
+    temporary, old = path.with_name("~WRD0000.tmp"), path.with_name("~WRL0001.tmp")
+    temporary.write_bytes(data)
+    path.rename(old)
+    temporary.rename(path)
+    old.unlink()
+    lock.unlink()
+
+
+def save_by_removing(path: Path, data: bytes) -> None:
+    path.unlink()
+    path.write_bytes(data)
+
+
+SAVES = [save_in_place, save_like_vim, save_like_gedit, save_like_office, save_by_removing]
+
+
+@pytest.mark.parametrize("save", SAVES, ids=lambda save: save.__name__)
+def test_a_save_is_one_edit_on_the_other_device(world: World, save) -> None:
+    name = f"{save.__name__}.txt"
+    (world.one / name).write_bytes(b"first\n")
+    world.assert_same()
+    watcher = Watcher(world.two, name)
+    for turn in range(2):
+        before = world.position()
+        data = b"%s %d\n" % (save.__name__.encode(), turn)
+        save(world.one / name, data)
+        until(partial(same, world.one / name, world.two / name), "the edit arrives")
+        world.assert_same()
+        assert world.position() == before + 1
+    watcher.stop()
+    assert not watcher.missed, "the file was away on the other device"
+    assert watcher.names <= {name}, "a half of a save was seen on the other device"
+
+
+class Watcher:
+    """Looks all the time whether a file stands at its name, and what else turns up beside it."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.missed = False
+        self.names: set[str] = set()
+        self._root = root
+        self._name = name
+        self._before = set(os.listdir(root)) - {name}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.002):
+            self.missed = self.missed or not (self._root / self._name).exists()
+            self.names |= set(os.listdir(self._root)) - self._before
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
