@@ -206,7 +206,8 @@ class Device:
     async def _load_folder(self, record: FolderRecord) -> FolderEngine:
         engine = await assemble(self.context, record)
         self.engines[record.key] = engine
-        engine.online = self.is_online
+        # A command that needs no network is not "offline": nothing there waits for 'kin online'.
+        engine.online = not self.record.offline
         return engine
 
     async def close(self) -> None:

@@ -1,0 +1,243 @@
+"""A disk that is full, of a device, a coordinator or a storage node, loses nothing, says so, and goes on with room again.
+
+Each disk is a small tmpfs, so these need root. A ballast file beside the data takes its room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from simulations.processes import Cluster, CommandError, Device, tree_of
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
+
+MIB = 1 << 20
+DEADLINE_S = 60.0
+
+
+class Disk:
+    """A small file system of its own, mounted at a directory; ``ballast`` fills it."""
+
+    def __init__(self, path: Path, mib: int) -> None:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._mount("-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs")
+
+    def _mount(self, *args: str) -> None:
+        subprocess.run(["mount", *args, str(self.path)], check=True, capture_output=True)
+
+    def grow(self, mib: int) -> None:
+        """Make the disk larger."""
+        self._mount("-o", f"remount,size={mib}m")
+
+    def free(self) -> int:
+        """Return what may still be written, in bytes."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+    def fill(self, left: int = 0) -> None:
+        """Leave only so many bytes."""
+        with open(self.path / "ballast", "ab", buffering=0) as ballast, contextlib.suppress(OSError):
+            while (room := self.free() - left) > 0:
+                ballast.write(bytes(min(room, MIB)))
+
+    def relieve(self) -> None:
+        """Give all the room back."""
+        (self.path / "ballast").unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "--lazy", str(self.path)], check=False, capture_output=True)
+
+
+@pytest.fixture
+def disks() -> Iterator[Callable[[Path, int], Disk]]:
+    """Mounts disks, and unmounts them whatever happens."""
+    with contextlib.ExitStack() as stack:
+        yield lambda path, mib: stack.enter_context(Disk(path, mib))
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.05)
+    return found
+
+
+def write_files(root: Path, seed: int, count: int, size: int) -> None:
+    chance = random.Random(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (root / f"{seed}-{number}").write_bytes(chance.randbytes(size))
+
+
+def reasons(device: Device) -> set[tuple[str, str]]:
+    (folder,) = device.json("status")["folders"]
+    return {(row["direction"], row["reason"]) for row in folder["unsynced"]}
+
+
+def fails(device: Device, *args: str) -> CommandError:
+    """Run a command that must fail with a clear line, never with a traceback."""
+    with pytest.raises(CommandError) as failed:
+        device.kin(*args)
+    assert "Traceback" not in failed.value.output
+    assert "unexpected" not in failed.value.output.lower()
+    assert failed.value.output.strip()
+    return failed.value
+
+
+def test_a_folder_s_disk_is_full_while_files_arrive(tmp_path: Path, disks: Callable[[Path, int], Disk]) -> None:
+    """What fits arrives, the rest says disk_full; nothing under a user's name is half-written; room lets it go on."""
+    with Cluster(tmp_path / "cluster") as cluster:
+        disk = disks(cluster.root / "disk", 24)
+        one, two = cluster.root / "one", disk.path / "two"
+        a = cluster.first_device("laptop")
+        a.add(one, "work")
+        b = cluster.link_device(a, "desktop")
+        write_files(one / "small", 1, 40, 20_000)
+        write_files(one / "large", 2, 1, 30 * MIB)
+        a.sync()
+        wanted = dict(tree_of(one))
+        b.get("work", two)
+        error = fails(b, "sync")
+        assert error.code == 4
+        assert "room" in error.output
+        assert reasons(b) == {("down", "queued")}  # no agent runs, so nobody knows better
+        assert {path for path in wanted if path not in dict(tree_of(two))} == {"large/2-0"}
+        # Small files until nothing fits, with the agent running: room that comes back is used without a word.
+        disk.fill(left=300_000)
+        write_files(one / "more", 3, 60, 20_000)
+        (one / "small" / "1-0").write_bytes(b"edited" * 20_000)
+        a.sync()
+        wanted = dict(tree_of(one))
+        b.start()
+        until(lambda: reasons(b) == {("down", "disk_full")})
+        here = dict(tree_of(two))
+        old = {"small/1-0"}
+        assert all(wanted[path] == data for path, data in here.items() if path not in old)
+        disk.relieve()
+        disk.grow(96)
+        b.wait(DEADLINE_S)
+        assert dict(tree_of(two)) == wanted
+        b.stop()
+
+
+def test_a_device_s_home_is_full(tmp_path: Path, disks: Callable[[Path, int], Disk]) -> None:
+    """Without room for its state a device says so and does nothing wrong; with room it goes on, both ways."""
+    with Cluster(tmp_path / "cluster") as cluster:
+        disk = disks(cluster.root / "home-desktop", 48)
+        one, two = cluster.root / "one", cluster.root / "two"
+        a = cluster.first_device("laptop")
+        a.add(one, "work")
+        b = cluster.link_device(a, "desktop")
+        write_files(one / "first", 1, 20, 2_000)
+        a.sync()
+        b.get("work", two)
+        b.sync()
+        # Nothing at all fits: a single command cannot record what it sees.
+        disk.fill()
+        write_files(two / "mine", 2, 200, 2_000)
+        write_files(one / "theirs", 3, 200, 2_000)
+        a.sync()
+        assert "full" in fails(b, "sync", "--timeout", "3").output
+        # Little by little fits: each pass fails somewhere else.
+        for left in (100_000, 400_000):
+            disk.relieve()
+            disk.fill(left)
+            b.kin("sync", "--timeout", "3", check=False)
+            write_files(two / "mine", left, 20, 2_000)
+        disk.relieve()
+        b.sync()
+        # The same with the agent, which must not need a restart.
+        b.start()
+        b.wait()
+        for left in (0, 200_000):
+            disk.fill(left)
+            write_files(two / "agent", 10 + left, 150, 2_000)
+            write_files(one / "agent", 11 + left, 150, 2_000)
+            (two / "mine" / "2-0").write_bytes(f"edited with {left} left".encode())
+            a.sync()
+            time.sleep(2)  # it works into the wall
+            disk.relieve()
+            b.wait(DEADLINE_S)
+        b.stop()
+        a.sync()
+        b.sync()
+        assert dict(tree_of(one)) == dict(tree_of(two))
+        assert len(list((one / "agent").iterdir())) == 4 * 150
+        assert (one / "mine" / "2-0").read_text() == "edited with 200000 left"
+        assert not a.json("conflicts")["conflicts"]
+
+
+def test_the_coordinator_s_disk_is_full(tmp_path: Path, disks: Callable[[Path, int], Disk]) -> None:
+    """What cannot be ordered waits on the device that wrote it, also when the coordinator is killed meanwhile."""
+    root = tmp_path / "cluster"
+    disk = disks(root / "coordinator", 24)
+    with Cluster(root) as cluster:
+        one, two = cluster.root / "one", cluster.root / "two"
+        a = cluster.first_device("laptop")
+        a.add(one, "work")
+        b = cluster.link_device(a, "desktop")
+        write_files(one / "first", 1, 20, 2_000)
+        a.sync()
+        b.get("work", two)
+        b.sync()
+        disk.fill()
+        write_files(one / "second", 2, 200, 2_000)
+        (two / "first" / "1-1").write_bytes(b"edited on the desktop")
+        for device in (a, b):
+            error = fails(device, "sync", "--timeout", "5")
+            assert error.code == 3
+        cluster.coordinator.kill()
+        disk.fill()
+        with contextlib.suppress(CommandError):
+            cluster.coordinator.start()
+        disk.relieve()
+        cluster.coordinator.kill()
+        cluster.coordinator.start()
+        for device in (a, b, a):
+            device.sync(DEADLINE_S)
+        assert dict(tree_of(one)) == dict(tree_of(two))
+        assert len(list((two / "second").iterdir())) == 200
+        assert (one / "first" / "1-1").read_bytes() == b"edited on the desktop"
+
+
+def test_storage_nodes_are_full(tmp_path: Path, disks: Callable[[Path, int], Disk]) -> None:
+    """With one node full the others take all; with two full it says no_quorum; with room again it goes on."""
+    root = tmp_path / "cluster"
+    full = [disks(root / f"node{number}", 24) for number in (1, 2)]
+    with Cluster(root) as cluster:
+        one, two = cluster.root / "one", cluster.root / "two"
+        a = cluster.first_device("laptop")
+        a.add(one, "work")
+        b = cluster.link_device(a, "desktop")
+        full[0].fill()
+        write_files(one / "first", 1, 12, MIB)
+        write_files(one / "first", 2, 100, 2_000)
+        a.sync(DEADLINE_S)
+        b.get("work", two)
+        b.sync(DEADLINE_S)
+        assert dict(tree_of(one)) == dict(tree_of(two))
+        write_files(one / "second", 3, 30, MIB)
+        error = fails(a, "sync", "--timeout", "5")
+        assert error.code in {1, 3}
+        assert ("up", "no_quorum") in reasons(a) or "storage" in error.output
+        (one / "later").write_bytes(b"saved while storage was full")
+        full[0].relieve()
+        for disk in full:
+            disk.grow(96)
+        a.sync(DEADLINE_S)
+        b.sync(DEADLINE_S)
+        assert dict(tree_of(one)) == dict(tree_of(two))
