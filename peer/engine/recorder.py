@@ -207,7 +207,7 @@ class Recorder:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
-        unordered = tuple(entry.hash for entry, _ in folders.tail(db, record.key))
+        unordered = folders.tail_hashes(db, record.key)
         header = Header(
             version=ENTRY_VERSION,
             folder=record.id,
@@ -265,7 +265,7 @@ class Recorder:
             SecurityError: It refuses an entry of ours.
         """
         record = self._follower.record
-        tail = await self._context.database.run(lambda db: [(e.header.seq, d) for e, d in folders.tail(db, record.key)])
+        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key))
         if not tail:
             return False
         await self.ensure_known()

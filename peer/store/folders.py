@@ -169,6 +169,17 @@ def tail(connection: sqlite3.Connection, key: int) -> Iterator[tuple[Entry, byte
         yield parse_entry(row[0]), row[0]
 
 
+def tail_hashes(connection: sqlite3.Connection, key: int) -> tuple[EntryHash, ...]:
+    """Return the hashes of own unordered entries by sequence number."""
+    rows = connection.execute("SELECT hash FROM tail WHERE folder = ? ORDER BY seq", (key,))
+    return tuple(EntryHash(row[0]) for row in rows)
+
+
+def tail_data(connection: sqlite3.Connection, key: int) -> list[tuple[int, bytes]]:
+    """Return sequence number and bytes of own unordered entries, in order."""
+    return list(connection.execute("SELECT seq, data FROM tail WHERE folder = ? ORDER BY seq", (key,)))
+
+
 def drop_tail(connection: sqlite3.Connection, key: int, hash: EntryHash) -> bool:
     """Take an entry off the tail, since it was ordered or is void; tell whether it stood there."""
     return connection.execute("DELETE FROM tail WHERE folder = ? AND hash = ?", (key, hash)).rowcount > 0
