@@ -227,6 +227,9 @@ class FolderEngine:
         return bool(due)
 
     async def _sleep(self) -> None:
+        if self.record.frozen:
+            await self._wake.wait()
+            return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
         if self.observer.has_looked:
@@ -245,6 +248,8 @@ class FolderEngine:
     def _is_quiet(self) -> bool:
         if self._jobs or self._queue:
             return False
+        if self.record.frozen:
+            return True
         if self.observer.is_due(self._context.clock.monotonic_s()) and "scan" not in self._part_blocked:
             return False
         waiting = set(self._part_blocked)
