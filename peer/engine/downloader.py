@@ -3,12 +3,14 @@
 Rule 1: bytes reach a stage only after every check of :mod:`peer.core.chunk_sealing`.
 Rule 2: what a stage or this disk holds already is not fetched: a half-received file goes on where it stopped, and the
     chunks of the file that is about to be replaced are taken from there.
-Rule 3: at most :data:`BATCHES_AHEAD` batches are in memory, whatever the size of the file.
+Rule 3: at most :data:`BATCHES_AHEAD` batches, and the rows of :data:`SEGMENTS_TOGETHER` segments, are in memory,
+    whatever the size of the file.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -35,7 +37,7 @@ from protocol.ids import ChunkId
 BATCH_BYTES: Final = 8 * limits.MIB
 BATCH_CHUNKS: Final = 256
 BATCHES_AHEAD: Final = 2
-SEGMENTS_TOGETHER: Final = 64
+SEGMENTS_TOGETHER: Final = 8
 REUSE_BYTES_MIN: Final = limits.MIB
 """From this size on, the file that is replaced is searched for chunks that stayed."""
 
@@ -57,6 +59,15 @@ class Piece(msgspec.Struct, frozen=True):
     row: Row
 
 
+class Span(msgspec.Struct, frozen=True):
+    """Some rows of one segment that stand in one file."""
+
+    file: int
+    key: SegmentKey
+    first: int
+    count: int
+
+
 class Downloader:
     """Fetches one folder's contents."""
 
@@ -74,47 +85,54 @@ class Downloader:
             UnavailableError: The coordinator or the root is away; try the whole job again later.
         """
         problems: dict[int, str] = {}
-        rows = await self._rows_of(files, problems)
         root = await self._context.processor.run(self._guard.open)
         if isinstance(root, RootMissing):
             raise UnavailableError(root.text)
         stages: dict[int, Stage] = {}
+        old: dict[int, OldFile] = {}
         try:
             for index, file in enumerate(files):
-                if index not in problems:
-                    try:
-                        stages[index] = await self._context.processor.run(Stage, root, file.item)
-                    except DiskError as error:
-                        problems[index] = error.code
-            pieces = list(_pieces({i: rows[i] for i in stages}))
-            missing = await self._take_what_is_here(root, files, stages, pieces, progress)
-            await self._fetch_pieces(stages, missing, problems, progress)
+                try:
+                    stages[index] = await self._context.processor.run(Stage, root, file.item)
+                except DiskError as error:
+                    problems[index] = error.code
+            ends = dict.fromkeys(stages, 0)
+            for window in _windows(files):
+                pieces = await self._pieces(files, window, ends, problems)
+                missing = await self._take_what_is_here(root, files, stages, old, pieces, progress)
+                await self._fetch_pieces(stages, missing, problems, progress)
+            for index, end in ends.items():
+                if end != files[index].item.content.size:
+                    problems.setdefault(index, "error")  # its author signed rows that do not make the file
             return await self._context.processor.run(_finish, files, stages, problems)
         finally:
+            for each in old.values():
+                each.close()
             for stage in stages.values():
                 stage.close()
             root.close()
 
     # --- Rows
 
-    async def _rows_of(self, files: Sequence[ToFetch], problems: dict[int, str]) -> list[list[Row]]:
-        keys = {key.id: key for file in files for key, _, _ in file.stored.spans}
-        segments: dict[ChunkId, tuple[Row, ...]] = {}
-        ids = list(keys)
-        for start in range(0, len(ids), SEGMENTS_TOGETHER):
-            segments |= await self._segments({id: keys[id] for id in ids[start : start + SEGMENTS_TOGETHER]})
-        rows: list[list[Row]] = []
-        for index, file in enumerate(files):
-            mine: list[Row] = []
-            for key, first, count in file.stored.spans:
-                if key.id not in segments:
-                    problems[index] = "no_source"
+    async def _pieces(
+        self, files: Sequence[ToFetch], window: Sequence[Span], ends: dict[int, int], problems: dict[int, str]
+    ) -> list[Piece]:
+        """Return the rows of some spans at their places; ``ends`` moves on to where each file's next piece goes."""
+        segments = await self._segments({span.key.id: span.key for span in window})
+        pieces: list[Piece] = []
+        for span in window:
+            if span.file in problems:
+                continue
+            if span.key.id not in segments:
+                problems[span.file] = "no_source"
+                continue
+            for row in segments[span.key.id][span.first : span.first + span.count]:
+                if ends[span.file] + row.raw_length > files[span.file].item.content.size:
+                    problems[span.file] = "error"  # as above: more rows than the file has bytes
                     break
-                mine += segments[key.id][first : first + count]
-            if index not in problems and sum(row.raw_length for row in mine) != file.item.content.size:
-                problems[index] = "error"  # its author signed rows that do not make the file
-            rows.append(mine)
-        return rows
+                pieces.append(Piece(span.file, ends[span.file], row))
+                ends[span.file] += row.raw_length
+        return pieces
 
     async def _segments(self, keys: Mapping[ChunkId, SegmentKey]) -> dict[ChunkId, tuple[Row, ...]]:
         found: dict[ChunkId, tuple[Row, ...]] = {}
@@ -140,18 +158,21 @@ class Downloader:
         root: Root,
         files: Sequence[ToFetch],
         stages: Mapping[int, Stage],
+        old: dict[int, OldFile],
         pieces: Sequence[Piece],
         progress: Callable[[int], None],
     ) -> list[Piece]:
         missing: list[Piece] = []
-        by_file: dict[int, list[Piece]] = {index: [] for index in stages}
+        by_file: dict[int, list[Piece]] = {}
         for piece in pieces:
-            by_file[piece.file].append(piece)
+            by_file.setdefault(piece.file, []).append(piece)
         for index, mine in by_file.items():
             file, stage = files[index], stages[index]
             if stage.resumed or (file.old_path and file.item.content.size >= REUSE_BYTES_MIN):
-                chunker = self._context.folder_keys(self._record().key).chunker
-                rest = await self._context.processor.run(_reuse, root, stage, file, mine, chunker)
+                if index not in old:
+                    chunker = self._context.folder_keys(self._record().key).chunker
+                    old[index] = await self._context.processor.run(OldFile, root, file.old_path, chunker)
+                rest = await self._context.processor.run(_reuse, stage, old[index], mine)
                 progress(sum(p.row.raw_length for p in mine) - sum(p.row.raw_length for p in rest))
                 missing += rest
             else:
@@ -221,12 +242,19 @@ class Downloader:
         return bytes(await self._context.processor.run(lambda: open_chunk(data, row, base=base)))
 
 
-def _pieces(rows: Mapping[int, Sequence[Row]]) -> Iterator[Piece]:
-    for index, mine in rows.items():
-        offset = 0
-        for row in mine:
-            yield Piece(index, offset, row)
-            offset += row.raw_length
+def _windows(files: Sequence[ToFetch]) -> Iterator[list[Span]]:
+    """Yield the spans of all files, in order, in parts of few segments."""
+    window: list[Span] = []
+    segments: set[ChunkId] = set()
+    for index, file in enumerate(files):
+        for key, first, count in file.stored.spans:
+            if key.id not in segments and len(segments) == SEGMENTS_TOGETHER:
+                yield window
+                window, segments = [], set()
+            segments.add(key.id)
+            window.append(Span(index, key, first, count))
+    if window:
+        yield window
 
 
 def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -242,33 +270,79 @@ def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _reuse(root: Root, stage: Stage, file: ToFetch, pieces: Sequence[Piece], chunker: Chunker) -> list[Piece]:
-    """Fill a stage with what it or the old file holds; return the pieces that are still missing. Runs in the pool."""
-    rest = [p for p in pieces if not stage.holds(p.offset, p.row.raw_length, p.row.raw_hash)]
-    if not rest or not file.old_path:
-        return rest
-    wanted: dict[bytes, list[Piece]] = {}
-    for piece in rest:
-        wanted.setdefault(piece.row.raw_hash, []).append(piece)
-    directory, name = split(file.old_path)
-    try:
-        with opened(root.fs, root.handle, directory) as parent:
-            handle = root.fs.open_file(parent, name, Access.READ)
-    except OSError:
-        return rest
-    filled: set[int] = set()
-    try:
-        for data in cut_stream(_reader(root, handle), chunker):
-            for piece in wanted.pop(blake3(data).digest(), ()):
+class OldFile:
+    """Finds chunks in the file that is about to be replaced. It is cut once; then each is looked up and read again.
+
+    Takes some fifty bytes of memory for each chunk. Runs in the pool, as all that follows.
+    """
+
+    def __init__(self, root: Root, path: str, chunker: Chunker) -> None:
+        self._root = root
+        self._handle: Handle | None = None
+        self._marks: list[int] = []
+        """Sorted: the first bytes of a chunk's hash, and where it begins."""
+        if not path:
+            return
+        directory, name = split(path)
+        try:
+            with opened(root.fs, root.handle, directory) as parent:
+                self._handle = root.fs.open_file(parent, name, Access.READ)
+            offset = 0
+            for data in cut_stream(_reader(root, self._handle), chunker):
+                self._marks.append(_mark(blake3(data).digest()) | offset)
+                offset += len(data)
+        except OSError:
+            pass  # what it does not give is fetched
+        self._marks.sort()
+
+    def find(self, raw_hash: bytes, length: int) -> bytes | None:
+        """Return the bytes of this hash, checked, or None."""
+        mark = _mark(raw_hash)
+        at = bisect_left(self._marks, mark)
+        if self._handle is None or at == len(self._marks) or self._marks[at] >> _OFFSET_BITS != mark >> _OFFSET_BITS:
+            return None
+        buffer = bytearray(length)
+        done, start = 0, self._marks[at] & ((1 << _OFFSET_BITS) - 1)
+        try:
+            while done < length:
+                count = self._root.fs.read(self._handle, memoryview(buffer)[done:], start + done)
+                if not count:
+                    return None
+                done += count
+        except OSError:
+            return None
+        return bytes(buffer) if blake3(buffer).digest() == raw_hash else None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._handle is not None:
+            self._root.fs.close(self._handle)
+            self._handle = None
+
+
+_OFFSET_BITS: Final = 56
+
+
+def _mark(raw_hash: bytes) -> int:
+    return int.from_bytes(raw_hash[:8], "big") << _OFFSET_BITS
+
+
+def _reuse(stage: Stage, old: OldFile, pieces: Sequence[Piece]) -> list[Piece]:
+    """Fill a stage with what it or the old file holds; return the pieces that are still missing."""
+    missing: list[Piece] = []
+    for piece in pieces:
+        row = piece.row
+        if stage.holds(piece.offset, row.raw_length, row.raw_hash):
+            continue
+        data = old.find(row.raw_hash, row.raw_length)
+        try:
+            if data is None:
+                missing.append(piece)
+            else:
                 stage.write(piece.offset, data)
-                filled.add(piece.offset)
-            if not wanted:
-                break
-    except (OSError, DiskError):
-        pass  # whatever was not taken is fetched
-    finally:
-        root.fs.close(handle)
-    return [p for p in rest if p.offset not in filled]
+        except DiskError:
+            missing.append(piece)  # and the disk will say so again
+    return missing
 
 
 def _reader(root: Root, handle: Handle) -> Callable[[memoryview], int]:

@@ -6,6 +6,7 @@ receipts, before the contents are used in an entry; so an entry never waits for 
 Rule 1: a content is published only if all of the file was read as one state: its hash is the one that was observed.
 Rule 2: at most :data:`BATCHES_AHEAD` batches are sealed and on the way; a file of any size passes through that.
 Rule 3: a chunk is noted as stored only after its receipts were handed in, so a cut transfer repeats no more than these.
+Rule 4: of a large file only the rows of the segment in work are in memory; those of the segments before are stored.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from blake3 import blake3
 
 from peer.core.chunk_sealing import Row, SealedChunk, seal_chunk
 from peer.core.chunking import Chunker, cut_stream
-from peer.core.segments import lay_out, pinned, seal_segment
+from peer.core.segments import cut_segments, ends_segment, lay_out, pinned, seal_segment
 from peer.core.tree import Content, ItemId
 from peer.disk.roots import Root, RootGuard, RootMissing
 from peer.disk.walk import opened, split
@@ -39,6 +40,8 @@ READ_BYTES: Final = 8 * limits.MIB
 READ_CHUNKS: Final = 256
 BATCHES_AHEAD: Final = 2
 REFS_PER_MESSAGE_MAX: Final = 8_000
+ROWS_PENDING_MAX: Final = limits.SEGMENT_ROWS_MAX
+"""From this many rows of one file on, the segments that are complete are stored while the rest is still read."""
 
 _row = msgspec.msgpack.Decoder(Row)
 
@@ -164,6 +167,7 @@ class Uploader:
         """
         source = _Source(self._guard, files, self._context.folder_keys(self._record().key).chunker)
         rows: list[list[Row]] = [[] for _ in files]
+        spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]
         puts: set[asyncio.Task[None]] = set()
         try:
             while (step := await self._context.processor.run(source.step)) is not None:
@@ -173,13 +177,21 @@ class Uploader:
                 while len(puts) >= BATCHES_AHEAD:
                     puts = await some_done(puts)
                 puts.add(asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress)))
+                index = step[-1].file
+                if len(rows[index]) >= ROWS_PENDING_MAX:
+                    complete, rows[index] = _complete_segments(rows[index])
+                    spans[index] += await self._store_whole_segments(complete)
             while puts:
                 puts = await some_done(puts)
         finally:
             await end(puts)
             source.close()
         good = [i for i in range(len(files)) if i not in source.problems]
-        stored = await self._describe([(files[i].id, rows[i]) for i in good])
+        stored: dict[ItemId, Stored] = {}
+        for i in [i for i in good if spans[i]]:
+            spans[i] += await self._store_whole_segments(cut_segments(rows[i]))
+            stored[files[i].id] = Stored(tuple(spans[i]))
+        stored |= await self._describe([(files[i].id, rows[i]) for i in good if not spans[i]])
         return stored, {files[i].id: reason for i, reason in source.problems.items()}
 
     async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk]]:
@@ -235,6 +247,10 @@ class Uploader:
             for (id, _), spans in zip(contents, layout.spans, strict=True)
         }
 
+    async def _store_whole_segments(self, groups: Sequence[Sequence[Row]]) -> list[tuple[SegmentKey, int, int]]:
+        keys = await self._store_segments(groups)
+        return [(key, 0, len(rows)) for key, rows in zip(keys, groups, strict=True)]
+
     async def _store_segments(self, groups: Sequence[Sequence[Row]]) -> list[SegmentKey]:
         chunk_key = self._context.folder_keys(self._record().key).chunk_key
         sealed = await self._context.processor.run(lambda: [seal_segment(rows, chunk_key) for rows in groups])
@@ -247,6 +263,15 @@ class Uploader:
             await self._context.link.ask(m.PinSegments(self._record().id, part), m.Ok)
         await self._context.database.run(lambda db: note_segments(db, self._record().key, list(new)))
         return [segment.key for segment in sealed]
+
+
+def _complete_segments(rows: Sequence[Row]) -> tuple[tuple[tuple[Row, ...], ...], list[Row]]:
+    """Return the segments that later rows of the file cannot change, and the rows of the one that they can."""
+    segments = cut_segments(rows)
+    last = segments[-1]
+    if ends_segment(last[-1]) or len(last) == limits.SEGMENT_ROWS_MAX:
+        return segments, []
+    return segments[:-1], list(last)
 
 
 def _pin_messages(segments: Sequence[m.PinnedSegment]) -> Iterator[tuple[m.PinnedSegment, ...]]:
