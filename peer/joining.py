@@ -74,6 +74,8 @@ def empty_home(home: Path) -> Iterator[None]:
             # What a cut-off attempt left behind was never known to anybody.
             _remove(home, [p for p in before if p.name.startswith(DATABASE) or p.name.startswith("keys.")])
         try:
+            # The database comes first: beside one that is no device's, what a cut-off attempt left is known as such.
+            _is_device(home)
             yield
         except BaseException:
             _remove(home, [p for p in home.iterdir() if p not in before or p.name.startswith(DATABASE)])

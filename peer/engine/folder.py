@@ -198,6 +198,9 @@ class FolderEngine:
                 log.error("stopped", part=name, code=error.code)  # noqa: TRY400  # its text is for status, not the log
             else:
                 log.info("waits", part=name, code=error.code)
+        except Exception as error:  # a defect: the folder says so and tries again, instead of standing still unseen
+            log.exception("failed", part=name)
+            self._block_part(name, KinfolderError(f"{name} failed ({type(error).__name__}); the log says why"))
         else:
             self._part_blocked.pop(name, None)
         return True
@@ -292,6 +295,7 @@ class FolderEngine:
     # --- Follow and push
 
     async def _pull(self) -> None:
+        await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._plan_wanted = True

@@ -21,6 +21,7 @@ from peer.core.fold import fold, void
 from peer.core.memory_state import OverlayState
 from peer.core.tree import ItemId
 from peer.engine.context import Context
+from peer.net.coordinator_link import RefusedError
 from peer.store import folders
 from peer.store.fold_store import SqliteState
 from peer.store.folders import FolderRecord
@@ -194,6 +195,8 @@ class Follower:
                     news = True
                 if self.record.position >= self.head:
                     return news
+        except RefusedError:
+            raise  # no contradiction: the folder may be unknown yet, or not ours any more
         except SecurityError as error:
             await self._freeze(error)
             raise

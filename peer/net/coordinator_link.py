@@ -83,10 +83,14 @@ class BehindError(UnavailableError):
     code = "behind"
 
 
+class RefusedError(AccessDeniedError):
+    """The coordinator refuses what it was asked: its word, and no finding of ours about what it showed."""
+
+
 _FAILURES: Final[dict[str, type[KinfolderError]]] = {
     e.code: e
     for e in (
-        AccessDeniedError,
+        RefusedError,
         BadSignatureError,
         NoQuorumError,
         ProtocolError,

@@ -24,9 +24,9 @@ MIB = 1 << 20
 SETTLE_S = 120.0
 SYNCED_FILES = 600
 SYNC_KILLS = 5
-LARGE_MIB = int(os.environ.get("KIN_KILL_LARGE_MIB", "200"))
-IN_FLIGHT_BYTES = 18 * MIB
-"""Two steps of the uploader or two batches of the downloader, 8 MiB each, and what goes beyond in chunks of up to 4."""
+LARGE_MIB = int(os.environ.get("KIN_KILL_LARGE_MIB", "128"))
+IN_FLIGHT_BYTES = 26 * MIB
+"""Two steps of the uploader, or two batches of the downloader: 8 MiB each, and a last chunk of up to 4 beyond; and change."""
 ROUNDS = int(os.environ.get("KIN_KILL_ROUNDS", "10"))
 
 
