@@ -239,7 +239,7 @@ class Identification:
         return readings
 
     def _hold_back(self, matching: Matching, readings: Mapping[str, _Reading]) -> None:
-        """Leave alone what cannot be told yet, with all that depends on it."""
+        """Leave alone what cannot be told yet; :meth:`_withhold` finds what depends on it."""
         for loose in self._waiting:
             matching.hold(loose)
         for loose in self._loose:
@@ -250,6 +250,7 @@ class Identification:
                     matching.keep(candidate.row.item.id)
             elif lost is not None and not lost.decided:
                 matching.hold(loose)
+                matching.keep(lost.row.item.id)
                 self._undecided.add(lost.path)
         for lost in self._found.lost:
             id = lost.row.item.id

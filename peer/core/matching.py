@@ -3,7 +3,6 @@
 Rule 1: a move needs the same inode and the same content. An inode alone is used again for other files.
 Rule 2: where a path holds a file again and the old one is nowhere else, it is an edit, and what was renamed over it is
 gone from where it was: editors save so.
-Rule 3: what one pair decides, its neighbours depend on; so what is held back is held back along the whole chain.
 """
 
 from __future__ import annotations
@@ -88,30 +87,14 @@ class Matching:
                 work.append(behind.path)
 
     def hold(self, loose: Loose) -> None:
-        """Leave a path and its row as they were, and all that depends on them."""
-        self._hold([loose], [])
+        """Leave a path as it was, and its row."""
+        self.held.add(loose.path)
+        if loose.own is not None:
+            self.kept.add(loose.own.item.id)
 
     def keep(self, id: ItemId) -> None:
-        """Leave a row as it was, and all that depends on it."""
-        self._hold([], [id])
-
-    def _hold(self, files: list[Loose], rows: list[ItemId]) -> None:
-        while files or rows:
-            while files:
-                loose = files.pop()
-                if loose.path in self.held:
-                    continue
-                self.held.add(loose.path)
-                if loose.own is not None:
-                    rows.append(loose.own.item.id)
-                if loose.path in self.row_of:
-                    rows.append(self.row_of[loose.path].row.item.id)
-            while rows:
-                id = rows.pop()
-                if id in self.kept:
-                    continue
-                self.kept.add(id)
-                files.extend(each for each in (self._at.get(id), self.file_of.get(id)) if each is not None)
+        """Leave a row as it was."""
+        self.kept.add(id)
 
     def stands_at(self, id: ItemId) -> Loose | None:
         """Return the file that stands now at the path of a row."""

@@ -18,23 +18,21 @@ from peer.core.operations import (
     Act,
     Adopt,
     Create,
-    Delete,
     Edit,
     Forget,
     Move,
     Place,
     Plan,
     Remove,
-    Rename,
     Replace,
     SetAttributes,
     Step,
     Touch,
 )
-from peer.core.ordering import Motion, Shift, ordered, possible
+from peer.core.ordering import Shift, ordered, possible
 from peer.core.rekeying import find_rekeys
+from peer.core.steps import fill_step, move_step, same_place
 from peer.core.tree import Item, ItemId, Tree, path_of
-from protocol.entries import Kind
 from protocol.ids import ROOT
 
 
@@ -88,7 +86,7 @@ def side_of(item: Item | None, base: Item | None) -> Side:
         return Side.ABSENT if item is None else Side.NEW
     if item is None:
         return Side.GONE
-    return Side.SAME if _same_place(item, base) and item.content.same(base.content) else Side.CHANGED
+    return Side.SAME if same_place(item, base) and item.content.same(base.content) else Side.CHANGED
 
 
 def is_settled(id: ItemId, *, local: Tree, synced: Tree, remote: Tree) -> bool:
@@ -236,7 +234,7 @@ class _Planning:
             self._records.append(Adopt(want))
         elif not self._stands_in_folder(here.parent):
             yield here.parent
-        elif not _same_place(here, want):
+        elif not same_place(here, want):
             self._records.append(Adopt(Item(want.id, here.parent, here.name, want.content, want.members)))
         else:
             same = here.content.same(want.content)
@@ -288,7 +286,7 @@ class _Planning:
                 made.add(item.id)
                 yield Create(item)
                 continue
-            if not _same_place(item, base):
+            if not same_place(item, base):
                 yield Move(base, item.parent, item.name)
             if not item.content.same_bytes(base.content):
                 written.append(Edit(base, item.content))
@@ -350,64 +348,19 @@ class _Planning:
         yield from (Forget(item) for item in self._forgotten if item.id not in self._removed_along)
         shifts = possible(self._shifts, self._local)
         for motion, id in ordered(shifts, self._local):
-            yield self._moving(motion, shifts[id])
+            yield move_step(motion, shifts[id])
         yield from self._filling(shifts)
-
-    @staticmethod
-    def _moving(motion: Motion, shift: Shift) -> Step:
-        source, target = shift.source, shift.target
-        if motion is Motion.MAKE:
-            assert target is not None
-            return Place(target)
-        assert source is not None
-        if motion is Motion.DELETE:
-            return Delete(source)
-        assert target is not None
-        item = _moved(source, target)
-        return Rename(source, item, aside=motion is Motion.ASIDE, from_aside=motion is Motion.BRING_OUT)
 
     def _filling(self, shifts: Mapping[ItemId, Shift]) -> Iterator[Step]:
         """Yield what changes contents: attributes, then bytes that replace others, then new files."""
-        replaced: list[Step] = []
-        placed: list[Step] = []
+        steps = []
         for view in sorted(self._changed, key=lambda view: path_of(self._remote, view.id) or ""):
-            source, target = view.synced, view.remote
-            if target is None or (source is None and view.id not in shifts):
-                continue
-            if source is None or source.is_directory != target.is_directory:
-                if view.id in shifts and target.content.kind is not Kind.DIRECTORY:
-                    placed.append(Place(target))
-                continue
-            if source.content.same(target.content):
-                continue
-            if view.id in shifts:
-                source = _moved(source, target)
-            item = target if _same_place(source, target) else _blend(place=source, content=target)
-            if source.content.same_bytes(item.content):
-                yield SetAttributes(source, item)
-            else:
-                replaced.append(Replace(source, item))
-        yield from replaced
-        yield from placed
-
-
-def _same_place(one: Item, other: Item) -> bool:
-    return one.parent == other.parent and one.name == other.name
+            if view.remote is not None:
+                step = fill_step(view.synced, view.remote, moves=view.id in shifts)
+                steps += [] if step is None else [step]
+        for kind in (SetAttributes, Replace, Place):
+            yield from (step for step in steps if isinstance(step, kind))
 
 
 def _stays(source: Item, target: Item) -> bool:
-    return _same_place(source, target) and source.is_directory == target.is_directory
-
-
-def _moved(source: Item, target: Item) -> Item:
-    """Return what a rename leaves: the new place, the content that is still to follow."""
-    return target if source.content.same(target.content) else _blend(place=target, content=source)
-
-
-def _blend(*, place: Item, content: Item) -> Item:
-    """Return the place of one tree's item with the content of another's, each with its own dots."""
-    known = {(m.node, m.copy): m for m in content.members}
-    members = tuple(
-        m._replace(content=known[m.node, m.copy].content) for m in place.members if (m.node, m.copy) in known
-    )
-    return Item(place.id, place.parent, place.name, content.content, members or content.members)
+    return same_place(source, target) and source.is_directory == target.is_directory

@@ -263,6 +263,20 @@ DONE = [
         ["Create D", "Move D -> D"],
         "",
     ),
+    (
+        "51 a directory's inode is used again",
+        "D/ D/f=1",
+        each(("remove", "D"), ("mkdir", "E")),
+        ["Create E", "Remove D f"],
+        "",
+    ),
+    (
+        "two swaps across depths: what stands in the place of c is not c, which went below it",
+        "c/ b/ b/b/ b/b/a/",
+        each(("swap", "b", "c"), ("swap", "c/b", "b")),
+        ["Move b -> b", "Create c", "Move c -> b", "Remove b"],
+        "",
+    ),
     ("two directories swap", "D/ D/f=1 E/ E/g=2", each(("swap", "D", "E")), ["Move E -> D", "Move D -> E"], ""),
     (
         "a directory is replaced by a copy of itself",
@@ -287,6 +301,17 @@ def test_what_was_done(before, what, expected, read):
     watcher.disk.hashed.clear()
     assert watcher.identify() == Identified((), (), (), (), ())
     assert watcher.disk.hashed == []
+
+
+def test_a_new_file_renamed_over_an_old_one_again_and_again():
+    """A program that always writes the same temporary file, which was seen but never synced."""
+    watcher = synced("doc=1")
+    watcher.disk.write("tmp", "2")
+    watcher.identify()
+    watcher.disk.move("tmp", "doc")
+    watcher.disk.write("tmp", "3")
+    watcher.identify()
+    assert acts(watcher) == ["Create tmp", "Edit doc"]
 
 
 # --- What proves that a file is the one that was hashed
@@ -343,6 +368,21 @@ def test_times_that_the_disk_holds_less_exactly_are_no_touch():
     watcher.identify()
     assert watcher.disk.hashed == ["f"]
     assert acts(watcher) == []
+
+
+def test_a_file_written_while_it_was_hashed_proves_nothing_when_it_moves():
+    watcher = synced("f=1")
+    watcher.disk.write("f", "2")
+    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
+    found.observe(watcher.disk.list(""))
+    hashed = watcher.disk.hash("f")._replace(settled=False)
+    watcher.local.apply(found.result({"f": hashed}))
+    mtime = watcher.disk.at("f").mtime
+    watcher.disk.write("f", "3")
+    watcher.disk.touch("f", mtime)
+    watcher.disk.move("f", "g")
+    watcher.identify()
+    watcher.check()
 
 
 # --- What cannot be seen
@@ -455,6 +495,21 @@ def test_the_listing_of_a_directory_that_went_during_the_scan_is_forgotten():
     found.observe(watcher.disk.list(""))
     watcher.local.apply(found.result({}))
     watcher.check()
+
+
+def test_a_listing_is_forgotten_when_its_directory_was_replaced_during_the_scan():
+    watcher = synced("D/", "D/f=1")
+    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
+    watcher.disk.remove("D/f")
+    for listing in watcher.disk.scan():
+        found.observe(listing)
+    watcher.disk.move("D", "E")
+    watcher.disk.write("E/f", "1")
+    watcher.disk.mkdir("D")
+    found.observe(watcher.disk.list(""))
+    result = found.result({})
+    assert result.drops == ()
+    assert result.wanted == ("D", "E")
 
 
 def test_a_directory_that_is_seen_at_two_places_stays_where_it_was():

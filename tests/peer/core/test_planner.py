@@ -326,6 +326,24 @@ def test_no_directory_moves_into_itself_while_another_has_to_wait():
     assert made.steps == ()
 
 
+def test_a_new_directory_waits_for_those_above_it_too():
+    """Else D could go into the new N while N still stands below D."""
+    before = {"D": ("y", D), "C": ("y/x", D)}
+    after = {"C": ("y", D), "N": ("y/x", D), "D": ("y/x/x", D)}
+    device = Device(**trees(before, before, after))
+    assert device.settle() == 1
+    assert show(device.local) == show(tree(after))
+
+
+def test_no_directory_moves_into_itself_while_one_high_above_has_to_wait():
+    """G waits for its name; X may not go on before, though its own new parent P stays where it is."""
+    before = {"X": ("X", D), "G": ("X/G", D), "P": ("X/G/P", D), "q": ("Z", "1")}
+    after = {"G": ("Z", D), "P": ("Z/P", D), "X": ("Z/P/X", D), "q": ("q", "1")}
+    device = Device(**trees(before, before, after))
+    assert device.settle() == 1
+    assert show(device.local) == show(tree(after))
+
+
 def test_content_comes_also_where_a_rename_has_to_wait():
     made = plan_of({"f": ("f", "1"), "n": ("g", "n")}, {"f": ("f", "1")}, {"f": ("g", "2")})
     assert names(made.acts) == ["Create g"]
@@ -384,6 +402,11 @@ def test_a_directory_becomes_a_file_only_when_nothing_of_its_children_stays():
     assert names(made.steps) == ["Delete f"]
 
 
+def test_nothing_is_recorded_under_a_parent_that_is_not_recorded_yet():
+    made = plan_of({"x": ("x", D), "f": ("x/f", "2")}, {"x": ("x", "1")}, {"x": ("x", "1")})
+    assert names(made.acts) == ["Remove x"]
+
+
 # --- One thing, two ids
 
 
@@ -423,6 +446,11 @@ def test_twins_are_found_from_either_side():
         assert "Rekey D1 -> D2" in names(made.steps)
 
 
+def test_a_twin_here_is_found_from_the_folders_side_alone():
+    three = trees({"D1": ("D", D)}, {}, {"D2": ("D", D)})
+    assert names(plan(**three, dirty={node("D2")}).steps) == ["Rekey D1 -> D2"]
+
+
 def merged(item: Item, *others: str) -> Item:
     more = tuple(Member(node(other), None, (Dot(2, 1, 0),), (Dot(2, 1, 1),)) for other in others)
     return Item(item.id, item.parent, item.name, item.content, (*more, *item.members))
@@ -446,6 +474,12 @@ def test_a_merged_item_is_found_also_where_it_moved_and_changed():
     assert names(device.plan().steps) == ["Rekey mine -> theirs"]
     device.run(device.plan())
     assert names(device.plan().steps) == ["Rename f -> g", "Replace g"]
+
+
+def test_a_member_of_another_kind_is_another_thing():
+    device = Device(**trees({"mine": ("D", D)}, {"mine": ("D", D)}, {"theirs": ("f", "1")}))
+    device.remote.put(merged(device.remote.item(node("theirs")), "mine"))
+    assert names(device.plan().steps) == ["Delete D", "Place f"]
 
 
 def test_a_merged_item_falls_apart():
