@@ -44,7 +44,7 @@ from protocol.entries import (
     parse_entry,
 )
 from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError
-from protocol.ids import ROOT, Dot, EntryHash
+from protocol.ids import ROOT, Dot, EntryHash, NodeId
 
 log = structlog.get_logger("recorder")
 PUSH_ENTRIES_MAX: Final = 16
@@ -162,8 +162,17 @@ class Recorder:
         if version is None:
             log.error("content is not known", node=member.node.hex())
             return
-        old = path_of(local, step.expected.id) if isinstance(step, Replace) else ""
+        old = path_of(local, step.expected.id) if isinstance(step, Replace) else self._same_here(db, step.item, local)
         sources[step.item.id] = ToFetch(step.item, stored_of(version.value, version.segments), old or "")
+
+    def _same_here(self, db: sqlite3.Connection, item: Item, local: Tree) -> str | None:
+        """Return the path of a file on this disk that holds the same bytes, if it is easily found."""
+        row = db.execute(
+            "SELECT node FROM known_content WHERE folder = ? AND hash = ?",
+            (self._follower.record.key, item.content.hash),
+        ).fetchone()
+        here = None if row is None else local.item(NodeId(row[0]))
+        return None if here is None or not here.content.same_bytes(item.content) else path_of(local, here.id)
 
     # --- Recording
 
