@@ -399,7 +399,8 @@ class Follower:
         for index, (change, value) in enumerate(zip(entry.header.changes, entry.payload.values, strict=True)):
             if isinstance(value, ContentValue) and value.spans:
                 rows.append((self.record.key, value.hash, change.node, msgspec.msgpack.encode(entry.dot(index))))
-        db.executemany("INSERT OR REPLACE INTO known_content VALUES (?, ?, ?, ?)", rows)
+        # The first stays: where this device holds that file, a copy of it takes its bytes from there.
+        db.executemany("INSERT OR IGNORE INTO known_content VALUES (?, ?, ?, ?)", rows)
 
     def _void(self, db: sqlite3.Connection, state: SqliteState, record: VoidRecord) -> set[ItemId]:
         """An entry can never be ordered: what it did is forgotten; if it was our own, it is planned anew."""
