@@ -45,11 +45,11 @@ def test_every_test_that_is_named_exists():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_room_is_named(package):
-    assert not [name for name in inside(package) if name not in SPANS]
+    assert not [name for name in inside(package) if name not in SPANS], "give it a place in ARCHITECTURE.md"
 
 
 def test_every_module_of_the_device_s_core_is_named():
-    assert not [name for name in inside("peer/core") if name not in SPANS]
+    assert not [name for name in inside("peer/core") if name not in SPANS], "give it a place in ARCHITECTURE.md"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -63,4 +63,4 @@ def test_links_lead_somewhere(document):
 def test_every_decision_is_in_the_index():
     index = (ROOT / "docs/decisions/README.md").read_text(encoding="utf-8")
     pages = [path.name for path in (ROOT / "docs/decisions").glob("*.md") if path.name != "README.md"]
-    assert not [page for page in pages if f"({page})" not in index]
+    assert not [page for page in pages if f"({page})" not in index], "name it in docs/decisions/README.md"
