@@ -134,10 +134,16 @@ def test_servers_killed_at_random_while_users_work(cluster: Cluster, pair: tuple
     for device in pair:
         device.wait(SETTLE_S)
         device.stop()
-    settle(pair, roots)
+    tree = settle(pair, roots)
     assert len(ledger.alive) > 10
     ledger.check(roots[0])
     assert_clean(pair, roots)
+    chance.choice(cluster.nodes).kill()
+    again = cluster.root / "again"
+    pair[1].kin("remove", "work")
+    pair[1].get("work", again)
+    pair[1].sync()
+    assert dict(tree_of(again)) == tree
 
 
 def test_what_a_finished_sync_sent_survives_everything_and_any_one_node(cluster: Cluster) -> None:
