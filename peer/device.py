@@ -432,7 +432,7 @@ class Device:
             if (
                 head is not None
                 and head.checkpoint.checkpoint.position != engine.record.position
-                and not (engine.record.frozen or engine.failed)
+                and not (engine.record.frozen or engine.failed or engine.is_deceived)
             ):
                 engine.pull()
                 behind = True

@@ -7,6 +7,7 @@ KinfolderError
 │   ├── BadSignatureError
 │   ├── RollbackError        a party shows an older history than it once signed
 │   ├── ForkError            two signed histories for one position; carries both checkpoints
+│   ├── HistoryError         a history that the coordinator shows does not hold together; nothing of it is taken over
 │   └── AccessDeniedError    the author may not do this
 ├── UnavailableError         a party cannot be reached or has no room just now; retried with backoff
 │   ├── FullError            a storage node has no room
@@ -72,6 +73,12 @@ class ForkError(SecurityError):
     """Two histories, both signed by the coordinator, for one position."""
 
     code = "fork"
+
+
+class HistoryError(SecurityError):
+    """What a coordinator shows of a folder's history does not hold together; nothing of it is taken over."""
+
+    code = "history"
 
 
 class AccessDeniedError(SecurityError):

@@ -34,7 +34,7 @@ from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
 from peer.store.trees import mark_all_dirty
 from protocol import limits
-from protocol.errors import KinfolderError, SecurityError
+from protocol.errors import HistoryError, KinfolderError, SecurityError
 
 PLAN_ITEMS_MAX: Final = 20_000
 JOBS_MAX: Final = 3
@@ -480,12 +480,18 @@ class FolderEngine:
         """What keeps the folder as a whole from going on, in words; empty if nothing does."""
         return next((why.text for _, why in sorted(self._part_blocked.items())), "")
 
+    @property
+    def is_deceived(self) -> bool:
+        """Whether what the coordinator shows of the history does not hold, so that asking again at once is no use."""
+        why = self._part_blocked.get("pull")
+        return why is not None and why.reason == HistoryError.code
+
     def failures(self, needs_person: Collection[str]) -> int:
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
         if self.record.frozen or self.failed or self.observer.missing:
             return 0
         counts = [why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT}]
-        counts += [why.failures for why in self._part_blocked.values()]
+        counts += [why.failures for why in self._part_blocked.values() if why.reason != HistoryError.code]
         return max([*counts, self.observer.restless])
 
     def progress(self) -> Iterator[dict[str, Any]]:

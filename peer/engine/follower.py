@@ -34,7 +34,9 @@ from protocol.entries import AdmittedEntry, ContentValue, Entry, parse_entry
 from protocol.errors import (
     AccessDeniedError,
     ForkError,
+    HistoryError,
     KinfolderError,
+    LimitExceededError,
     ProtocolError,
     RollbackError,
     SecurityError,
@@ -197,9 +199,12 @@ class Follower:
                     return news
         except RefusedError:
             raise  # no contradiction: the folder may be unknown yet, or not ours any more
-        except SecurityError as error:
+        except (ForkError, RollbackError) as error:
             await self._freeze(error)
             raise
+        except (SecurityError, ProtocolError, LimitExceededError) as error:
+            # Not two signed histories, so no reason to freeze for good: a coordinator that mends its data is followed again.
+            raise HistoryError(f"the coordinator shows a history that does not hold: {error}") from error
 
     async def _take(self, items: Sequence[LogItem], signed: SignedCheckpoint) -> bool:
         checkpoint = verify_checkpoint(signed, self._context.link.address.log_key)
@@ -222,7 +227,7 @@ class Follower:
         if position > checkpoint.position:
             raise ProtocolError("the coordinator sent items beyond the head that it signed")
         if position == checkpoint.position and chain != checkpoint.chain:
-            raise ForkError("the log is not the one that the coordinator signed")
+            raise ForkError("the coordinator shows another history than the one that it signed")
         if not items:
             if signed != record.checkpoint:
                 await self._context.database.run(lambda db: self.put_record(db, checkpoint=signed))

@@ -1,0 +1,99 @@
+"""A coordinator that forgets, forks or forges: it is found out, and no file is lost for it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from simulations.processes import Cluster, CommandError, Device, tree_of
+
+DATABASE = "coordinator.sqlite"
+
+
+def data(cluster: Cluster) -> Path:
+    return cluster.root / "coordinator"
+
+
+def back_up(cluster: Cluster) -> Path:
+    cluster.coordinator.stop()
+    backup = cluster.root / "backup"
+    shutil.rmtree(backup, ignore_errors=True)
+    shutil.copytree(data(cluster), backup)
+    cluster.coordinator.start()
+    return backup
+
+
+def restore(cluster: Cluster, backup: Path) -> None:
+    cluster.coordinator.stop()
+    shutil.rmtree(data(cluster))
+    shutil.copytree(backup, data(cluster))
+    cluster.coordinator.start()
+
+
+def folder_of(device: Device) -> dict[str, object]:
+    found: dict[str, object] = device.json("status")["folders"][0]
+    return found
+
+
+def test_a_coordinator_set_back_is_given_back_what_it_lost(cluster: Cluster, pair: tuple[Device, Device]) -> None:
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    (one / "before").write_text("before the backup")
+    a.sync()
+    backup = back_up(cluster)
+    (one / "after").write_text("after the backup")
+    (one / "before").write_text("edited after the backup")
+    a.sync()
+    restore(cluster, backup)
+    a.sync()
+    assert (one / "after").read_text() == "after the backup"
+    assert (one / "before").read_text() == "edited after the backup"
+    b.sync()
+    assert dict(tree_of(two)) == dict(tree_of(one))
+
+
+def test_two_histories_for_one_position_freeze_the_folder(cluster: Cluster, pair: tuple[Device, Device]) -> None:
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    (one / "file").write_text("common")
+    a.sync()
+    b.sync()
+    backup = back_up(cluster)
+    (one / "file").write_text("the history that the laptop saw")
+    a.sync()
+    restore(cluster, backup)
+    (two / "other").write_text("the history that the desktop saw")
+    b.sync()
+    (one / "unsent").write_text("written meanwhile")
+    with pytest.raises(CommandError):
+        a.sync()
+    assert folder_of(a)["state"] == "frozen"
+    assert "histor" in str(folder_of(a)["text"])
+    assert (one / "file").read_text() == "the history that the laptop saw"
+    assert (one / "unsent").read_text() == "written meanwhile"
+    assert not (one / "other").exists()
+
+
+@pytest.mark.parametrize("place", ["payload", "header"])
+def test_a_forged_entry_changes_nothing(cluster: Cluster, pair: tuple[Device, Device], place: str) -> None:
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    (one / "file").write_text("signed by the laptop")
+    a.sync()
+    cluster.coordinator.stop()
+    with sqlite3.connect(data(cluster) / DATABASE) as db:
+        rows = db.execute("SELECT rowid, data FROM log ORDER BY position").fetchall()
+        rowid, item = max(rows, key=lambda row: row[0])
+        forged = bytearray(item)
+        at = len(forged) - 200 if place == "payload" else 40
+        forged[at] ^= 1
+        db.execute("UPDATE log SET data = ? WHERE rowid = ?", (bytes(forged), rowid))
+    cluster.coordinator.start()
+    with pytest.raises(CommandError) as refused:
+        b.sync()
+    assert "history" in refused.value.output or "signed" in refused.value.output
+    assert dict(tree_of(two)) == {}
+    assert "Traceback" not in (b.home / "kin.log").read_text()
