@@ -35,8 +35,8 @@ class Recovered(NamedTuple):
 
     back: tuple[str, ...]
     kept: tuple[str, ...]
-    left: int
-    """Swaps that could not be settled now; a later call may."""
+    left: tuple[str, ...]
+    """Paths of swaps that could not be settled now, a later call may: what is missing there was removed by no user."""
 
 
 class Emptied(NamedTuple):
@@ -48,25 +48,29 @@ class Emptied(NamedTuple):
     """Swaps that wait: too young, or a process still has the file open for writing."""
 
 
+def is_unfinished(journal: Journal) -> bool:
+    """Tell whether, while nothing is being applied, a swap has not come to its end."""
+    return any(swap.checked is None for swap in journal.rows())
+
+
 def recover(root: Root, journal: Journal) -> Recovered:
-    """Settle every swap of the journal; to be called before the first scan after a start.
+    """Settle every swap of the journal; to be called before the first scan after a start, and where one is unfinished.
 
     Raises:
         DiskError: The hidden directories cannot be used.
     """
     swaps = Swaps(root)
-    back, kept = [], []
-    left = 0
+    back, kept, left = [], [], []
     for swap in list(journal.rows()):
         try:
             settled = settle(swaps, swap)
         except OSError:
-            left += 1
+            left.append(swap.path)
             continue
         record(root, journal, swap, settled)
         back += [settled.back] if settled.back else []
         kept += [settled.kept] if settled.kept else []
-    return Recovered(tuple(back), tuple(kept), left)
+    return Recovered(tuple(back), tuple(kept), tuple(left))
 
 
 def record(root: Root, journal: Journal, swap: Swap, settled: Settled) -> None:

@@ -23,7 +23,7 @@ from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
 from peer.core.observations import Listing
 from peer.disk.journal import Journal
-from peer.disk.recovery import empty_trash, recover
+from peer.disk.recovery import empty_trash, is_unfinished, recover
 from peer.disk.roots import Root, RootGuard, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
 from peer.disk.stages import clean_stages
@@ -70,6 +70,8 @@ class Observer:
         self._full_wanted = True
         self._again: dict[str, float] = {}
         self._recovered = False
+        self._unrecovered: frozenset[str] = frozenset()
+        """Paths that a crash left without what a user had there, until it can be put back."""
         self._next_full_s: float | None = None
         self._watcher: InotifyWatcher | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -237,11 +239,11 @@ class Observer:
             root.close()
 
     async def _housekeep(self, root: Root) -> None:
-        """Finish what a crash cut off, once; let go of what the trash holds and nobody may miss."""
-        if not self._recovered:
+        """Finish what a crash or the disk cut off; let go of what the trash holds and nobody may miss."""
+        if not self._recovered or await self._context.processor.run(is_unfinished, self._journal):
             recovered = await self._context.processor.run(recover, root, self._journal)
-            if recovered.left == 0:
-                self._recovered = True
+            self._recovered = not recovered.left
+            self._unrecovered = frozenset(recovered.left)
             before = self._context.clock.now_ms() - STAGE_AGE_MS
             await self._context.processor.run(
                 lambda: clean_stages(root, is_wanted=lambda _: False, changed_before_ms=before)
@@ -260,9 +262,9 @@ class Observer:
             look = self._hints.due(now)
             full = look is not None and look.full
         spots = dict.fromkeys(due, False)
-        unsettled: Collection[str] = ()
+        unsettled = self._unrecovered
         if look is not None:
-            unsettled = look.unsettled
+            unsettled |= look.unsettled
             for spot in look.spots:
                 spots[spot.path] = spots.get(spot.path, False) or spot.recursive
         for path in due:

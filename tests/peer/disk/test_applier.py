@@ -330,7 +330,7 @@ def test_many_steps_run_in_groups_in_order(folder):
 
 def test_recover_of_a_quiet_folder_does_nothing(folder):
     with folder.open() as root:
-        assert recover(root, folder.journal) == ((), (), 0)
+        assert recover(root, folder.journal) == ((), (), ())
 
 
 @pytest.mark.parametrize(
