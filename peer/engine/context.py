@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,6 +21,11 @@ from protocol.membership import ControlState
 
 if TYPE_CHECKING:
     from peer.net.chunk_client import ChunkClient
+
+
+STEPS_AHEAD_MAX: Final = 4
+"""Steps of uploads that may be in memory at once, of all folders together: each is up to 8 MiB and one chunk, raw and
+sealed, and on its way."""
 
 
 class Doors(msgspec.Struct, frozen=True):
@@ -98,6 +104,7 @@ class Context:
         self.device = device.id
         self.account_keys = account_keys
         self.label = label
+        self.steps = asyncio.Semaphore(STEPS_AHEAD_MAX)
         self._rings: dict[int, FolderRing] = {}
 
     def folder_keys(self, key: int) -> FolderRing:

@@ -4,7 +4,8 @@ A job is one large file or many small ones. Its chunks are durable on a write qu
 receipts, before the contents are used in an entry; so an entry never waits for its bytes.
 
 Rule 1: a content is published only if all of the file was read as one state: its hash is the one that was observed.
-Rule 2: at most :data:`BATCHES_AHEAD` batches are sealed and on the way; a file of any size passes through that.
+Rule 2: at most :data:`BATCHES_AHEAD` batches of a job are sealed and on the way, and of all jobs of the device together
+    as many steps as :class:`Context` allows; a file of any size passes through that.
 Rule 3: a chunk is noted as stored only after its receipts were handed in, so a cut transfer repeats no more than these.
 Rule 4: of a large file only the rows of the segment in work are in memory; those of the segments before are stored.
 """
@@ -170,13 +171,24 @@ class Uploader:
         spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]
         puts: set[asyncio.Task[None]] = set()
         try:
-            while (step := await self._context.processor.run(source.step)) is not None:
-                made, new = await self._seal_missing(step)
-                for raw in step:
-                    rows[raw.file].append(made[raw.hash])
-                while len(puts) >= BATCHES_AHEAD:
-                    puts = await some_done(puts)
-                puts.add(asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress)))
+            while True:
+                await self._context.steps.acquire()
+                put = None
+                try:
+                    step = await self._context.processor.run(source.step)
+                    if step is None:
+                        break
+                    made, new = await self._seal_missing(step)
+                    for raw in step:
+                        rows[raw.file].append(made[raw.hash])
+                    while len(puts) >= BATCHES_AHEAD:
+                        puts = await some_done(puts)
+                    put = asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress))
+                    put.add_done_callback(lambda _: self._context.steps.release())
+                    puts.add(put)
+                finally:
+                    if put is None:
+                        self._context.steps.release()
                 index = step[-1].file
                 if len(rows[index]) >= ROWS_PENDING_MAX:
                     complete, rows[index] = _complete_segments(rows[index])
