@@ -121,7 +121,7 @@ def find(device: Device, folder: str) -> FolderEngine:
     engines = list(device.engines.values())
     named = [e for e in engines if e.record.name == folder]
     named = named or [e for e in engines if len(folder) >= 8 and e.record.id.hex().startswith(folder.lower())]
-    if not named and os.path.isabs(folder):
+    if not named and os.path.isabs(folder) and "\0" not in folder:
         # A path that is not absolute would be one in the agent's directory, which nobody means.
         real = os.path.realpath(folder)
         named = [e for e in engines if (real + "/").startswith(os.fsdecode(e.record.path) + "/")]

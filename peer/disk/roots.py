@@ -239,8 +239,10 @@ def check_new_root(
     Raises:
         UserError: It may not; the text says why.
     """
-    real = os.path.realpath(path)
     shown = os.fsencode(path).decode(errors="replace")
+    if not path or "\0" in path:
+        raise UserError("a path without a name cannot be a folder" if not path else "a path has no zero bytes")
+    real = os.path.realpath(path)
     if real == "/":
         raise UserError("The root of the file system cannot be a folder: choose a directory in it")
     if os.path.lexists(real) and not os.path.isdir(real):

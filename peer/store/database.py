@@ -21,6 +21,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
+
 from protocol.errors import CorruptStateError, UserError
 
 T = TypeVar("T")
@@ -133,6 +135,8 @@ def _tell(undone: Sequence[Undone], connection: sqlite3.Connection) -> None:
 def _ours(error: BaseException) -> BaseException:
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return UserError("the disk that holds Kinfolder's state is full: free some space", code="disk_full")
+    if isinstance(error, msgspec.MsgspecError):
+        return CorruptStateError(f"the device's database is damaged: {error}")
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.IntegrityError | sqlite3.ProgrammingError
     ):
