@@ -34,7 +34,7 @@ from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
 from peer.store.trees import mark_all_dirty
 from protocol import limits
-from protocol.errors import HistoryError, KinfolderError, SecurityError
+from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
 
 PLAN_ITEMS_MAX: Final = 20_000
 JOBS_MAX: Final = 3
@@ -153,6 +153,9 @@ class FolderEngine:
                     if self._is_quiet():
                         self._tell_quiet()
                     await self._sleep()
+        except CorruptStateError as error:
+            self.failed = str(error)
+            log.error("a folder stopped", code=error.code)  # noqa: TRY400  # it is told in words
         except Exception as error:  # whatever it is, the other folders go on and status tells
             self.failed = f"stopped by {type(error).__name__}: {error}"
             log.exception("a folder stopped", folder=self.record.id.hex()[:12])
@@ -192,6 +195,8 @@ class FolderEngine:
     async def _part(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
         try:
             await work
+        except CorruptStateError:
+            raise  # no later try would find it whole
         except KinfolderError as error:
             self._block_part(name, error)
             if isinstance(error, SecurityError):
