@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from peer.core.observations import Fingerprint, Listing, Sighting
-from peer.core.tree import Content, Item, ItemId, Tree
+from peer.core.tree import Content, Item, ItemId, Tree, path_of
 from protocol.entries import Kind
 from protocol.ids import ROOT
 
@@ -89,12 +89,26 @@ class _Below(NamedTuple):
 class _Seen:
     """What one listing says. Most say that nothing is new, so nothing is kept for them."""
 
-    __slots__ = ("below", "changed", "id", "is_moved", "is_new", "kept", "listing", "loose", "lost", "own")
+    __slots__ = (
+        "below",
+        "changed",
+        "id",
+        "is_moved",
+        "is_new",
+        "kept",
+        "listing",
+        "loose",
+        "lost",
+        "moves_along",
+        "own",
+    )
 
     def __init__(self) -> None:
         self.id: ItemId | None = None
         self.is_new = False
         self.is_moved = False
+        self.moves_along = False
+        """Whether it, or one above it, moved."""
         self.own: _Below | None = None
         """As its parent's listing shows it; None for the root, and where the parent was not listed."""
         self.listing: Listing | None = None
@@ -131,6 +145,8 @@ class Directories:
         """None: it is there but nothing below it can be told."""
         self._blind: set[str] = set()
         self._elsewhere: set[tuple[int, int]] = set()
+        self._compared: set[ItemId] = set()
+        self._standing: set[ItemId] = set()
         self.claimed: dict[ItemId, str] = {}
         """Directories that are there, and where."""
         self.ids: dict[str, ItemId] = {"": ROOT}
@@ -144,6 +160,8 @@ class Directories:
         self.dropped: list[Lost] = []
         self.undecided: set[str] = set()
         self.wanted: set[str] = set()
+        self.refused: set[str] = set()
+        """Directories that stand at another place as well, as a bind mount shows them."""
         self.listed: set[ItemId] = set()
 
     # --- First: as the listings come
@@ -177,6 +195,7 @@ class Directories:
                 return None
             if not self._recognise(seen, below, listing):
                 seen.listing = listing
+            seen.moves_along = seen.is_moved or parent.moves_along
         else:
             seen.id = None if self._full else self._id_at(listing)
             if seen.id is None:
@@ -280,11 +299,12 @@ class Directories:
         for seen in self._seen.values():
             if seen is not None:
                 self.kept.update((row.item.id, problem) for row, problem in seen.kept)
+                self._compared.update(() if seen.id is None else (seen.id,))
         self._elsewhere = {_inode(fingerprint) for fingerprint in self._out_of_place()}
         for moved in (False, True):
             for path in paths:
                 seen = self._seen.get(path)
-                if seen is not None and seen.id is not None and seen.is_moved is moved:
+                if seen is not None and seen.id is not None and seen.moves_along is moved:
                     self._claim(path, seen)
         for path in paths:
             seen = self._seen.get(path)
@@ -296,12 +316,16 @@ class Directories:
         self.lost = [lost for lost in self.lost if not lost.row.item.is_directory]
 
     def _out_of_place(self) -> Iterator[Fingerprint]:
-        """Yield every directory that is not where it was."""
+        """Yield every directory that is not where it was, and note those that are."""
         for seen in self._seen.values():
             if seen is not None and seen.listing is not None:
                 yield from (s.fingerprint for s in seen.listing.sightings if s.kind is Kind.DIRECTORY)
             elif seen is not None and seen.below is not None:
-                yield from (below.sighting.fingerprint for below in seen.below.values() if not below.is_in_place)
+                for below in seen.below.values():
+                    if not below.is_in_place:
+                        yield below.sighting.fingerprint
+                    elif below.row is not None:
+                        self._standing.add(below.row.item.id)
 
     def _parent_of(self, path: str) -> tuple[_Seen | None, str]:
         above, _, name = path.rpartition("/")
@@ -325,12 +349,29 @@ class Directories:
     def _claim(self, path: str, seen: _Seen) -> None:
         """Let a directory be at one place only: where it stood, if two are seen."""
         assert seen.id is not None
-        if self.claimed.setdefault(seen.id, path) != path or (seen.is_moved and seen.id in self.kept):
-            self._hold(path)
+        if seen.moves_along and self._parent_of(path)[0] is None:
+            self._seen[path] = None
+        elif seen.is_moved and not self._may_have_left(seen.id):
+            self._wait_for(path, seen.id)
+        elif self.claimed.setdefault(seen.id, path) != path:
+            self._seen[path] = None
+            self.refused.add(path)
 
-    def _hold(self, path: str) -> None:
+    def _wait_for(self, path: str, id: ItemId) -> None:
+        """Leave a directory alone until the place that it may have come from was looked at."""
         self._seen[path] = None
-        self.undecided.add(path)
+        self.undecided |= {path, path_of(self._local, id) or ""}
+
+    def _may_have_left(self, id: ItemId) -> bool:
+        """Tell whether a directory's old place was looked at, so that it may be taken as moved away from it."""
+        if id in self.kept:
+            return False
+        item = self._local.item(id)
+        while not self._full and item is not None and item.parent not in self._compared:
+            if item.parent == ROOT or item.parent in self._standing:
+                return False
+            item = self._local.item(item.parent)
+        return True
 
     def _settle(self, path: str, seen: _Seen) -> None:
         """Take over what a listing says, now that every inode has been seen."""
@@ -364,7 +405,10 @@ class Directories:
             return False
         seen.listing = None
         known = self._recognise(seen, below, listing)
-        if seen.is_moved and (seen.id in self.claimed or seen.id in self.kept):
+        if seen.is_moved and seen.id is not None and not self._may_have_left(seen.id):
+            self._wait_for(path, seen.id)
+            return False
+        if seen.is_moved and seen.id in self.claimed:
             known, seen.id, seen.is_moved = False, None, False
         if not known:
             row = below.row
@@ -405,14 +449,17 @@ class Directories:
         if below.is_in_place and below.row is not None:
             self.claimed.setdefault(below.row.item.id, path)
             return
-        if path in self.undecided:
+        if path in self.undecided or path in self.refused:
             return
         id = self._moved_here(below.sighting, None)
         if path not in self._blind:
             self.wanted.add(path)
         if id is None and not self._may_be_old(below):
             id = self._id_for(self.ids[above], name)
-        if id is None or id in self.claimed or id in self.kept:
+            is_told = True
+        else:
+            is_told = id is not None and id not in self.claimed and self._may_have_left(id)
+        if id is None or not is_told:
             self.undecided.add(path)
             if below.row is not None:
                 self.kept[below.row.item.id] = "changing"

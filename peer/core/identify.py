@@ -258,6 +258,7 @@ class Identification:
                 matching.keep(id)
                 self._undecided.add(lost.path)
         self._undecided |= matching.held - self._unread.keys()
+        self._unread.update((path, "unreadable") for path in self._found.refused)
 
     def _changes(self, readings: Mapping[str, _Reading]) -> Iterable[tuple[str, Row]]:
         for changed in self._found.changed:

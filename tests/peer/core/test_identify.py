@@ -514,10 +514,31 @@ def test_a_listing_is_forgotten_when_its_directory_was_replaced_during_the_scan(
 
 def test_a_directory_that_is_seen_at_two_places_stays_where_it_was():
     watcher = synced("D/", "D/f=1")
-    watcher.disk.root.names["E"] = watcher.disk.at("D")  # as a bind mount shows it
+    for name in ("A", "E"):
+        watcher.disk.root.names[name] = watcher.disk.at("D")  # as a bind mount shows it
+    watcher.disk.write("D/f", "22")
     watcher.identify()
+    assert acts(watcher) == ["Edit f"]
+    assert watcher.last.undecided == ()
+    assert watcher.last.unread == (("A", "unreadable"), ("E", "unreadable"))
+
+
+def test_a_directory_moves_only_once_its_old_place_was_looked_at():
+    watcher = synced("X/", "X/D/", "X/D/f=1", "Y/")
+    watcher.disk.move("X/D", "Y/D")
+    watcher.identify("Y", recursive=True)
     assert acts(watcher) == []
-    assert watcher.last.undecided == ("E",)
+    assert watcher.last.undecided == ("X/D", "Y/D")
+    watcher.identify("X", "Y", recursive=True)
+    assert acts(watcher) == ["Move D -> D"]
+
+
+def test_a_directory_moves_also_when_all_above_it_went():
+    watcher = synced("X/", "X/E/", "X/E/D/", "X/E/D/f=1", "Y/")
+    watcher.disk.move("X/E/D", "Y/D")
+    watcher.disk.remove("X")
+    watcher.identify("", "Y", recursive=False)
+    assert acts(watcher) == ["Move D -> D", "Remove X E"]
 
 
 # --- Partial scans
