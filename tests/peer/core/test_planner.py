@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_each_pair_of_sides_has_exactly_one_row():
     assert {side for pair in pairs for side in pair} == set(Side)
 
 
-def trees(local, synced, remote):
+def trees(local, synced, remote) -> dict[str, Any]:
     return {"local": tree(local, dots=None), "synced": tree(synced), "remote": tree(remote)}
 
 
@@ -451,7 +452,8 @@ def test_a_twin_here_is_found_from_the_folders_side_alone():
     assert names(plan(**three, dirty={node("D2")}).steps) == ["Rekey D1 -> D2"]
 
 
-def merged(item: Item, *others: str) -> Item:
+def merged(item: Item | None, *others: str) -> Item:
+    assert item is not None
     more = tuple(Member(node(other), None, (Dot(2, 1, 0),), (Dot(2, 1, 1),)) for other in others)
     return Item(item.id, item.parent, item.name, item.content, (*more, *item.members))
 
@@ -492,6 +494,7 @@ def test_an_edit_of_a_merged_file_keeps_its_base():
     device = Device(**trees({"mine": ("f", "new")}, {"mine": ("f", "1")}, {"theirs": ("f", "1")}))
     device.remote.put(merged(device.remote.item(node("theirs")), "mine"))
     base = device.synced.item(node("mine"))
+    assert base is not None
     device.run(device.plan())
     (edit,) = device.plan().acts
     assert isinstance(edit, Edit)
@@ -627,7 +630,7 @@ def test_one_change_costs_the_same_among_many(side, change):
             case "rename directory":
                 dirty = directory.id
                 changed.put(Item(dirty, ROOT, "new", DIRECTORY))
-        counting = {name: Counting(each) for name, each in three.items()}
+        counting: dict[str, Any] = {name: Counting(each) for name, each in three.items()}
         made = plan(**counting, dirty={dirty})
         assert len(made.acts) + len(made.steps) == 1
         costs.append(sum(each.count for each in counting.values()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,7 +105,7 @@ def test_no_content_of_either_side_is_lost_with_a_fold_that_keeps_both(local, sy
 @settings(max_examples=300, deadline=None)
 @given(rows, rows, rows, st.randoms())
 def test_the_order_of_what_is_dirty_says_nothing(local, synced, remote, chance):
-    three = {
+    three: dict[str, Any] = {
         "local": build(local, dots=None, directories="ACEG"),
         "synced": build(synced, dots=1, directories="ACEG"),
         "remote": build(remote, dots=2, directories="ACEG"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from blake3 import blake3
 
@@ -148,7 +149,7 @@ class Device:
         trees = {"local": self.local, "synced": self.synced, "remote": self.remote}
         return {id for id in self.all_ids() if not is_settled(id, **trees)}
 
-    def plan(self, **options: object) -> Plan:
+    def plan(self, **options: Any) -> Plan:
         return plan(local=self.local, synced=self.synced, remote=self.remote, dirty=self.dirty(), **options)
 
     # --- Acts: as if authored. ``synced`` then holds what local holds, with new dots.
