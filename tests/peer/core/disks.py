@@ -9,9 +9,10 @@ from blake3 import blake3
 
 from peer.core.identify import Identification, Identified
 from peer.core.observations import Fingerprint, Listing, Sighting
+from peer.core.planner import plan
 from peer.core.tree import Item, ItemId, MemoryTree, path_of
 from protocol.entries import Kind
-from protocol.ids import ROOT, NodeId
+from tests.peer.core.trees import names
 
 FILE_MODE = 0o100644
 DIRECTORY_MODE = 0o040755
@@ -302,4 +303,18 @@ def disk_of(*entries: str) -> SimDisk:
     return disk
 
 
-__all__ = ["ROOT", "MemoryLocal", "NodeId", "SimDisk", "Watcher", "disk_of"]
+def scanned(*entries: str) -> Watcher:
+    """Return a device that has scanned and synced these."""
+    watcher = Watcher(disk_of(*entries))
+    watcher.identify()
+    watcher.check()
+    watcher.sync()
+    return watcher
+
+
+def acts(watcher: Watcher) -> list[str]:
+    """Spell what the planner takes as done by the user."""
+    dirty = {item.id for tree in (watcher.local, watcher.synced) for item in tree.items()}
+    made = plan(local=watcher.local, synced=watcher.synced, remote=watcher.synced, dirty=dirty)
+    assert made.steps == ()
+    return names(made.acts)

@@ -6,29 +6,10 @@ import pytest
 
 from peer.core.identify import Identification, Identified
 from peer.core.matching import is_backup_name
-from peer.core.observations import Listing
-from peer.core.planner import plan
 from peer.core.tree import Item, MemoryTree
 from protocol.entries import Kind
-from tests.peer.core.disks import Hash, SimDisk, Watcher, disk_of
-from tests.peer.core.trees import file, names
-
-
-def synced(*entries: str) -> Watcher:
-    """Return a device that has scanned and synced these."""
-    watcher = Watcher(disk_of(*entries))
-    watcher.identify()
-    watcher.check()
-    watcher.sync()
-    return watcher
-
-
-def acts(watcher: Watcher) -> list[str]:
-    dirty = {item.id for tree in (watcher.local, watcher.synced) for item in tree.items()}
-    made = plan(local=watcher.local, synced=watcher.synced, remote=watcher.synced, dirty=dirty)
-    assert made.steps == ()
-    return names(made.acts)
-
+from tests.peer.core.disks import SimDisk, Watcher, acts, disk_of, scanned
+from tests.peer.core.trees import file
 
 # --- What was done: (sentence, before, what, acts, files that had to be read)
 
@@ -291,7 +272,7 @@ DONE = [
 
 @pytest.mark.parametrize(("before", "what", "expected", "read"), [d[1:] for d in DONE], ids=[d[0] for d in DONE])
 def test_what_was_done(before, what, expected, read):
-    watcher = synced(*before.split())
+    watcher = scanned(*before.split())
     what(watcher.disk)
     watcher.identify()
     watcher.check()
@@ -305,7 +286,7 @@ def test_what_was_done(before, what, expected, read):
 
 def test_a_new_file_renamed_over_an_old_one_again_and_again():
     """A program that always writes the same temporary file, which was seen but never synced."""
-    watcher = synced("doc=1")
+    watcher = scanned("doc=1")
     watcher.disk.write("tmp", "2")
     watcher.identify()
     watcher.disk.move("tmp", "doc")
@@ -319,7 +300,7 @@ def test_a_new_file_renamed_over_an_old_one_again_and_again():
 
 def test_a_time_in_whole_seconds_proves_nothing_when_a_file_moves():
     """Archives set such times; with an inode used again, another file of one size would pass for the old one."""
-    watcher = synced("f=1")
+    watcher = scanned("f=1")
     watcher.disk.touch("f", 1_600_000_000_000_000_000)
     watcher.identify()
     watcher.sync()
@@ -333,7 +314,7 @@ def test_a_time_in_whole_seconds_proves_nothing_when_a_file_moves():
 
 
 def test_a_file_written_while_it_was_hashed_is_read_again():
-    watcher = synced("f=1")
+    watcher = scanned("f=1")
     watcher.disk.write("f", "2")
     found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
     found.observe(watcher.disk.list(""))
@@ -347,7 +328,7 @@ def test_a_file_written_while_it_was_hashed_is_read_again():
 
 
 def test_the_row_holds_what_was_hashed_not_what_was_listed():
-    watcher = synced("f=1")
+    watcher = scanned("f=1")
     watcher.disk.write("f", "2")
     found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
     found.observe(watcher.disk.list(""))
@@ -358,7 +339,7 @@ def test_the_row_holds_what_was_hashed_not_what_was_listed():
 
 def test_times_that_the_disk_holds_less_exactly_are_no_touch():
     """17: the applier's row has the exact time beside the disk's own; only another time of the disk is another time."""
-    watcher = synced("f=1")
+    watcher = scanned("f=1")
     item = watcher.local.paths()["f"]
     exact = Item(item.id, item.parent, "f", file("1", mtime=123, executable=True))
     watcher.local.put(exact)
@@ -371,7 +352,7 @@ def test_times_that_the_disk_holds_less_exactly_are_no_touch():
 
 
 def test_a_file_written_while_it_was_hashed_proves_nothing_when_it_moves():
-    watcher = synced("f=1")
+    watcher = scanned("f=1")
     watcher.disk.write("f", "2")
     found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
     found.observe(watcher.disk.list(""))
@@ -383,283 +364,6 @@ def test_a_file_written_while_it_was_hashed_proves_nothing_when_it_moves():
     watcher.disk.move("f", "g")
     watcher.identify()
     watcher.check()
-
-
-# --- What cannot be seen
-
-
-def test_108_an_unreadable_directory_keeps_its_rows():
-    watcher = synced("D/", "D/f=1", "D/E/", "D/E/g=2", "h=3")
-    watcher.disk.unreadable.add("D")
-    watcher.disk.write("h", "4")
-    watcher.identify()
-    assert acts(watcher) == ["Edit h"]
-
-
-def test_an_unreadable_root_says_nothing():
-    watcher = synced("D/", "D/f=1")
-    watcher.disk.unreadable.add("")
-    assert watcher.identify() == Identified((), (), (), (), ())
-
-
-def test_an_unreadable_directory_that_moved_takes_its_rows_along():
-    watcher = synced("D/", "D/f=1")
-    watcher.disk.move("D", "E")
-    watcher.disk.unreadable.add("E")
-    watcher.identify()
-    assert acts(watcher) == ["Move D -> E"]
-
-
-def test_a_new_unreadable_directory_is_an_item_without_children():
-    watcher = synced()
-    watcher.disk.mkdir("D")
-    watcher.disk.write("D/f", "1")
-    watcher.disk.unreadable.add("D")
-    watcher.identify()
-    assert acts(watcher) == ["Create D"]
-    assert watcher.last.wanted == ()
-
-
-@pytest.mark.parametrize("problem", ["unreadable", "changing", "name"])
-def test_a_name_with_a_problem_keeps_its_row(problem):
-    watcher = synced("f=1", "D/", "D/g=2")
-    watcher.disk.problems |= {"f": problem, "D": problem}
-    watcher.identify()
-    assert acts(watcher) == []
-
-
-def test_a_file_that_cannot_be_read_keeps_its_row_and_is_named():
-    watcher = synced("f=1")
-    watcher.disk.write("f", "2")
-    watcher.disk.write("n", "3")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    found.observe(watcher.disk.list(""))
-    result = found.result({"f": Hash(b"", watcher.disk.at("f").fingerprint(), problem="unreadable")})
-    assert result.unread == (("f", "unreadable"), ("n", "changing"))
-    assert result.puts == ()
-    assert result.drops == ()
-
-
-def test_a_file_that_moved_and_cannot_be_read_is_not_removed():
-    watcher = synced("D/", "D/f=1")
-    watcher.disk.move("D/f", "g")
-    watcher.disk.write("g", "22")
-    watcher.disk.remove("D")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    for listing in watcher.disk.scan():
-        found.observe(listing)
-    assert found.requests() == ("g",)
-    assert found.result({}).drops == ()
-
-
-def test_a_fifo_in_the_place_of_a_file_is_a_removal():
-    watcher = synced("f=1")
-    listing = watcher.disk.list("")
-    (sighting,) = listing.sightings
-    fifo = type(sighting)("f", None, sighting.fingerprint._replace(mode=0o010644))
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    found.observe(Listing("", (fifo,)))
-    assert len(found.result({}).drops) == 1
-
-
-def test_nothing_that_was_not_listed_is_removed():
-    watcher = synced("D/", "D/f=1")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    found.observe(watcher.disk.list(""))
-    assert found.result({}) == Identified((), (), (), (), ())
-
-
-# --- Listings that are repeated
-
-
-def test_a_later_listing_replaces_an_earlier_one():
-    watcher = synced("D/", "D/f=1", "g=2")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    for listing in watcher.disk.scan():
-        found.observe(listing)
-    watcher.disk.remove("D")
-    watcher.disk.mkdir("D")
-    watcher.disk.write("D/n", "3")
-    for listing in watcher.disk.scan():
-        found.observe(listing)
-    watcher.local.apply(found.result({path: watcher.disk.hash(path) for path in found.requests()}))
-    watcher.check()
-
-
-def test_the_listing_of_a_directory_that_went_during_the_scan_is_forgotten():
-    watcher = synced("D/", "D/f=1")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    for listing in watcher.disk.scan():
-        found.observe(listing)
-    watcher.disk.remove("D")
-    found.observe(watcher.disk.list(""))
-    watcher.local.apply(found.result({}))
-    watcher.check()
-
-
-def test_a_listing_is_forgotten_when_its_directory_was_replaced_during_the_scan():
-    watcher = synced("D/", "D/f=1")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=True)
-    watcher.disk.remove("D/f")
-    for listing in watcher.disk.scan():
-        found.observe(listing)
-    watcher.disk.move("D", "E")
-    watcher.disk.write("E/f", "1")
-    watcher.disk.mkdir("D")
-    found.observe(watcher.disk.list(""))
-    result = found.result({})
-    assert result.drops == ()
-    assert result.wanted == ("D", "E")
-
-
-def test_a_directory_that_is_seen_at_two_places_stays_where_it_was():
-    watcher = synced("D/", "D/f=1")
-    for name in ("A", "E"):
-        watcher.disk.root.names[name] = watcher.disk.at("D")  # as a bind mount shows it
-    watcher.disk.write("D/f", "22")
-    watcher.identify()
-    assert acts(watcher) == ["Edit f"]
-    assert watcher.last.undecided == ()
-    assert watcher.last.unread == (("A", "unreadable"), ("E", "unreadable"))
-
-
-def test_a_directory_moves_only_once_its_old_place_was_looked_at():
-    watcher = synced("X/", "X/D/", "X/D/f=1", "Y/")
-    watcher.disk.move("X/D", "Y/D")
-    watcher.identify("Y", recursive=True)
-    assert acts(watcher) == []
-    assert watcher.last.undecided == ("X/D", "Y/D")
-    watcher.identify("X", "Y", recursive=True)
-    assert acts(watcher) == ["Move D -> D"]
-
-
-def test_a_directory_moves_also_when_all_above_it_went():
-    watcher = synced("X/", "X/E/", "X/E/D/", "X/E/D/f=1", "Y/")
-    watcher.disk.move("X/E/D", "Y/D")
-    watcher.disk.remove("X")
-    watcher.identify("", "Y", recursive=False)
-    assert acts(watcher) == ["Move D -> D", "Remove X E"]
-
-
-# --- Partial scans
-
-
-def test_single_files_that_vanish_wait_until_their_new_home_can_have_been_seen():
-    watcher = synced("A/", "A/f=1", "B/")
-    watcher.disk.move("A/f", "B/f")
-    watcher.identify("A", settled=[])
-    assert watcher.last.undecided == ("A/f",)
-    assert acts(watcher) == []
-    watcher.identify("A", "B", settled=["A/f"])
-    assert acts(watcher) == ["Move f -> f"]
-
-
-def test_a_file_that_may_have_come_from_elsewhere_waits():
-    watcher = synced("A/", "A/f=1", "B/")
-    watcher.disk.move("A/f", "B/f")
-    watcher.identify("B")
-    assert watcher.last.undecided == ("A/f", "B/f")
-    assert acts(watcher) == []
-    watcher.identify("A", "B")
-    assert acts(watcher) == ["Move f -> f"]
-
-
-def test_a_hard_link_elsewhere_is_new_once_the_old_name_was_seen():
-    watcher = synced("A/", "A/f=1", "B/")
-    watcher.disk.link("A/f", "B/g")
-    watcher.identify("B")
-    assert acts(watcher) == []
-    watcher.identify("A", "B")
-    assert acts(watcher) == ["Create g"]
-
-
-def test_a_save_seen_half_done_is_an_edit_in_the_end():
-    watcher = synced("f=1")
-    watcher.disk.move("f", "f.old")
-    watcher.identify("", settled=[])
-    assert acts(watcher) == []
-    watcher.disk.write("f", "new")
-    watcher.identify("", settled=[])
-    assert acts(watcher) == []
-    watcher.disk.remove("f.old")
-    watcher.identify("", settled=["f"])
-    assert acts(watcher) == ["Edit f"]
-
-
-def test_a_swap_that_is_held_is_held_on_both_sides():
-    watcher = synced("f=1", "g=2")
-    watcher.disk.swap("f", "g")
-    watcher.identify("", settled=["f"])
-    assert acts(watcher) == []
-    assert watcher.last.undecided == ("f", "g")
-    watcher.identify("", settled=["f", "g"])
-    assert acts(watcher) == ["Move g -> f", "Move f -> g"]
-
-
-def test_edits_and_new_files_and_moves_of_directories_are_not_held():
-    watcher = synced("f=1", "g=2", "D/", "D/h=3")
-    watcher.disk.write("f", "11")
-    watcher.disk.write("tmp", "new")
-    watcher.disk.move("tmp", "g")
-    watcher.disk.write("n", "4")
-    watcher.disk.move("D", "E")
-    watcher.identify("", recursive=True, settled=[])
-    assert acts(watcher) == ["Move D -> E", "Create n", "Edit f", "Edit g"]
-
-
-def test_a_directory_that_vanishes_waits_too():
-    watcher = synced("D/", "D/f=1", "X/")
-    watcher.disk.move("D", "X/D")
-    watcher.identify("", settled=[])
-    assert watcher.last.undecided == ("D",)
-    assert acts(watcher) == []
-    watcher.identify("", "X", settled=["D"], recursive=True)
-    assert acts(watcher) == ["Move D -> D"]
-
-
-def test_a_directory_that_appears_in_a_scan_that_did_not_enter_it_is_wanted():
-    watcher = synced("f=1")
-    watcher.disk.mkdir("D")
-    watcher.disk.write("D/g", "2")
-    watcher.identify("")
-    assert acts(watcher) == ["Create D"]
-    assert watcher.last.wanted == ("D",)
-    watcher.identify("D", recursive=True)
-    assert acts(watcher) == ["Create D", "Create g"]
-
-
-def test_a_directory_that_may_be_another_one_is_wanted_before_it_is_judged():
-    watcher = synced("D/", "D/f=1")
-    watcher.disk.remove("D")
-    watcher.disk.write("x", "1")  # takes the inode
-    watcher.disk.mkdir("D")
-    watcher.identify("")
-    assert watcher.last.wanted == ("D",)
-    assert acts(watcher) == ["Create x"]
-    watcher.identify("", "D")
-    assert acts(watcher) == ["Create x", "Remove f"]
-
-
-def test_a_listing_without_its_parents_is_not_taken_for_another_directory():
-    """D was moved away and E is D now: a look into D alone must not remove what stood in it."""
-    watcher = synced("D/", "D/f=1", "E/", "E/g=2")
-    watcher.disk.move("D", "X")
-    watcher.disk.move("E", "D")
-    watcher.identify("D")
-    assert acts(watcher) == []
-    assert watcher.last.wanted == ("",)
-
-
-def test_names_that_the_scanner_holds_back_stay_as_they_were():
-    """The scanner reports a name that is not to be judged yet as changing, even where nothing stands there."""
-    watcher = synced("f=1")
-    watcher.disk.move("f", "g")
-    listing = watcher.disk.list("")
-    held = type(listing.sightings[0])("f", None, watcher.disk.root.fingerprint(), problem="changing")
-    found = Identification(local=watcher.local, synced=watcher.synced, entropy=watcher.entropy, full=False)
-    found.observe(Listing("", (held, *listing.sightings)))
-    result = found.result({})
-    assert (result.puts, result.drops, result.undecided) == ((), (), ("g",))
 
 
 # --- Ids
@@ -677,7 +381,7 @@ def test_what_is_not_synced_yet_keeps_its_id_too():
 
 def test_109_rows_that_were_lost_are_found_again_by_their_path():
     """Also what is no longer ignored: its row went when it was ignored."""
-    watcher = synced("D/", "D/f=1", "g=2")
+    watcher = scanned("D/", "D/f=1", "g=2")
     before = watcher.ids()
     watcher.local = type(watcher.local)()
     watcher.disk.write("g", "22")
@@ -687,7 +391,7 @@ def test_109_rows_that_were_lost_are_found_again_by_their_path():
 
 
 def test_a_lost_row_is_not_found_by_another_kind():
-    watcher = synced("f=1")
+    watcher = scanned("f=1")
     watcher.local = type(watcher.local)()
     watcher.disk.remove("f")
     watcher.disk.mkdir("f")
