@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from peer.api.backend import Json
 from peer.core.keys import open_device_name
 from peer.core.tree import Item, path_of
 from peer.store import folders as store
+from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
 from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
@@ -116,7 +118,7 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
     most = COUNTED_MAX if everything else ROWS_MAX
     if not device.watching:
         await engine.observer.check()
-    facts = await device.context.database.run(lambda db: _facts(db, engine, most))
+    facts = await device.context.database.run(lambda db: _facts(db, device, engine, most))
     state, text = _state(device, engine, facts)
     return {
         "id": engine.record.id.hex(),
@@ -178,10 +180,12 @@ def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]
 def _why_waiting(device: Device) -> str:
     if not device.is_online:
         return "network use is stopped: 'kin online' resumes it"
+    if not device.coordinator.was_tried:
+        return ""  # a single command that has not asked makes no statement about the coordinator
     return "" if device.coordinator.is_up else f"the coordinator at {device.record.url} cannot be reached"
 
 
-def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
+def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: int) -> Json:
     key = engine.record.key
     local, synced = LocalTree(db, key), SyncedTree(db, key)
     remote = engine.follower.remote(db).tree
@@ -198,6 +202,13 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
         if len(rows) < most:
             rows.append(_row(engine, here, base, want, (local, remote)))
     shown = {row["path"] for row in rows}
+    for row in _unordered(db, device, engine):
+        if row["path"] in shown:
+            continue
+        total += 1
+        shown.add(row["path"])
+        if len(rows) < most:
+            rows.append(row)
     for raw, reason in db.execute("SELECT path, reason FROM problem WHERE folder = ?", (key,)):
         path = os.fsdecode(raw)
         if path in shown:
@@ -208,6 +219,20 @@ def _facts(db: sqlite3.Connection, engine: FolderEngine, most: int) -> Json:
     files, size, conflicts = counts(db, key)
     rows.sort(key=lambda row: str(row["path"]))
     return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+
+
+def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> Iterator[Json]:
+    """Yield a row for each item that an entry of this device is about which the coordinator has not ordered yet."""
+    after = engine.follower.remote(db).tree
+    before = SqliteState(db, engine.record.key).tree
+    nodes = {change.node for entry, _ in store.tail(db, engine.record.key) for change in entry.header.changes}
+    link = device.coordinator
+    reason = "offline" if not engine.online else "no_coordinator" if link.was_tried and not link.is_up else "queued"
+    for node in sorted(nodes):
+        tree = after if after.item(node) is not None else before
+        item, place = tree.item(node), path_of(tree, node)
+        if item is not None and place is not None:
+            yield _line(place, "up", reason, 0)
 
 
 def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:
@@ -254,7 +279,7 @@ async def folders(device: Device) -> Json:
 
     rows: list[Json] = []
     for engine in device.engines.values():
-        facts = await device.context.database.run(lambda db, engine=engine: _facts(db, engine, 0))  # type: ignore[misc]
+        facts = await device.context.database.run(lambda db, engine=engine: _facts(db, device, engine, 0))  # type: ignore[misc]
         control = engine.follower.control
         rows.append(
             {

@@ -336,6 +336,8 @@ class CoordinatorLink:
         self.refusal: KinfolderError | None = None
         """Why the coordinator will not have us, where waiting does not help."""
         self.failures = 0
+        self.was_tried = False
+        """Whether anybody has looked if the coordinator is there."""
         self.clock_ahead_ms = 0
         """How far this device's clock was before the coordinator's at the last contact."""
         self._heard: tuple[int, float] | None = None
@@ -359,6 +361,7 @@ class CoordinatorLink:
     async def connect_once(self) -> None:
         """Open a session now, once; raises what went wrong."""
         if self._session is None:
+            self.was_tried = True
             session = await open_session(self.address)
             time_ms = session.challenge.time_ms
             self._heard = (time_ms, self._clock.monotonic_s())
