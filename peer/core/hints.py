@@ -13,6 +13,7 @@ Rule 4: bounded: too many hints become one full scan.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -64,6 +65,8 @@ class Hints:
         self._held_first_s = 0.0
         self._held_last_s = 0.0
         self._moving: dict[int, str] = {}
+        self._moved: list[tuple[str, str]] = []
+        """Directories that moved, from and to, until both ends are looked at."""
         self._full_s: float | None = None
 
     def handle(self, event: DiskEvent, now_s: float) -> None:
@@ -97,6 +100,10 @@ class Hints:
             self._held[new + path[len(old) :]] = self._held.pop(path)
         for path in [path for path in self._dirty if path.startswith(below)]:
             self._dirty[new + path[len(old) :]] = self._dirty.pop(path)
+        self._moved = [(_after(one, old, new), _after(other, old, new)) for one, other in self._moved]
+        self._moved.append((old, new))
+        if len(self._moved) > SPOTS_MAX:
+            self._mark_all(now_s + DEBOUNCE_S)
 
     def _mark(self, path: str, now_s: float, *, recursive: bool = False) -> None:
         if self._full_s is not None and self._full_s <= now_s + DEBOUNCE_S:
@@ -118,6 +125,7 @@ class Hints:
     def _mark_all(self, due_s: float) -> None:
         self._full_s = due_s if self._full_s is None else min(self._full_s, due_s)
         self._dirty.clear()
+        self._moved.clear()
 
     def _hold(self, path: str, now_s: float) -> None:
         if not self._held:
@@ -137,18 +145,38 @@ class Hints:
         if self._full_s is not None and self._full_s <= now_s:
             self._full_s = None
             self._dirty.clear()
+            self._moved.clear()
             return Look(full=True, spots=(), unsettled=frozenset(self._held))
         ready = {path: dirty for path, dirty in self._dirty.items() if dirty.due_s <= now_s}
         if not ready:
             return None
+        self._join_ends(ready, now_s)
         for path, dirty in ready.items():
-            del self._dirty[path]
+            self._dirty.pop(path, None)
             self._recent[path] = (now_s, dirty.gap_s)
             self._recent.move_to_end(path)
         while len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
         spots = tuple(Spot(path, dirty.recursive) for path, dirty in sorted(ready.items()))
         return Look(full=False, spots=spots, unsettled=frozenset(self._held))
+
+    def _join_ends(self, ready: dict[str, _Dirty], now_s: float) -> None:
+        """Look at both ends of a directory's move at once, also through a chain of moves: one alone is a removal."""
+        names: set[str] = set()
+        while True:
+            seen = [
+                (old, new)
+                for old, new in self._moved
+                if old in names or any(_is_covered(end, ready) for end in (_parent(old), _parent(new), new))
+            ]
+            if not seen:
+                return
+            for old, new in seen:
+                self._moved.remove((old, new))
+                names |= {old, new}
+                for end, recursive in ((_parent(old), False), (_parent(new), False), (new, True)):
+                    known = ready.get(end) or self._dirty.get(end) or _Dirty(now_s, recursive, DEBOUNCE_S)
+                    ready[end] = known._replace(recursive=known.recursive or recursive)
 
     def _release(self, now_s: float) -> None:
         if not self._held or now_s < self._release_s():
@@ -183,7 +211,24 @@ class Hints:
         self._dirty.clear()
         self._held.clear()
         self._moving.clear()
+        self._moved.clear()
         self._full_s = None
+
+
+def _after(path: str, old: str, new: str) -> str:
+    """Return where a path leads after a directory above it has moved."""
+    return new + path[len(old) :] if path.startswith(f"{old}/") else path
+
+
+def _is_covered(path: str, spots: Mapping[str, _Dirty]) -> bool:
+    """Tell whether a scan of these spots lists a directory."""
+    if path in spots:
+        return True
+    while path:
+        path = _parent(path)
+        if path in spots and spots[path].recursive:
+            return True
+    return False
 
 
 def _parent(path: str) -> str:

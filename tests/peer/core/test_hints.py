@@ -200,3 +200,21 @@ def test_every_event_is_looked_at_in_the_end_and_then_all_is_quiet(timed):
 def _moved(one, timed):
     """Whether a directory move may have carried the hint to another path."""
     return any(other.is_directory and other.kind in {K.MOVED_FROM, K.MOVED_TO} for _, other in timed)
+
+
+def test_both_ends_of_a_directory_s_moves_are_looked_at_by_one_scan():
+    """Also where one end is a busy place that is looked at less often, and the directory has moved on meanwhile."""
+
+    def moved(at, old, new, cookie):
+        one, two = old.rpartition("/"), new.rpartition("/")
+        return [
+            (at, event(K.MOVED_FROM, one[0], one[2], cookie=cookie, is_directory=True)),
+            (at, event(K.MOVED_TO, two[0], two[2], cookie=cookie, is_directory=True)),
+        ]
+
+    busy = [(at / 10, event(K.MODIFIED, "busy", "f")) for at in range(20)]
+    early = [(1.99, event(K.MODIFIED, "from", "f"))]
+    made = looks(*busy, *early, *moved(2.0, "from/d", "busy/d", 1), *moved(2.02, "busy/d", "to/d", 2))
+    after = [{spot.path for spot in look.spots} for at, look in made if at > 2.0]
+    ends = {"from", "busy", "to", "to/d"}
+    assert [ends <= paths for paths in after if paths & {"from", "to", "to/d"}][:1] == [True]
