@@ -8,7 +8,7 @@ Rule 3: a history that contradicts a signed one freezes the folder; nothing is m
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -43,7 +43,6 @@ from protocol.errors import (
     UnavailableError,
 )
 from protocol.history import (
-    CHAIN_START,
     Checkpoint,
     ItemKind,
     LogItem,
@@ -52,7 +51,7 @@ from protocol.history import (
     next_chain,
     verify_checkpoint,
 )
-from protocol.ids import DeviceId, EntryHash
+from protocol.ids import AccountId, DeviceId, EntryHash
 from protocol.membership import ControlState, accounts_of
 from protocol.signing import verify
 
@@ -219,11 +218,12 @@ class Follower:
         if not items and checkpoint.position > record.position:
             raise ProtocolError("the coordinator holds items back")
         chain, position = record.chain, record.position
+        chains: dict[int, bytes] = {}
         for item in items:
             position += 1
             if item.position != position:
                 raise ProtocolError("the coordinator left a gap in the log")
-            chain = next_chain(chain, item.kind, item_hash(item), item.time_ms)
+            chains[position] = chain = next_chain(chain, item.kind, item_hash(item), item.time_ms)
         if position > checkpoint.position:
             raise ProtocolError("the coordinator sent items beyond the head that it signed")
         if position == checkpoint.position and chain != checkpoint.chain:
@@ -234,7 +234,8 @@ class Follower:
             return False
         admitted = await self._admit(items)
         final = signed if position == checkpoint.position else None
-        await self._context.database.run(lambda db: self._record(db, admitted, chain, final))
+        await self._check_account_heads(admitted)
+        await self._context.database.run(lambda db: self._record(db, admitted, chains, final))
         return True
 
     @staticmethod
@@ -254,7 +255,7 @@ class Follower:
         known = self.record.checkpoint
         if known is None:
             raise RollbackError("the coordinator shows an older history than it did before")
-        at = await self._chain_at(behind.position)
+        at = await self._context.database.run(lambda db: folders.chain_at(db, self.record.key, behind.position))
         if at != behind.chain:
             raise ForkError("the coordinator's older history is another one")
         log.warning("coordinator is behind", missing=known.checkpoint.position - behind.position)
@@ -275,20 +276,6 @@ class Follower:
             await self._context.link.ask(m.RepushLog(tuple(part), known), m.Ok)
             position = part[-1].position
         raise UnavailableError("the coordinator was given back what it had lost")
-
-    async def _chain_at(self, position: int) -> bytes:
-        def operation(db: sqlite3.Connection) -> bytes:
-            chain, at = CHAIN_START, 0
-            while at < position:
-                items = folders.log_items(db, self.record.key, at, min(500, position - at))
-                if not items:
-                    return b""
-                for item in items:
-                    chain = next_chain(chain, item.kind, item_hash(item), item.time_ms)
-                at = items[-1].position
-            return chain
-
-        return await self._context.database.run(operation)
 
     async def _freeze(self, error: KinfolderError) -> None:
         log.error("folder frozen", code=error.code)
@@ -371,11 +358,17 @@ class Follower:
     # --- Recording
 
     def _record(
-        self, db: sqlite3.Connection, admitted: Sequence[Admitted], chain: bytes, signed: SignedCheckpoint | None
+        self,
+        db: sqlite3.Connection,
+        admitted: Sequence[Admitted],
+        chains: Mapping[int, bytes],
+        signed: SignedCheckpoint | None,
     ) -> None:
         key = self.record.key
+        self._check_seen(db, admitted, chains)
         state = SqliteState(db, key)
         changed: set[ItemId] = set()
+        is_set_back = False
         for each in admitted:
             if each.hash is not None:
                 entry = parse_entry(each.item.data)
@@ -385,19 +378,70 @@ class Follower:
                 if other is not None:
                     log.error("two entries under one number", device=entry.header.device)
                 folders.drop_tail(db, key, each.hash)
+                if entry.header.device == self.record.number and entry.header.seq > self.record.own_seq:
+                    is_set_back = True
             if each.entry is not None:
                 changed |= fold(state, [each.entry], position=each.item.position)
                 self._remember_contents(db, each.entry)
             if each.void is not None:
                 changed |= self._void(db, state, each.void)
-        folders.put_log_items(db, key, [each.item for each in admitted])
+        folders.put_log_items(db, key, [each.item for each in admitted], chains)
         mark_dirty(db, key, changed)
         last = admitted[-1].item.position
         if signed is None:
-            self.put_record(db, position=last, chain=chain)
+            self.put_record(db, position=last, chain=chains[last])
         else:
-            self.put_record(db, position=last, chain=chain, checkpoint=signed)
+            self.put_record(db, position=last, chain=chains[last], checkpoint=signed)
+        if is_set_back:
+            self.begin_anew(db)
         self.rebuild(db)
+
+    def begin_anew(self, db: sqlite3.Connection) -> None:
+        """Give this device another number before it signs anything more: its old one was used beyond what it knows.
+
+        So it is with a home that was restored or copied, and with a folder that was removed here and brought back. What
+        is in the tail can never be ordered any more; it is planned anew from what the disk holds.
+        """
+        log.warning("this device begins a new incarnation")
+        touched: set[ItemId] = set()
+        for entry, _ in list(folders.tail(db, self.record.key)):
+            folders.drop_tail(db, self.record.key, entry.hash)
+            touched |= {change.node for change in entry.header.changes}
+        reset_synced(SyncedTree(db, self.record.key), touched)
+        self.put_record(db, number=0, own_seq=0, own_hash=EntryHash(bytes(32)))
+
+    def _check_seen(self, db: sqlite3.Connection, admitted: Sequence[Admitted], chains: Mapping[int, bytes]) -> None:
+        """Compare the history that each author saw with ours: two histories are found out by the next entry.
+
+        Raises:
+            ForkError: An author was shown another history than this device.
+        """
+        for each in admitted:
+            if each.entry is None:
+                continue
+            seen = each.entry.payload.seen
+            if seen.generation != self.record.generation or seen.position >= each.item.position:
+                raise HistoryError("an entry claims to have seen what came after it")
+            known = chains.get(seen.position) or folders.chain_at(db, self.record.key, seen.position)
+            if known is not None and known != seen.chain:
+                raise ForkError("the coordinator shows this device another history than another device")
+
+    async def _check_account_heads(self, admitted: Sequence[Admitted]) -> None:
+        """Compare the account chains that each author knew with ours.
+
+        Raises:
+            HistoryError: The coordinator shows this device another chain of an account than the author.
+        """
+        heads = {head for each in admitted if each.entry is not None for head in each.entry.payload.account_heads}
+        for account, seq, head in sorted(heads):
+            try:
+                state = self._context.accounts(AccountId(account))
+            except KeyError:
+                continue  # an account that this device has nothing to do with
+            if state.seq < seq:
+                state = await self._context.accounts.refresh(AccountId(account))
+            if state.seq_of(head) != seq:
+                raise HistoryError("the coordinator shows another chain of an account than the author of an entry knew")
 
     def _remember_contents(self, db: sqlite3.Connection, entry: AdmittedEntry) -> None:
         rows = []
@@ -414,7 +458,7 @@ class Follower:
                 void(state, self._open_own(entry))
                 folders.drop_tail(db, self.record.key, entry.hash)
                 touched = {change.node for change in entry.header.changes}
-                reset_synced(SyncedTree(db, self.record.key), state, touched)
+                reset_synced(SyncedTree(db, self.record.key), touched)
                 return touched
         return set()
 
@@ -423,14 +467,14 @@ class Follower:
         return AdmittedEntry(entry.hash, self._context.device, entry.header, payload)
 
 
-def reset_synced(synced: SyncedTree, state: SqliteState, touched: Collection[ItemId]) -> None:
-    """Take back what a void entry had recorded as agreed: what the user did is then found and planned anew."""
+def reset_synced(synced: SyncedTree, touched: Collection[ItemId]) -> None:
+    """Forget what entries that count no more had recorded as agreed, so that what the user did is found anew.
+
+    What stood behind these items before is not known any more. Without a base nothing is taken as seen: where both sides
+    hold different bytes, both are kept.
+    """
     for id in sorted(touched):
-        item = state.tree.item(id)
-        if item is None:
-            synced.drop(id)
-        else:
-            synced.put(item)
+        synced.drop(id)
 
 
 def item_hash(item: LogItem) -> bytes:

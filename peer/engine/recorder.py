@@ -285,10 +285,27 @@ class Recorder:
                 m.EntryStates,
             )
             for state in reply.states:
+                if state.refused in {"chain", "gap"} and await self._is_set_back():
+                    return True
                 if state.refused:
                     _refuse(state.refused)
                 moved = moved or state.position > 0
         return moved
+
+    async def _is_set_back(self) -> bool:
+        """Begin a new incarnation if this device has written more under its number than it knows; tell whether it did."""
+        record = self._follower.record
+        own = await self._context.link.ask(m.GetOwnSeq(record.id, record.number), m.OwnSeq)
+
+        def operation(db: sqlite3.Connection) -> bool:
+            known = folders.entry_hash_of(db, record.key, record.number, own.seq)
+            if own.seq == 0 or (known is not None and known[0] == own.entry):
+                return False
+            self._follower.begin_anew(db)
+            self._follower.rebuild(db)
+            return True
+
+        return await self._context.database.run(operation)
 
     async def ensure_known(self) -> None:
         """Tell the coordinator of a folder that was made without it.
@@ -316,8 +333,12 @@ class Recorder:
                 await self._follower.follow()
                 continue
             number = control.number_of(self._context.device)
-            if number is not None:
-                await self._take_number(number)
+            if number is not None and not await self._is_used(number):
+                await self._context.database.run(
+                    lambda db, number=number: self._follower.put_record(  # type: ignore[misc]
+                        db, number=number, own_seq=0, own_hash=EntryHash(bytes(32))
+                    )
+                )
                 return
             account = self._context.accounts(self._context.account)
             link = make_control_link(
@@ -332,14 +353,10 @@ class Recorder:
             await self._follower.follow()
         raise UnavailableError("the folder's members change too fast to join")
 
-    async def _take_number(self, number: int) -> None:
+    async def _is_used(self, number: int) -> bool:
+        """Whether entries were registered under a number: then this is a new incarnation, with a number of its own."""
         own = await self._context.link.ask(m.GetOwnSeq(self._follower.record.id, number), m.OwnSeq)
-        if own.seq:
-            # A home that was made anew, or set back, must not write under a number that was used.
-            raise ProtocolError("this device has written under its number before")
-        await self._context.database.run(
-            lambda db: self._follower.put_record(db, number=number, own_seq=0, own_hash=EntryHash(bytes(32)))
-        )
+        return own.seq > 0
 
 
 def subject(act: Act) -> ItemId:

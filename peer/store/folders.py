@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -116,12 +116,22 @@ def put_account_links(connection: sqlite3.Connection, account: bytes, first: int
 # --- The log
 
 
-def put_log_items(connection: sqlite3.Connection, key: int, items: Iterable[LogItem]) -> None:
-    """Append items of the ordered log."""
+def put_log_items(
+    connection: sqlite3.Connection, key: int, items: Iterable[LogItem], chains: Mapping[int, bytes]
+) -> None:
+    """Append items of the ordered log, each with J at its position."""
     connection.executemany(
-        "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?)",
-        [(key, i.position, int(i.kind), i.time_ms, i.data) for i in items],
+        "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)",
+        [(key, i.position, int(i.kind), i.time_ms, i.data, chains[i.position]) for i in items],
     )
+
+
+def chain_at(connection: sqlite3.Connection, key: int, position: int) -> bytes | None:
+    """Return J at a position of the ordered log, None beyond what is known."""
+    if position == 0:
+        return CHAIN_START
+    row = connection.execute("SELECT chain FROM log WHERE folder = ? AND position = ?", (key, position)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def log_items(connection: sqlite3.Connection, key: int, after: int, most: int) -> list[LogItem]:

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS control_link (
 -- The ordered log as received, and the entries of this device that are not in it yet.
 CREATE TABLE IF NOT EXISTS log (
     folder INTEGER NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    data BLOB NOT NULL, PRIMARY KEY (folder, position));
+    data BLOB NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (folder, position));
 CREATE TABLE IF NOT EXISTS entry (
     folder INTEGER NOT NULL, device INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
     position INTEGER NOT NULL, PRIMARY KEY (folder, device, seq)) WITHOUT ROWID;

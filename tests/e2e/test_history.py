@@ -97,3 +97,46 @@ def test_a_forged_entry_changes_nothing(cluster: Cluster, pair: tuple[Device, De
     assert "history" in refused.value.output or "signed" in refused.value.output
     assert dict(tree_of(two)) == {}
     assert "Traceback" not in (b.home / "kin.log").read_text()
+
+
+def test_a_folder_removed_and_got_again_is_written_to_again(cluster: Cluster, pair: tuple[Device, Device]) -> None:
+    a, b = pair
+    one, again = cluster.root / "one", cluster.root / "again"
+    (one / "first").write_text("by the laptop")
+    a.sync()
+    (cluster.root / "two" / "second").write_text("by the desktop")
+    b.sync()
+    b.kin("remove", "work")
+    b.get("work", again)
+    b.sync()
+    (again / "second").write_text("by the desktop, again")
+    (again / "third").write_text("new")
+    b.sync()
+    a.sync()
+    assert dict(tree_of(one)) == dict(tree_of(again))
+    assert (one / "second").read_text() == "by the desktop, again"
+
+
+def test_a_device_set_back_goes_on_under_a_new_number(cluster: Cluster, pair: tuple[Device, Device]) -> None:
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    (one / "file").write_text("one")
+    a.sync()
+    backup = cluster.root / "home-backup"
+    shutil.copytree(a.home, backup)
+    (one / "file").write_text("two")
+    (one / "later").write_text("later")
+    a.sync()
+    b.sync()
+    shutil.rmtree(a.home)
+    shutil.copytree(backup, a.home)
+    (one / "file").write_text("three")
+    (one / "newest").write_text("newest")
+    a.sync()
+    b.sync()
+    a.sync()
+    tree = dict(tree_of(one))
+    assert tree == dict(tree_of(two))
+    assert b"three" in tree.values()
+    assert tree["later"] == b"later"
+    assert tree["newest"] == b"newest"
