@@ -27,6 +27,9 @@ STEPS_AHEAD_MAX: Final = 4
 """Steps of uploads that may be in memory at once, of all folders together: each is up to 8 MiB and one chunk, raw and
 sealed, and on its way."""
 
+LARGE_UPLOADS_MAX: Final = 2
+"""Large files that may be read at once, of all folders together: each has a buffer of its own beside its steps."""
+
 
 class Doors(msgspec.Struct, frozen=True):
     """The only ways from a device to the world; a simulator passes others."""
@@ -105,6 +108,7 @@ class Context:
         self.account_keys = account_keys
         self.label = label
         self.steps = asyncio.Semaphore(STEPS_AHEAD_MAX)
+        self.large_uploads = asyncio.Semaphore(LARGE_UPLOADS_MAX)
         self._rings: dict[int, FolderRing] = {}
 
     def folder_keys(self, key: int) -> FolderRing:

@@ -37,7 +37,7 @@ from protocol import limits
 from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
 
 PLAN_ITEMS_MAX: Final = 20_000
-JOBS_MAX: Final = 3
+JOBS_MAX: Final = 6
 GROUP_FILES_MAX: Final = 256
 GROUP_ACTS_MAX: Final = 400
 GROUP_BYTES_MAX: Final = 16 * limits.MIB

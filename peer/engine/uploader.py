@@ -166,6 +166,14 @@ class Uploader:
         Raises:
             NoQuorumError, UnavailableError: The storage or the coordinator is away; try the whole job again later.
         """
+        if max((file.content.size for file in files), default=0) <= READ_BYTES:
+            return await self._send(files, progress)
+        async with self._context.large_uploads:
+            return await self._send(files, progress)
+
+    async def _send(
+        self, files: Sequence[ToSend], progress: Callable[[int], None]
+    ) -> tuple[dict[ItemId, Stored], dict[ItemId, str]]:
         source = _Source(self._guard, files, self._context.folder_keys(self._record().key).chunker)
         rows: list[list[Row]] = [[] for _ in files]
         spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]

@@ -1,4 +1,4 @@
-"""A large file and many small ones, between devices that are never on together, in bounded memory.
+"""Large files and many small ones, between devices that are never on together, in bounded memory.
 
 With KIN_TEST_FULL=1 the sizes are those of the promise (1.5 GiB, 10,000 files), else smaller ones of the same shape: the
 bound on memory is the same, and so is what fills it.
@@ -18,7 +18,9 @@ from protocol import limits
 from simulations.processes import Cluster, Device
 
 FULL = os.environ.get("KIN_TEST_FULL") == "1"
-LARGE_BYTES = 1536 * limits.MIB if FULL else 192 * limits.MIB
+LARGE_BYTES = 1536 * limits.MIB if FULL else 96 * limits.MIB
+BESIDE_BYTES = 512 * limits.MIB if FULL else 40 * limits.MIB
+"""Of each of three more files, so that several are on the way together."""
 MANY_FILES = 10_000 if FULL else 2_000
 PEAK_BYTES_MAX = 300 * limits.MIB
 HOME_SHARE_MAX = 0.03
@@ -61,13 +63,13 @@ def carry(cluster: Cluster, devices: tuple[Device, Device], name: str) -> None:
     assert digests(cluster.root / name) == digests(cluster.root / f"{name}-there")
 
 
-def test_a_large_file_arrives_in_bounded_memory(cluster: Cluster, devices: tuple[Device, Device]) -> None:
+def test_large_files_arrive_in_bounded_memory(cluster: Cluster, devices: tuple[Device, Device]) -> None:
     a, _ = devices
     a.add(cluster.root / "large", "large")
     chance = random.Random(5)
-    with open(cluster.root / "large" / "large.bin", "wb") as file:
-        for _ in range(LARGE_BYTES // limits.MIB):
-            file.write(chance.randbytes(limits.MIB))
+    for name, size in (("large", LARGE_BYTES), *((f"beside {number}", BESIDE_BYTES) for number in range(3))):
+        with open(cluster.root / "large" / name, "wb") as file:
+            file.writelines(chance.randbytes(limits.MIB) for _ in range(size // limits.MIB))
     carry(cluster, devices, "large")
 
 
