@@ -23,14 +23,14 @@ from tests.e2e.users import Ledger, Reader, User, content_of
 
 MIB = 1 << 20
 SETTLE_S = 120.0
-SYNCED_FILES = 600
-SYNC_KILLS = 5
-LARGE_MIB = int(os.environ.get("KIN_KILL_LARGE_MIB", "128"))
+SYNCED_FILES = 400
+SYNC_KILLS = 4
+LARGE_MIB = int(os.environ.get("KIN_KILL_LARGE_MIB", "96"))
 IN_FLIGHT_BYTES = 26 * MIB
 """Two steps of the uploader, or two batches of the downloader: 8 MiB each, and a last chunk of up to 4 beyond; and change."""
 ONCE = "KIN_KILL_ONCE" in os.environ
 """Whether everything must also stand there once only."""
-ROUNDS = int(os.environ.get("KIN_KILL_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("KIN_KILL_ROUNDS", "7"))
 
 
 def seeds() -> list[int]:
