@@ -101,11 +101,12 @@ class _Source:
                 for chunk in self._read_one(root, index):
                     pending.append(chunk)
                     size += len(chunk.data)
+                    del chunk  # nothing is held while the next step is not wanted yet
                     if size >= READ_BYTES or len(pending) >= READ_CHUNKS:
-                        yield pending
-                        pending, size = [], 0
+                        yield _take_all(pending)
+                        size = 0
             if pending:
-                yield pending
+                yield _take_all(pending)
 
     def _read_one(self, root: Root, index: int) -> Iterator[RawChunk]:
         file = self._files[index]
@@ -146,6 +147,12 @@ class _Source:
         yield from cut_stream(read, chunker)
 
 
+def _take_all(pending: list[RawChunk]) -> list[RawChunk]:
+    taken = list(pending)
+    pending.clear()
+    return taken
+
+
 class Uploader:
     """Sends one folder's contents."""
 
@@ -179,25 +186,7 @@ class Uploader:
         spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]
         puts: set[asyncio.Task[None]] = set()
         try:
-            while True:
-                await self._context.steps.acquire()
-                put = None
-                try:
-                    step = await self._context.processor.run(source.step)
-                    if step is None:
-                        break
-                    made, new = await self._seal_missing(step)
-                    for raw in step:
-                        rows[raw.file].append(made[raw.hash])
-                    while len(puts) >= BATCHES_AHEAD:
-                        puts = await some_done(puts)
-                    put = asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress))
-                    put.add_done_callback(lambda _: self._context.steps.release())
-                    puts.add(put)
-                finally:
-                    if put is None:
-                        self._context.steps.release()
-                index = step[-1].file
+            while (index := await self._take_step(source, rows, puts, progress)) is not None:
                 if len(rows[index]) >= ROWS_PENDING_MAX:
                     complete, rows[index] = _complete_segments(rows[index])
                     spans[index] += await self._store_whole_segments(complete)
@@ -213,6 +202,32 @@ class Uploader:
             stored[files[i].id] = Stored(tuple(spans[i]))
         stored |= await self._describe([(files[i].id, rows[i]) for i in good if not spans[i]])
         return stored, {files[i].id: reason for i, reason in source.problems.items()}
+
+    async def _take_step(
+        self, source: _Source, rows: list[list[Row]], puts: set[asyncio.Task[None]], progress: Callable[[int], None]
+    ) -> int | None:
+        """Read and seal the next pieces and begin to store them; return which file the last is of, None at the end.
+
+        Nothing of them is held by the caller, so that whoever waits for his turn holds no memory.
+        """
+        await self._context.steps.acquire()
+        put = None
+        try:
+            step = await self._context.processor.run(source.step)
+            if step is None:
+                return None
+            made, new = await self._seal_missing(step)
+            for raw in step:
+                rows[raw.file].append(made[raw.hash])
+            while len(puts) >= BATCHES_AHEAD:
+                puts.intersection_update(await some_done(puts))
+            put = asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress))
+            put.add_done_callback(lambda _: self._context.steps.release())
+            puts.add(put)
+            return step[-1].file
+        finally:
+            if put is None:
+                self._context.steps.release()
 
     async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk]]:
         """Return the row of each piece, by raw hash, and the sealed chunks that no node holds yet."""
