@@ -51,6 +51,9 @@ from protocol.errors import (
 FIRST_CONTACT_S: Final = 10.0
 TRIES_MAX: Final = 4
 """How often a pass without a time limit tries what another party refuses."""
+ROUNDS_MAX: Final = 5
+"""How often a pass begins again for what came up since it was over."""
+MOVING: Final = frozenset(["queued", "transferring"])
 RETRY_LOOK_S: Final = 0.1
 RETRY_LINK_S: Final = 0.5
 NEEDS_PERSON: Final = frozenset(["held", "frozen", "unreadable", "name", "disk_full", "quota", "read_only"])
@@ -213,6 +216,7 @@ class Device:
     async def close(self) -> None:
         """Record what must be recorded, and let go of the home."""
         self._closed.set()
+        self.context.stopping.set()
         tasks = list(self._tasks.values()) + ([self._link_task] if self._link_task else [])
         for task in tasks:
             task.cancel()
@@ -221,6 +225,8 @@ class Device:
         for engine in self.engines.values():
             engine.observer.close()
         await self.coordinator.close()
+        # A thread that is still changing the disk writes its journal: the home is given away only after it has ended.
+        await asyncio.to_thread(self.doors.processor.close)
         await self.context.database.close()
         self._lock.release()
 
@@ -392,14 +398,19 @@ class Device:
         if not self.is_online:
             raise UserError("network use is stopped: 'kin online' resumes it", code="offline")
         telling = asyncio.create_task(self._tell_progress(report))
+        left: Json = {}
         try:
             async with asyncio.timeout(timeout_s):
-                await self._settle(patient=patient)
+                for _ in range(ROUNDS_MAX):
+                    await self._settle(patient=patient)
+                    left = await self._left(None)
+                    if not left.pop("moves"):
+                        return left
         except TimeoutError:
             return await self._left(EXIT_TIMEOUT)
         finally:
             telling.cancel()
-        return await self._left(None)
+        return left
 
     async def _settle(self, *, patient: bool) -> None:
         for key in self.engines:
@@ -425,6 +436,7 @@ class Device:
         failures = max((engine.failures(NEEDS_PERSON) for engine in engines), default=0)
         if failures and (patient or failures < TRIES_MAX):
             return False
+        engines = [engine for engine in engines if self.engines.get(engine.record.key) is engine]
         heads = {h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads}
         behind = False
         for engine in engines:
@@ -438,7 +450,9 @@ class Device:
                 behind = True
         return not behind or bool(failures)
 
-    async def _left(self, code: int | None) -> Json:
+    async def _left(self, asked: int | None) -> Json:
+        """Return what is left; with no exit code given, also whether all of it only came up since (``moves``)."""
+        code = asked
         state = await reports.status(self, everything=False)
         remains = []
         reasons = set()
@@ -452,7 +466,7 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                reasons.add("error")
+                reasons.add("queued" if folder["state"] == "working" else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")
@@ -461,7 +475,8 @@ class Device:
                 code = 0
             else:
                 code = EXIT_NEEDS_PERSON if reasons <= NEEDS_PERSON else EXIT_FAILED
-        return {"in_sync": not remains and code == 0, "exit": code, "remains": remains}
+        left = {"in_sync": not remains and code == 0, "exit": code, "remains": remains}
+        return left | {"moves": bool(reasons) and reasons <= MOVING} if asked is None else left
 
     async def _tell_progress(self, report: Report) -> None:
         while True:

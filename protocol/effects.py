@@ -42,6 +42,9 @@ class Processor(Protocol):
     def run(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
         """Call the function elsewhere and return its result or raise its error."""
 
+    def close(self) -> None:
+        """Wait for what runs, and start nothing more; blocks."""
+
 
 class Stat(NamedTuple):
     """What ``lstat`` says about a name."""

@@ -314,7 +314,7 @@ class Applier:
                 return Done(step, self._replace(expected, item, ready))
             case SetAttributes(expected, item):
                 directory, name = self._places.where(expected)
-                known = self._local.fingerprint(expected.id)
+                known = self._known(expected)
                 with self._directory(directory) as parent:
                     found = set_attributes(self._fs, parent, name, expected.content, item.content, known)
                 self._touched.add(directory)
@@ -359,9 +359,20 @@ class Applier:
             return None
         return fingerprint(found) if as_made is None or same_but_ctime(found, as_made) else None
 
+    def _known(self, expected: Item) -> Fingerprint | None:
+        """Return how the expected content looked when it was hashed.
+
+        A row that was written since the step was planned describes what a user saved meanwhile, not what the step expects:
+        its fingerprint proves nothing then, and the bytes themselves are looked at.
+        """
+        row = self._local.item(expected.id)
+        if row is None or not row.content.same(expected.content):
+            return None
+        return self._local.fingerprint(expected.id)
+
     def _look(self, parent: Handle, name: str, expected: Item) -> Stat:
         found = self._fs.lstat(parent, name)
-        known = self._local.fingerprint(expected.id)
+        known = self._known(expected)
         if not is_expected(self._fs, parent, name, found, expected.content, known):
             raise StopStep("changed")
         return found
@@ -395,7 +406,7 @@ class Applier:
     def _rename(self, expected: Item, item: Item) -> Fingerprint | None:
         directory, name = self._places.where(expected)
         new_directory = self._new_path(item)
-        known = self._local.fingerprint(expected.id)
+        known = self._known(expected)
         with self._directory(directory) as parent, self._directory(new_directory) as new_parent:
             before = self._identify(parent, name, expected, known)
             self._fs.rename(parent, name, new_parent, item.name)
@@ -414,7 +425,7 @@ class Applier:
 
     def _put_aside(self, expected: Item, ready: _Ready) -> None:
         directory, name = self._places.where(expected)
-        known = self._local.fingerprint(expected.id)
+        known = self._known(expected)
         assert ready.swap is not None
         with self._directory(directory) as parent:
             before = self._identify(parent, name, expected, known)

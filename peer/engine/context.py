@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -109,6 +110,8 @@ class Context:
         self.label = label
         self.steps = asyncio.Semaphore(STEPS_AHEAD_MAX)
         self.large_uploads = asyncio.Semaphore(LARGE_UPLOADS_MAX)
+        self.stopping = threading.Event()
+        """Set once the device is being closed: long work in the pool ends at its next safe point."""
         self._rings: dict[int, FolderRing] = {}
 
     def folder_keys(self, key: int) -> FolderRing:

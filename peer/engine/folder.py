@@ -108,6 +108,7 @@ class FolderEngine:
         self.upload = Progress()
         self.download = Progress()
         self.online = True
+        self._ended = False
         self.failed = ""
         """Not empty: a defect that stopped this folder."""
 
@@ -160,13 +161,14 @@ class FolderEngine:
             self.failed = f"stopped by {type(error).__name__}: {error}"
             log.exception("a folder stopped", folder=self.record.id.hex()[:12])
         finally:
+            self._ended = True
             self._queue.clear()
             await end(self._jobs)
             self._tell_quiet()
 
     async def quiet(self) -> None:
         """Wait until nothing is left to do but what waits for its time or for a person."""
-        if self.failed or (self._is_quiet() and not self._wake.is_set()):
+        if self.failed or self._ended or (self._is_quiet() and not self._wake.is_set()):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._quiet_waiters.append(future)
@@ -242,9 +244,10 @@ class FolderEngine:
         moments: list[float] = []
         if self.observer.has_looked:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
-        moments += [
-            why.until_s for part, why in self._part_blocked.items() if self.online or part not in ("pull", "push")
-        ]
+        idle = set() if self.online else {"pull", "push"}
+        if not self.observer.has_looked:
+            idle.add("plan")
+        moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
         deadline = self.observer.next_deadline()
         if deadline is not None and self._may("scan"):
             moments.append(deadline)
@@ -493,7 +496,7 @@ class FolderEngine:
 
     def failures(self, needs_person: Collection[str]) -> int:
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
-        if self.record.frozen or self.failed or self.observer.missing:
+        if self._ended or self.record.frozen or self.failed or self.observer.missing:
             return 0
         counts = [why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT}]
         counts += [why.failures for why in self._part_blocked.values() if why.reason != HistoryError.code]

@@ -135,6 +135,8 @@ class Stepper:
             try:
                 for group in applier.apply(steps):
                     outcomes += group
+                    if self._context.stopping.is_set():
+                        break
             except DiskError:
                 if not outcomes:
                     raise

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from protocol.errors import CorruptStateError, UserError
+from protocol.errors import CorruptStateError, UnavailableError, UserError
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -156,14 +156,14 @@ class ThreadedDatabase:
         self._connection = connect(path)
         self._connection.executescript(schema)
         self._undone: list[Undone] = []
+        self._closed = False
         self._jobs: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="database", daemon=True)
         self._thread.start()
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; when this returns, what it wrote is durable."""
-        future: Future[T] = Future()
-        self._jobs.put((operation, future))
+        future = self._queue(operation)
         # Whoever is cancelled while it waits leaves the operation to be finished.
         waiting = asyncio.wrap_future(future)
         waiting.add_done_callback(_retrieve)
@@ -171,16 +171,22 @@ class ThreadedDatabase:
 
     def call(self, operation: Operation[T]) -> T:
         """As :meth:`run`, for a thread of the pool; the event loop's own thread must not wait so."""
+        return self._queue(operation).result()
+
+    def _queue(self, operation: Operation[T]) -> Future[T]:
+        if self._closed:
+            raise UnavailableError("the device is being closed")
         future: Future[T] = Future()
         self._jobs.put((operation, future))
-        return future.result()
+        return future
 
     def on_rollback(self, callback: Undone) -> None:
         """Call this, in the database's thread, whenever an operation was undone."""
         self._undone.append(callback)
 
     async def close(self) -> None:
-        """Finish what is queued and close the file."""
+        """Finish what is queued and close the file; whoever comes later is refused."""
+        self._closed = True
         if self._thread.is_alive():
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
