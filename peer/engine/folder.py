@@ -4,7 +4,8 @@ One task runs the loop; transfers run beside it as jobs, so a large file holds n
 :mod:`peer.core`; this module only carries results from one part to the next.
 
 Rule 1: the loop never waits for a transfer; a finished job wakes it.
-Rule 2: items in a job or blocked are not planned again until the job has ended or their time has come.
+Rule 2: planning goes round by round over the dirty items; those in a job or blocked are left out until the job has ended
+    or their time has come.
 Rule 3: an error of one part (storage away, disk full) stops that part alone, and ``status`` tells why.
 """
 
@@ -36,7 +37,10 @@ from peer.store.trees import mark_all_dirty
 from protocol import limits
 from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
 
-PLAN_ITEMS_MAX: Final = 20_000
+PLAN_ITEMS_MAX: Final = 8_000
+"""Items planned at once; a round goes through all dirty items in such pieces."""
+QUEUED_MAX: Final = 8_000
+"""Files in transfers, begun or waiting; planning goes on as they end."""
 JOBS_MAX: Final = 6
 GROUP_FILES_MAX: Final = 256
 GROUP_ACTS_MAX: Final = 400
@@ -101,7 +105,10 @@ class FolderEngine:
         self._missed: dict[ItemId, int] = {}
         """How often in a row the disk did not hold what a step for an item expected."""
         self._tried: dict[ItemId, Blocked] = {}
-        self._plan_wanted = True
+        self._changes = 1
+        self._changes_planned = 0
+        self._cursor = b""
+        self._due: set[ItemId] = set()
         self._pull_wanted = True
         self._push_wanted = True
         self._part_blocked: dict[str, Blocked] = {}
@@ -134,7 +141,8 @@ class FolderEngine:
         self._part_blocked.clear()
         for id in [id for id, why in self.blocked.items() if why.reason in _OF_NETWORK]:
             self.blocked[id].until_s = 0.0
-        self._push_wanted = self._pull_wanted = self._plan_wanted = True
+        self._push_wanted = self._pull_wanted = True
+        self._want_plan()
         self._wake.set()
 
     def retry_all(self) -> None:
@@ -153,7 +161,8 @@ class FolderEngine:
                 if not await self._turn():
                     if self._is_quiet():
                         self._tell_quiet()
-                    await self._sleep()
+                    if not await self._tidy():
+                        await self._sleep()
         except CorruptStateError as error:
             self.failed = str(error)
             log.error("a folder stopped", code=error.code)  # noqa: TRY400  # it is told in words
@@ -190,7 +199,6 @@ class FolderEngine:
             return await self._part("push", self._push())
         # Before everything was looked at, what is not seen may be there all the same.
         if self.observer.has_looked and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
-            self._plan_wanted = False
             return await self._part("plan", self._plan())
         return False
 
@@ -212,6 +220,17 @@ class FolderEngine:
             self._part_blocked.pop(name, None)
         return True
 
+    @property
+    def _plan_wanted(self) -> bool:
+        """Whether a round of planning is under way or should begin; not while enough transfers wait for their turn."""
+        if len(self._in_job) >= QUEUED_MAX:
+            return False
+        return bool(self._cursor) or self._changes != self._changes_planned
+
+    def _want_plan(self) -> None:
+        """Something changed: once the round of planning that is under way has ended, another one begins."""
+        self._changes += 1
+
     def _may(self, part: str) -> bool:
         why = self._part_blocked.get(part)
         return why is None or why.until_s <= self._context.clock.monotonic_s()
@@ -225,7 +244,7 @@ class FolderEngine:
             case "push":
                 self._push_wanted = True
             case "plan":
-                self._plan_wanted = True
+                self._want_plan()
 
     def _longer(self, before: Blocked | None, reason: str) -> Blocked:
         failures = 1 if before is None else before.failures + 1
@@ -233,8 +252,9 @@ class FolderEngine:
         return Blocked(reason, self._context.clock.monotonic_s() + pause, failures)
 
     def _unblock(self, now: float) -> bool:
-        due = [id for id, why in self.blocked.items() if why.until_s <= now and id not in self._in_job]
-        return bool(due)
+        if len(self._in_job) >= QUEUED_MAX:
+            return False
+        return any(why.until_s <= now and id not in self._in_job for id, why in self.blocked.items())
 
     async def _sleep(self) -> None:
         if self.record.frozen:
@@ -242,7 +262,7 @@ class FolderEngine:
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self.observer.has_looked:
+        if self.observer.has_looked and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         idle = set() if self.online else {"pull", "push"}
         if not self.observer.has_looked:
@@ -251,6 +271,9 @@ class FolderEngine:
         deadline = self.observer.next_deadline()
         if deadline is not None and self._may("scan"):
             moments.append(deadline)
+        trash = self.observer.trash_deadline
+        if trash is not None and self._may("trash"):
+            moments.append(trash)
         timeout = max(0.0, min(moments) - now) if moments else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -287,11 +310,12 @@ class FolderEngine:
     async def _observe(self) -> None:
         async with self._disk:
             if await self.observer.observe():
-                self._plan_wanted = True
+                self._want_plan()
             if self.observer.has_looked and self.observer.rules_changed:
                 if self.observer.rules_hash != self.record.rules:
                     await self._context.database.run(self._plan_all_anew)
-                self.observer.rules_changed, self._plan_wanted = False, True
+                self.observer.rules_changed = False
+                self._want_plan()
             if self.observer.has_looked and not self.record.looked:
                 await self._context.database.run(lambda db: self.follower.put_record(db, looked=True))
 
@@ -300,13 +324,32 @@ class FolderEngine:
         mark_all_dirty(db, self.record.key)
         self.follower.put_record(db, rules=self.observer.rules_hash)
 
+    # --- The trash
+
+    async def _tidy(self) -> bool:
+        """Empty a part of the trash if that is due; nobody who waits for quiet waits for this."""
+        trash = self.observer.trash_deadline
+        if self.record.frozen or trash is None or trash > self._context.clock.monotonic_s() or not self._may("trash"):
+            return False
+
+        async def work() -> None:
+            async with self._disk:
+                await self.observer.tidy()
+
+        return await self._part("trash", work())
+
+    async def tidy_now(self) -> None:
+        """Empty the trash as far as that is safe at once: the process is about to end."""
+        async with self._disk:
+            await self.observer.tidy_now()
+
     # --- Follow and push
 
     async def _pull(self) -> None:
         await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
-            self._plan_wanted = True
+            self._want_plan()
 
     async def _push(self) -> None:
         if await self._recorder.push():
@@ -318,11 +361,19 @@ class FolderEngine:
         busy = set(self._in_job)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
-        planned = await self._context.database.run(lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX))
+        if not self._cursor:
+            self._changes_planned = self._changes
+            self._due = set(self.blocked) - waiting - busy
+        planned = await self._context.database.run(
+            lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
+        )
+        self._cursor = planned.last or b""
         for id in planned.looked_at:
             self._retry(id)
-        if planned.more:
-            self._plan_wanted = True
+            self._due.discard(id)
+        if not self._cursor:
+            for id in self._due:  # settled meanwhile, without having been planned
+                self.blocked.pop(id, None)
         if not planned.plan.acts and not planned.plan.steps:
             return
         await self._act(planned)
@@ -350,7 +401,8 @@ class FolderEngine:
         if not self.record.number:
             await self._recorder.enrol()
         await self._recorder.record(acts, stored)
-        self._push_wanted = self._plan_wanted = True
+        self._push_wanted = True
+        self._want_plan()
         self._wake.set()
 
     def _start_upload(self, acts: Sequence[Act], files: Sequence[ToSend], known: Mapping[ItemId, Stored]) -> None:
@@ -404,7 +456,10 @@ class FolderEngine:
 
     async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
         async with self._disk:
-            applied = await self._stepper.apply(steps, staged)
+            try:
+                applied = await self._stepper.apply(steps, staged)
+            finally:
+                self.observer.expect_trash()
         for id, reason in applied.blocked.items():
             self._block(id, reason)
         for id in applied.done:
@@ -416,7 +471,7 @@ class FolderEngine:
                 self._block(id, KEPT if found == KEPT else "changing")
         if applied.look_at:
             self.observer.look_at(applied.look_at)
-        self._plan_wanted = True
+        self._want_plan()
         self._wake.set()
 
     def _uploaded(self, count: int) -> None:
@@ -458,7 +513,7 @@ class FolderEngine:
 
     def _job_ended(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
-        self._plan_wanted = True
+        self._want_plan()
         self._start_jobs()
         self._wake.set()
 

@@ -18,7 +18,7 @@ import structlog
 from peer.core.authoring import Draft, DraftEntry, author
 from peer.core.entry_sealing import seal_entry
 from peer.core.links import enrol_op, make_control_link
-from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Remove, Replace, Step, Touch
+from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Rekey, Remove, Replace, Step, Touch
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
 from peer.core.tree import Item, ItemId, Tree, path_of
@@ -57,8 +57,8 @@ class Planned(msgspec.Struct, frozen=True):
 
     plan: Plan
     looked_at: tuple[ItemId, ...]
-    more: bool
-    """Whether dirty items are left that were not looked at."""
+    last: ItemId | None
+    """Where to go on, if dirty items are left beyond those that were looked at; None at the end."""
     to_send: Mapping[ItemId, ToSend]
     """Files of acts whose bytes must be sent first."""
     known: Mapping[ItemId, Stored]
@@ -77,15 +77,15 @@ class Recorder:
 
     # --- Planning
 
-    def plan(self, db: sqlite3.Connection, leave: Collection[ItemId], most: int) -> Planned:
-        """Plan for dirty items, but for those to leave alone; take settled ones off the set."""
+    def plan(self, db: sqlite3.Connection, leave: Collection[ItemId], most: int, *, after: bytes) -> Planned:
+        """Plan for up to ``most`` dirty items beyond an id, but for those to leave alone; take settled ones off the set."""
         key = self._follower.record.key
         local, synced = RememberedTree(LocalTree(db, key)), RememberedTree(SyncedTree(db, key))
         remote = RememberedTree(self._follower.remote(db).tree)
-        found = dirty(db, key, most + len(leave))
-        ids = [id for id in found if id not in leave][:most]
+        found = dirty(db, key, most, after=after)
+        ids = [id for id in found if id not in leave]
         unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
-        made = plan(local=local, synced=synced, remote=remote, dirty=unsettled, excluded=self.excluded)
+        made = self._plan_free(local, synced, remote, unsettled, leave)
         kept = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
@@ -111,7 +111,25 @@ class Recorder:
         sources: dict[ItemId, ToFetch] = {}
         for step in kept.steps:
             self._find_source(db, step, local, sources)
-        return Planned(kept, tuple(ids), len(found) >= most + len(leave), to_send, known, sources)
+        return Planned(kept, tuple(ids), found[-1] if len(found) == most else None, to_send, known, sources)
+
+    def _plan_free(
+        self, local: Tree, synced: Tree, remote: Tree, ids: Sequence[ItemId], leave: Collection[ItemId]
+    ) -> Plan:
+        """Plan; an id that cannot be changed now, since its item is in a job, holds up no more than itself."""
+        stuck: set[ItemId] = set()
+        while True:
+            rest = [id for id in ids if id not in stuck]
+            made = plan(local=local, synced=synced, remote=remote, dirty=rest, excluded=self.excluded)
+            waiting = {
+                id
+                for step in made.steps
+                if isinstance(step, Rekey) and (step.old in leave or step.new in leave)
+                for id in (step.old, step.new)
+            }
+            if not waiting or not waiting.intersection(rest):
+                return made
+            stuck |= waiting
 
     def _is_left_alone(self, id: ItemId, local: Tree, synced: Tree, remote: Tree) -> bool:
         """Tell whether an item stays as it is because its path is excluded; with other rules all are planned anew."""

@@ -167,9 +167,11 @@ def mark_all_dirty(connection: sqlite3.Connection, folder: int) -> None:
         connection.execute(f"INSERT OR IGNORE INTO dirty SELECT folder, id FROM {table} WHERE folder = ?", (folder,))
 
 
-def dirty(connection: sqlite3.Connection, folder: int, most: int) -> list[ItemId]:
-    """Return up to ``most`` items to look at."""
-    rows = connection.execute("SELECT id FROM dirty WHERE folder = ? LIMIT ?", (folder, most))
+def dirty(connection: sqlite3.Connection, folder: int, most: int, *, after: bytes = b"") -> list[ItemId]:
+    """Return up to ``most`` items to look at, by id, beyond ``after``."""
+    rows = connection.execute(
+        "SELECT id FROM dirty WHERE folder = ? AND id > ? ORDER BY id LIMIT ?", (folder, after, most)
+    )
     return [NodeId(row[0]) for row in rows]
 
 
