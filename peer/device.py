@@ -54,6 +54,8 @@ TRIES_MAX: Final = 4
 ROUNDS_MAX: Final = 5
 """How often a pass begins again for what came up since it was over."""
 MOVING: Final = frozenset(["queued", "transferring"])
+TIDY_S: Final = 2.0
+"""How long a command that ends may empty the trash for."""
 RETRY_LOOK_S: Final = 0.1
 RETRY_LINK_S: Final = 0.5
 NEEDS_PERSON: Final = frozenset(["held", "frozen", "unreadable", "name", "disk_full", "quota", "read_only"])
@@ -405,11 +407,16 @@ class Device:
                     await self._settle(patient=patient)
                     left = await self._left(None)
                     if not left.pop("moves"):
-                        return left
+                        break
         except TimeoutError:
             return await self._left(EXIT_TIMEOUT)
         finally:
             telling.cancel()
+        if not self.watching:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_S):
+                    for engine in self.engines.values():
+                        await engine.tidy_now()
         return left
 
     async def _settle(self, *, patient: bool) -> None:

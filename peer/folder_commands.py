@@ -17,7 +17,11 @@ from peer.api.backend import Json
 from peer.core.keys import check_label
 from peer.core.links import make_folder
 from peer.core.membership import open_epochs, open_name
-from peer.disk.roots import RootGuard, check_new_root
+from peer.disk.journal import Journal
+from peer.disk.recovery import empty_trash, recover
+from peer.disk.roots import RootGuard, RootMissing, check_new_root
+from peer.engine.assembly import StoredJournal
+from peer.engine.tasks import to_its_end
 from peer.store import folders
 from peer.store.folders import FolderRecord
 from protocol import limits
@@ -109,11 +113,53 @@ async def remove(device: Device, folder: str, *, everywhere: bool) -> Json:
     engine = find(device, folder)
     record = engine.record
     await device.stop_folder(record.key)
+    try:
+        await _empty_trash(device, record)
+    except BaseException:
+        await device.start_folder(await device.context.database.run(lambda db: folders.folder(db, record.key)))
+        raise
     guard = RootGuard(device.context.files, os.fsdecode(record.path), record.id, device.record.device.hex())
     with contextlib.suppress(KinfolderError):  # where the root is away, its marker is foreign to everybody
         await device.context.processor.run(guard.unmark)
     await device.context.database.run(lambda db: folders.drop_folder(db, record.key))
     return {"id": record.id.hex(), "name": record.name, "path": os.fsdecode(record.path)}
+
+
+async def _empty_trash(device: Device, record: FolderRecord) -> None:
+    """Settle and empty all that lies in the hidden directories, since nobody will know of it afterwards.
+
+    Raises:
+        UserError: Something must stay there for now; the folder is to be kept.
+    """
+    context = device.context
+    guard = RootGuard(context.files, os.fsdecode(record.path), record.id, device.record.device.hex())
+    journal = StoredJournal(context.database, record.key)
+    left = await to_its_end(context.processor.run(_settle_all, guard, journal, context.clock.now_ms()))
+    if left:
+        raise UserError(left)
+
+
+def _settle_all(guard: RootGuard, journal: Journal, now_ms: int) -> str:
+    """Return why not all could be settled; empty if it was. Runs in the pool."""
+    root = guard.open()
+    if isinstance(root, RootMissing):
+        return ""  # nothing there can be reached, and a folder whose disk is gone must not stay for ever
+    with root:
+        left = recover(root, journal).left
+        if left:
+            return f"{left[0]} could not be put back to its place yet, so the folder stays: free some space or mend its disk"
+        skip = 0
+        while True:
+            emptied = empty_trash(root, journal, before_ms=now_ms, skip=skip)
+            skip += emptied.stuck
+            if not emptied.more:
+                break
+    if journal.count(checked=False):
+        return "something that was replaced could not be put back yet, so the folder stays: try again"
+    if skip:
+        name = journal.checked(now_ms, 1)[0].path
+        return f"{name} was replaced or removed while a program has it open: close that program first and try again"
+    return ""
 
 
 def find(device: Device, folder: str) -> FolderEngine:

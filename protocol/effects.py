@@ -143,8 +143,8 @@ class FileSystem(Protocol):
     def remove_directory(self, parent: Handle, name: str) -> None:
         """Remove an empty directory; ENOTEMPTY otherwise."""
 
-    def has_writer(self, handle: Handle) -> bool:
-        """Tell whether any process has this file open for writing; False where the file system cannot tell."""
+    def has_writer(self, handle: Handle) -> bool | None:
+        """Tell whether any process has this file open for writing; None where the file system cannot tell."""
 
     def free_bytes(self, handle: Handle) -> int:
         """Return how many bytes may still be written on the file system of this handle."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
@@ -117,7 +117,7 @@ class Applier:
         self._checked: list[Swap] = []
         self._over: list[bytes] = []
 
-    def apply(self, steps: Iterable[Step]) -> Iterator[tuple[Outcome, ...]]:
+    def apply(self, steps: Iterable[Step]) -> Generator[tuple[Outcome, ...], None, None]:
         """Carry out steps in order, and yield their outcomes in order, group by group.
 
         Each group is durable when it is yielded. A step whose forerunner failed finds a mismatch and does nothing. Done

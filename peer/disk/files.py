@@ -198,14 +198,14 @@ class LinuxFileSystem:
         """Remove an empty directory."""
         os.rmdir(_raw(name), dir_fd=parent)
 
-    def has_writer(self, handle: Handle) -> bool:
+    def has_writer(self, handle: Handle) -> bool | None:
         """Tell whether any process could still write here: a read lease is refused while one has it open for writing."""
         try:
             # Should somebody open it at this very moment, the kernel tells us by a signal: by one that is ignored.
             fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except OSError as error:
-            return error.errno in {errno.EAGAIN, errno.EBUSY}
+            return True if error.errno in {errno.EAGAIN, errno.EBUSY} else None
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return False
 

@@ -59,6 +59,18 @@ class Journal(Protocol):
     def rows(self) -> Iterable[Swap]:
         """Return all rows in the order in which they were first put; rows may be dropped while they are read."""
 
+    def checked(self, before_ms: int, limit: int, skip: int = 0) -> Sequence[Swap]:
+        """Return at most ``limit`` rows that were checked and were taken up to this moment, the oldest first.
+
+        Args:
+            before_ms: Wall clock.
+            limit: How many.
+            skip: How many of the oldest to pass over.
+        """
+
+    def count(self, *, checked: bool) -> int:
+        """Return how many rows there are that were checked, or were not."""
+
 
 class MemoryJournal:
     """A journal that is lost with its process."""
@@ -78,3 +90,12 @@ class MemoryJournal:
     def rows(self) -> Iterable[Swap]:
         """Return all rows."""
         return tuple(self._rows.values())
+
+    def checked(self, before_ms: int, limit: int, skip: int = 0) -> Sequence[Swap]:
+        """Return checked rows, the oldest first."""
+        found = [swap for swap in self._rows.values() if swap.checked is not None and swap.time_ms <= before_ms]
+        return sorted(found, key=lambda swap: swap.time_ms)[skip : skip + limit]
+
+    def count(self, *, checked: bool) -> int:
+        """Return how many rows there are."""
+        return sum((swap.checked is not None) is checked for swap in self._rows.values())

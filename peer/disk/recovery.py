@@ -6,7 +6,7 @@ Rule 2: every function here may be cut off at any call and be run again.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,9 @@ from peer.disk.swaps import Swaps, is_ours, look
 from peer.disk.walk import disk_error, kind_of, opened, split
 from protocol.effects import Access, Handle, Stat
 from protocol.entries import Kind
+
+TRASH_SLICE: Final = 1_000
+"""How many things of the trash are looked at in one go."""
 
 
 class Settled(NamedTuple):
@@ -45,12 +48,16 @@ class Emptied(NamedTuple):
     removed: int
     kept: tuple[str, ...]
     left: int
-    """Swaps that wait: too young, or a process still has the file open for writing."""
+    """Swaps that wait: too young, not checked, or a process still has the file open for writing."""
+    stuck: int = 0
+    """How many of those were looked at just now and must wait: what a next call skips."""
+    more: bool = False
+    """Whether there are others that are old enough."""
 
 
 def is_unfinished(journal: Journal) -> bool:
     """Tell whether, while nothing is being applied, a swap has not come to its end."""
-    return any(swap.checked is None for swap in journal.rows())
+    return journal.count(checked=False) > 0
 
 
 def recover(root: Root, journal: Journal) -> Recovered:
@@ -149,14 +156,18 @@ def _checked(swap: Swap, found: Stat) -> Swap:
     return msgspec.structs.replace(swap, checked=Fingerprint(*found))
 
 
-def empty_trash(root: Root, journal: Journal, *, before_ms: int, limit: int = 1000) -> Emptied:
-    """Unlink what was verified in the trash, at most ``limit`` things, each looked at once more.
+def empty_trash(
+    root: Root, journal: Journal, *, before_ms: int, limit: int = TRASH_SLICE, skip: int = 0, sure: bool = False
+) -> Emptied:
+    """Unlink what was verified in the trash, the oldest first, each looked at once more.
 
     Args:
         root: Opened, its marker checked.
         journal: Names what lies in the trash.
         before_ms: Only what was taken before this moment (wall clock).
-        limit: How many, so that one call stays short.
+        limit: How many are looked at, so that one call stays short.
+        skip: How many of the oldest are passed over, since they were found to be stuck just now.
+        sure: Leave what the file system cannot tell to have no writer; its age is all that speaks for it.
 
     Raises:
         DiskError: The disk refuses.
@@ -164,18 +175,19 @@ def empty_trash(root: Root, journal: Journal, *, before_ms: int, limit: int = 10
     swaps = Swaps(root)
     done: list[bytes] = []
     kept: list[str] = []
-    left = 0
-    for swap in journal.rows():
-        if len(done) >= limit or swap.checked is None or swap.time_ms > before_ms or swap.kind is SwapKind.ASIDE:
-            left += 1
+    stuck = 0
+    rows = journal.checked(before_ms, limit, skip)
+    for swap in rows:
+        if swap.kind is SwapKind.ASIDE:
+            stuck += 1
             continue
         try:
-            gone = _let_go(swaps, swap)
+            gone = _let_go(swaps, swap, sure=sure)
             if not gone:
                 kept.append(swaps.keep_beside("trash", swap))
             done.append(swap.id)
         except (OSError, _StillOpen):
-            left += 1
+            stuck += 1
     if done:
         try:
             root.fs.sync(root.hidden("trash"))
@@ -184,14 +196,15 @@ def empty_trash(root: Root, journal: Journal, *, before_ms: int, limit: int = 10
         except OSError as error:
             raise disk_error(error, writing=True) from error
         journal.done(done)
-    return Emptied(len(done) - len(kept), tuple(kept), left)
+    left = journal.count(checked=True) + journal.count(checked=False)
+    return Emptied(len(done) - len(kept), tuple(kept), left, stuck, more=len(rows) == limit)
 
 
 class _StillOpen(Exception):  # a result from within a loop, it is no error
     pass
 
 
-def _let_go(swaps: Swaps, swap: Swap) -> bool:
+def _let_go(swaps: Swaps, swap: Swap, *, sure: bool) -> bool:
     """Remove one thing from the trash; False: it is not what was verified, and a user's."""
     fs, trash = swaps.fs, swaps.root.hidden("trash")
     found = look(fs, trash, swap.name)
@@ -199,7 +212,8 @@ def _let_go(swaps: Swaps, swap: Swap) -> bool:
         return True
     kind = kind_of(found.mode)
     if kind is Kind.FILE:
-        if _has_writer(swaps, swap):
+        has_writer = _has_writer(swaps, swap)
+        if has_writer or (sure and has_writer is None):
             raise _StillOpen
         found = fs.lstat(trash, swap.name)  # only now: whoever had it open may have written before closing it
     if not _is_known(swaps, swap, found):
@@ -214,11 +228,11 @@ def _let_go(swaps: Swaps, swap: Swap) -> bool:
     return True
 
 
-def _has_writer(swaps: Swaps, swap: Swap) -> bool:
+def _has_writer(swaps: Swaps, swap: Swap) -> bool | None:
     try:
         handle = swaps.fs.open_file(swaps.root.hidden("trash"), swap.name, Access.READ)
     except PermissionError:
-        return False
+        return None
     try:
         return swaps.fs.has_writer(handle)
     finally:

@@ -36,13 +36,20 @@ class StoredJournal:
     def put(self, swaps: Sequence[Swap]) -> None:
         """Add rows, or replace those with their ids; all or none, durable when it returns."""
         rows = [
-            (self._folder, swap.id, encode((os.fsencode(swap.path), msgspec.structs.replace(swap, path=""))))
+            (
+                self._folder,
+                swap.id,
+                swap.checked is not None,
+                swap.time_ms,
+                encode((os.fsencode(swap.path), msgspec.structs.replace(swap, path=""))),
+            )
             for swap in swaps
         ]
 
         def operation(db: sqlite3.Connection) -> None:
             db.executemany(
-                "INSERT INTO journal (folder, id, row) VALUES (?, ?, ?) ON CONFLICT (folder, id) DO UPDATE SET row = excluded.row",
+                "INSERT INTO swap (folder, id, checked, time_ms, row) VALUES (?, ?, ?, ?, ?) ON CONFLICT (folder, id)"
+                " DO UPDATE SET checked = excluded.checked, time_ms = excluded.time_ms, row = excluded.row",
                 rows,
             )
 
@@ -53,17 +60,29 @@ class StoredJournal:
         rows = [(self._folder, id) for id in ids]
 
         def operation(db: sqlite3.Connection) -> None:
-            db.executemany("DELETE FROM journal WHERE folder = ? AND id = ?", rows)
+            db.executemany("DELETE FROM swap WHERE folder = ? AND id = ?", rows)
 
         self._database.call(operation)
 
     def rows(self) -> Iterable[Swap]:
         """Return all rows in the order in which they were first put."""
-        found = self._database.call(
-            lambda db: db.execute(
-                "SELECT row FROM journal WHERE folder = ? ORDER BY number", (self._folder,)
-            ).fetchall()
+        return self._select("SELECT row FROM swap WHERE folder = ? ORDER BY number", self._folder)
+
+    def checked(self, before_ms: int, limit: int, skip: int = 0) -> Sequence[Swap]:
+        """Return at most ``limit`` checked rows that were taken up to this moment, the oldest first."""
+        return self._select(
+            "SELECT row FROM swap WHERE folder = ? AND checked = 1 AND time_ms <= ?"
+            " ORDER BY time_ms, number LIMIT ? OFFSET ?",
+            *(self._folder, before_ms, limit, skip),
         )
+
+    def count(self, *, checked: bool) -> int:
+        """Return how many rows there are that were checked, or were not."""
+        query = "SELECT count(*) FROM swap WHERE folder = ? AND checked = ?"
+        return int(self._database.call(lambda db: db.execute(query, (self._folder, checked)).fetchone()[0]))
+
+    def _select(self, query: str, *values: int) -> list[Swap]:
+        found = self._database.call(lambda db: db.execute(query, values).fetchall())
         stored = [_swap.decode(row[0]) for row in found]
         return [msgspec.structs.replace(swap, path=os.fsdecode(path)) for path, swap in stored]
 

@@ -340,6 +340,8 @@ class FolderEngine:
 
     async def tidy_now(self) -> None:
         """Empty the trash as far as that is safe at once: the process is about to end."""
+        if self.record.frozen or self.failed:
+            return
         async with self._disk:
             await self.observer.tidy_now()
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -23,13 +24,14 @@ from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
 from peer.core.observations import Listing
 from peer.disk.journal import Journal
-from peer.disk.recovery import empty_trash, is_unfinished, recover
+from peer.disk.recovery import Emptied, empty_trash, is_unfinished, recover
 from peer.disk.roots import Root, RootGuard, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
 from peer.disk.stages import clean_stages
 from peer.disk.walk import DiskError, is_gone, kind_of, text_of
 from peer.disk.watcher import InotifyWatcher
 from peer.engine.context import Context
+from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.effects import Access, DiskEvent, DiskEventKind
 from protocol.entries import Kind
@@ -43,6 +45,9 @@ UNWATCHED_S: Final = 30.0
 WATCHED_S: Final = 3_600.0
 MISSING_S: Final = 5.0
 TRASH_AGE_MS: Final = 10_000
+TRASH_PAUSE_S: Final = TRASH_AGE_MS / 1_000
+TRASH_PAUSE_S_MAX: Final = 640.0
+"""Between looks at a trash of which nothing may go yet: what a program has open, or the disk gives no name back."""
 RULES_REST_S: Final = 1.0
 STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
 
@@ -91,6 +96,11 @@ class Observer:
         self.missing = ""
         """Not empty: why the root cannot be used now."""
         self._retry_s = 0.0
+        self._trash_s: float | None = 0.0
+        """When to look at the trash next; None: nothing lies there. At the start it is not known."""
+        self._trash_pause_s = TRASH_PAUSE_S
+        self._trash_skip = 0
+        """How many of the oldest things there are stuck, in this pass over it."""
 
     # --- When to look
 
@@ -115,6 +125,17 @@ class Observer:
         """Whether there is something to look at now."""
         deadline = self.next_deadline()
         return deadline is not None and deadline <= now_s
+
+    @property
+    def trash_deadline(self) -> float | None:
+        """When to look at the trash, in seconds of the clock; None: only once something is put there."""
+        return self._trash_s
+
+    def expect_trash(self) -> None:
+        """Something was put into the trash, or may have been."""
+        self._trash_pause_s = TRASH_PAUSE_S
+        due = self._context.clock.monotonic_s() + TRASH_PAUSE_S
+        self._trash_s = due if self._trash_s is None else min(due, self._trash_s)
 
     def next_deadline(self) -> float | None:
         """Return when to look next, in seconds of the clock; None: only when something happens."""
@@ -218,7 +239,7 @@ class Observer:
             if self.missing:
                 self.missing, self._full_wanted = "", True
             self._start_watcher()
-            await self._housekeep(root)
+            await self._finish(root, now)
             await self._take_rules(root, now)
             return await self._look(root, now)
         except DiskError as error:
@@ -238,18 +259,75 @@ class Observer:
         if not isinstance(root, RootMissing):
             root.close()
 
-    async def _housekeep(self, root: Root) -> None:
-        """Finish what a crash or the disk cut off; let go of what the trash holds and nobody may miss."""
-        if not self._recovered or await self._context.processor.run(is_unfinished, self._journal):
-            recovered = await self._context.processor.run(recover, root, self._journal)
-            self._recovered = not recovered.left
-            self._unrecovered = frozenset(recovered.left)
-            before = self._context.clock.now_ms() - STAGE_AGE_MS
-            await self._context.processor.run(
-                lambda: clean_stages(root, is_wanted=lambda _: False, changed_before_ms=before)
-            )
-        before = self._context.clock.now_ms() - TRASH_AGE_MS
-        await self._context.processor.run(lambda: empty_trash(root, self._journal, before_ms=before))
+    async def _finish(self, root: Root, now: float) -> None:
+        """Finish what a crash or the disk cut off."""
+        run = self._context.processor.run
+        if self._recovered and not await run(is_unfinished, self._journal):
+            return
+        recovered = await to_its_end(run(recover, root, self._journal))
+        self._recovered = not recovered.left
+        self._unrecovered = frozenset(recovered.left)
+        self._look_beside((*recovered.back, *recovered.kept), now)
+        before = self._context.clock.now_ms() - STAGE_AGE_MS
+        await run(lambda: clean_stages(root, is_wanted=lambda _: False, changed_before_ms=before))
+        self.expect_trash()
+
+    def _look_beside(self, paths: Iterable[str], now: float) -> None:
+        for path in paths:
+            self._again.setdefault(path.rpartition("/")[0], now)
+
+    async def tidy(self) -> None:
+        """Let go of what the trash holds and nobody may miss, a bounded part of it; scans nothing."""
+        now = self._context.clock.monotonic_s()
+        self._trash_s = now + self._trash_pause_s  # whatever happens: not again at once
+        skip, self._trash_skip = self._trash_skip, 0
+        root = await self._context.processor.run(self._guard.open)
+        if isinstance(root, RootMissing):
+            self._trash_pause_s = min(2 * self._trash_pause_s, TRASH_PAUSE_S_MAX)
+            return
+        try:
+            await self._finish(root, now)
+            emptied = await self._empty(root, self._context.clock.now_ms() - TRASH_AGE_MS, skip)
+        except DiskError as error:
+            log.info("the trash waits", reason=error.code)
+            self._trash_pause_s = min(2 * self._trash_pause_s, TRASH_PAUSE_S_MAX)
+            return
+        finally:
+            root.close()
+        if emptied.more:
+            self._trash_skip = skip + emptied.stuck
+            self._trash_s = now
+            return
+        # Only what is stuck keeps the pause growing: what is young needs one more look after its time.
+        is_stuck = skip + emptied.stuck + await self._context.processor.run(self._unchecked)
+        self._trash_pause_s = min(2 * self._trash_pause_s, TRASH_PAUSE_S_MAX) if is_stuck else TRASH_PAUSE_S
+        self._trash_s = now + self._trash_pause_s if emptied.left else None
+
+    def _unchecked(self) -> int:
+        return self._journal.count(checked=False)
+
+    async def tidy_now(self) -> None:
+        """Let go at once of what surely has no writer; for a process that ends, and finds no later moment."""
+        root = await self._context.processor.run(self._guard.open)
+        if isinstance(root, RootMissing):
+            return
+        try:
+            skip = 0
+            while True:
+                emptied = await self._empty(root, self._context.clock.now_ms(), skip, sure=True)
+                if not emptied.more:
+                    return
+                skip += emptied.stuck
+        except DiskError as error:
+            log.info("the trash waits", reason=error.code)
+        finally:
+            root.close()
+
+    async def _empty(self, root: Root, before_ms: int, skip: int, *, sure: bool = False) -> Emptied:
+        work = partial(empty_trash, root, self._journal, before_ms=before_ms, skip=skip, sure=sure)
+        emptied = await to_its_end(self._context.processor.run(work))
+        self._look_beside(emptied.kept, self._context.clock.monotonic_s())
+        return emptied
 
     async def _look(self, root: Root, now: float) -> bool:
         due = [path for path, when in self._again.items() if when <= now]

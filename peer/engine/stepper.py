@@ -6,7 +6,9 @@ Rule 2: an outcome is recorded after it is durable on the disk, so a crash in be
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -22,6 +24,7 @@ from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.stages import Staged
 from peer.disk.walk import DiskError
 from peer.engine.context import Context
+from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
 from protocol.errors import UnavailableError
 from protocol.ids import ROOT
@@ -93,7 +96,10 @@ class Stepper:
             await self._context.database.run(lambda db: self._record_only(db, rest))
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
-            outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged)
+            stop = threading.Event()
+            # A thread that changes the disk is never left behind: who ends this ends nothing that still goes on.
+            work = self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
+            outcomes = await to_its_end(work, stop.set)
             await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))
             for outcome in outcomes:
                 match outcome:
@@ -116,8 +122,10 @@ class Stepper:
                 snapshot.add(tree, item.parent)
         return snapshot
 
-    def _run(self, steps: Sequence[Step], snapshot: Snapshot, staged: Mapping[ItemId, Staged]) -> list[Outcome]:
-        """Work on the disk; in the pool."""
+    def _run(
+        self, steps: Sequence[Step], snapshot: Snapshot, staged: Mapping[ItemId, Staged], stop: threading.Event
+    ) -> list[Outcome]:
+        """Work on the disk; in the pool. Ends early, between two groups, once told to stop."""
         root = self._guard.open()
         if isinstance(root, RootMissing):
             raise UnavailableError(root.text)
@@ -133,10 +141,13 @@ class Stepper:
                 outside_links=True,  # all authors are devices of one account; nothing of ours ever follows a link
             )
             try:
-                for group in applier.apply(steps):
-                    outcomes += group
-                    if self._context.stopping.is_set():
-                        break
+                with contextlib.closing(applier.apply(steps)) as done:
+                    for group in done:
+                        outcomes += group
+                        if stop.is_set():
+                            break
+                        if self._context.stopping.is_set():
+                            break
             except DiskError:
                 if not outcomes:
                     raise

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 async def some_done(tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
@@ -14,6 +17,27 @@ async def some_done(tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
         await end(rest)
         raise errors[0]
     return rest
+
+
+async def to_its_end(work: Awaitable[T], stop: Callable[[], object] | None = None) -> T:
+    """Wait for work that goes on in a thread whoever is cancelled; a cancellation is heeded once it has ended.
+
+    ``stop`` is called when one comes, so that the work may end sooner.
+    """
+    going = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not going.done():
+        try:
+            await asyncio.wait([going])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if stop is not None:
+                stop()
+    if cancelled is not None:
+        if not going.cancelled():
+            going.exception()
+        raise cancelled
+    return going.result()
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:

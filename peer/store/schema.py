@@ -61,8 +61,10 @@ CREATE TABLE IF NOT EXISTS known_content (
     folder INTEGER NOT NULL, hash BLOB NOT NULL, node BLOB NOT NULL, dot BLOB NOT NULL,
     PRIMARY KEY (folder, hash)) WITHOUT ROWID;
 -- Swaps begun on the disk.
-CREATE TABLE IF NOT EXISTS journal (
-    number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, row BLOB NOT NULL, UNIQUE (folder, id));
+CREATE TABLE IF NOT EXISTS swap (
+    number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, checked INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL, row BLOB NOT NULL, UNIQUE (folder, id));
+CREATE INDEX IF NOT EXISTS swap_age ON swap (folder, checked, time_ms, number);
 """
 
 SCHEMA: Final = _OWN_TABLES + FOLD_SCHEMA

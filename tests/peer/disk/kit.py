@@ -230,6 +230,14 @@ class FusedJournal:
         self._fuse.burn()
         return self._inner.rows()
 
+    def checked(self, before_ms: int, limit: int, skip: int = 0) -> Sequence[Swap]:
+        self._fuse.burn()
+        return self._inner.checked(before_ms, limit, skip)
+
+    def count(self, *, checked: bool) -> int:
+        self._fuse.burn()
+        return self._inner.count(checked=checked)
+
 
 def without_exchange(fs: FileSystem) -> Any:
     """Return a door to a file system that cannot exchange two names."""

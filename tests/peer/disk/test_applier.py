@@ -150,8 +150,8 @@ def test_delete_takes_files_links_and_then_their_directory(folder):
     assert found(folder.apply([Delete(seen[p]) for p in ("d/f", "d/l", "d")], seen=seen)) == ["done"] * 3
     assert folder.tree() == {}
     with folder.open() as root:
-        assert empty_trash(root, folder.journal, before_ms=1 << 60, limit=1) == (1, (), 1)
-        assert empty_trash(root, folder.journal, before_ms=1 << 60, limit=1) == (1, (), 0)
+        assert empty_trash(root, folder.journal, before_ms=1 << 60, limit=1)[:3] == (1, (), 1)
+        assert empty_trash(root, folder.journal, before_ms=1 << 60, limit=1)[:3] == (1, (), 0)
     assert folder.hidden() == []
 
 
