@@ -87,6 +87,14 @@ def test_two_devices_share_a_folder(place, invitation):
     assert kin(laptop, "wait", "--timeout", "30") == "In sync\n"
     assert (place / "docs" / "b.txt").read_text() == "from the phone\n"
 
+    (place / "docs" / "b.txt").unlink()
+    assert kin(laptop, "wait", "--timeout", "30") == "In sync\n"
+    assert kin(phone, "sync", "--timeout", "30") == "In sync\n"
+    assert not (place / "copy" / "b.txt").exists()
+    assert not list((place / "copy" / ".kinfolder" / "trash").iterdir())
+    (place / "docs" / "b.txt").write_text("from the laptop\n")
+    assert kin(laptop, "wait", "--timeout", "30") == "In sync\n"
+
     status = json.loads(kin(laptop, "status", "--json"))
     assert status.keys() >= STATUS_KEYS
     assert (status["agent"], status["in_sync"], status["folders"][0]["files"]) == ("running", True, 2)
