@@ -19,6 +19,7 @@ from blake3 import blake3
 from protocol import limits, versions
 from protocol.codec import decode, encode
 from protocol.errors import LimitExceededError, ProtocolError
+from protocol.history import SignedCheckpoint
 from protocol.ids import ID_BYTES, NODE_ID_BYTES, ROOT, ChunkId, DeviceId, Dot, EntryHash, FolderId, LinkHash, NodeId
 from protocol.versions import Vector
 
@@ -173,6 +174,8 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     chain: bytes
     """J at that position; 32 zero bytes at position 0."""
     unordered: tuple[EntryHash, ...]
+    checkpoint: SignedCheckpoint | None = None
+    """The coordinator's signature under just this: without it, what an author claims to have seen proves nothing."""
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

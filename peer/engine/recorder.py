@@ -44,6 +44,7 @@ from protocol.entries import (
     parse_entry,
 )
 from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError
+from protocol.history import CHAIN_START
 from protocol.ids import ROOT, Dot, EntryHash, NodeId
 
 log = structlog.get_logger("recorder")
@@ -254,7 +255,7 @@ class Recorder:
         )
         heads = sorted((state.id, state.seq, state.head) for state in self._context.accounts.known())
         payload = Payload(
-            seen=Seen(record.generation, record.position, record.chain, unordered),
+            seen=_seen(record, unordered),
             account_heads=tuple(heads),
             label=self._context.label,
             time_ms=self._context.clock.now_ms(),
@@ -375,6 +376,15 @@ class Recorder:
         """Whether entries were registered under a number: then this is a new incarnation, with a number of its own."""
         own = await self._context.link.ask(m.GetOwnSeq(self._follower.record.id, number), m.OwnSeq)
         return own.seq > 0
+
+
+def _seen(record: folders.FolderRecord, unordered: tuple[EntryHash, ...]) -> Seen:
+    """Return the newest history that the coordinator signed for this device."""
+    signed = record.checkpoint
+    if signed is None:
+        return Seen(record.generation, 0, CHAIN_START, unordered)
+    known = signed.checkpoint
+    return Seen(known.generation, known.position, known.chain, unordered, signed)
 
 
 def subject(act: Act) -> ItemId:
