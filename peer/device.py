@@ -298,8 +298,10 @@ class Device:
                 if box is not None and not box.full():
                     box.put_nowait(notice)
             case m.AccountChanged(account):
+                # Only of those who are known: a notice brings no stranger's chain onto this disk.
                 with contextlib.suppress(KinfolderError):
-                    await self.accounts.refresh(account)
+                    if any(one.id == account for one in self.accounts.known()):
+                        await self.accounts.refresh(account)
             case m.NodeWelcome() | m.Storage():
                 for engine in self.engines.values():
                     engine.link_is_up()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+import structlog
 
 from peer.api.backend import Json
 from peer.core.keys import check_label
@@ -27,13 +28,27 @@ from peer.store.folders import FolderRecord
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink, parse_control_link
-from protocol.errors import KinfolderError, SecurityError, UnavailableError, UserError
+from protocol.errors import (
+    AccessDeniedError,
+    KinfolderError,
+    LimitExceededError,
+    ProtocolError,
+    SecurityError,
+    UnavailableError,
+    UserError,
+)
+from protocol.history import verify_checkpoint
 from protocol.ids import FolderId
 from protocol.membership import ControlState, accounts_of
 
 if TYPE_CHECKING:
     from peer.device import Device
     from peer.engine.folder import FolderEngine
+
+FOLDER_PAGES_MAX: Final = 1_000
+CONTROL_LOG_LINKS_MAX: Final = limits.DEVICE_NUMBER_MAX * 2
+CONTROL_LOG_BYTES_MAX: Final = 64 * limits.MIB
+log = structlog.get_logger("folder_commands")
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -82,7 +97,7 @@ async def add(device: Device, path: str, name: str | None) -> Json:
 
 
 async def get(device: Device, folder: str, path: str) -> Json:
-    """Bring a folder of the account, or one that is shared with it, to this device."""
+    """Bring a folder of the account to this device."""
     await device.need_link()
     remote = _choose(folder, await remote_folders(device))
     if any(engine.record.id == remote.info.folder for engine in device.engines.values()):
@@ -178,45 +193,73 @@ def find(device: Device, folder: str) -> FolderEngine:
 
 
 async def remote_folders(device: Device) -> list[Remote]:
-    """Return the folders that this account is a member of, checked and opened.
+    """Return the folders of this account, checked and opened. What anybody else put into the list is left out.
 
     Raises:
         UnavailableError: The coordinator cannot be asked.
+        ProtocolError: It shows a list that does not rise or does not end.
     """
     found: list[Remote] = []
     after = b""
-    while True:
+    for _ in range(FOLDER_PAGES_MAX):
         page = await device.coordinator.ask(m.ListFolders(after), m.Folders)
         for info in page.folders:
+            if info.folder <= after:
+                raise ProtocolError("the coordinator lists its folders out of order")
+            after = info.folder
             try:
                 found.append(await _open_remote(device, info))
-            except SecurityError:
-                continue  # somebody's folder that does not hold together is no folder
+            except (SecurityError, ProtocolError, LimitExceededError) as error:
+                # Somebody else's, or it does not hold together: no folder of ours, and no reason to hide the others.
+                log.info("a listed folder was left out", folder=info.folder.hex()[:12], code=error.code)
         if not page.more or not page.folders:
             return found
-        after = page.folders[-1].folder
+    raise ProtocolError("the coordinator shows an endless list of folders")
 
 
 async def _open_remote(device: Device, info: m.FolderInfo) -> Remote:
+    """Check and open a folder of the list.
+
+    While folders are not shared between accounts, a folder is this account's alone or nothing to us: whoever makes one
+    with our account as a member could otherwise pass it off for ours, name and all, and read what we put there.
+
+    Raises:
+        SecurityError, ProtocolError, LimitExceededError: It is somebody else's, or does not hold.
+    """
     context = device.context
+    own = context.account
+    if verify_checkpoint(info.checkpoint, device.record.log_key).folder != info.folder:
+        raise SecurityError("the coordinator signed another folder's head")
     links: list[SignedLink] = []
+    size = 0
+    control: ControlState | None = None
     while True:
         page = await device.coordinator.ask(m.GetControlLog(info.folder, len(links) - 1), m.ControlLog)
+        size += sum(len(link.body) + len(link.signature) for link in page.links)
+        if len(links) + len(page.links) > CONTROL_LOG_LINKS_MAX:
+            raise LimitExceededError("links of a control log", CONTROL_LOG_LINKS_MAX)
+        if size > CONTROL_LOG_BYTES_MAX:
+            raise LimitExceededError("bytes of a control log", CONTROL_LOG_BYTES_MAX)
+        bodies = [parse_control_link(link) for link in page.links]
+        if any(accounts_of(body) != {own} for body in bodies):
+            raise AccessDeniedError("the folder is not this account's alone")
+        if any(context.accounts(own).seq_of(body.account_head) is None for body in bodies):
+            await context.accounts.refresh(own)
+        # Page by page: only what this account's devices signed is ever kept.
+        if control is None:
+            control = ControlState.replay(page.links, context.accounts, folder=info.folder)
+            if control.genesis.owner != own:
+                raise AccessDeniedError("the folder is another account's")
+        else:
+            control = control.extend(page.links, context.accounts)
         links += page.links
-        if not page.more or not page.links:
+        if not page.more:
             break
-        if len(links) > limits.DEVICE_NUMBER_MAX * 2:
-            raise SecurityError("the coordinator shows an endless control log")
-    for link in links:
-        body = parse_control_link(link)
-        for account in accounts_of(body):
-            try:
-                if account == body.account and context.accounts(account).seq_of(body.account_head) is None:
-                    await context.accounts.refresh(account)
-            except KeyError:
-                await context.accounts.refresh(account)
-    control = ControlState.replay(links, context.accounts, folder=info.folder)
-    keys = open_epochs(control, context.account, context.account_keys, context.hpke)
+        if not page.links:
+            raise ProtocolError("the coordinator holds links back")
+    if set(control.members) != {own}:
+        raise AccessDeniedError("the folder is not this account's alone")
+    keys = open_epochs(control, own, context.account_keys, context.hpke)
     return Remote(info, tuple(links), control, open_name(control, keys))
 
 
