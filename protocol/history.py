@@ -9,11 +9,14 @@ import msgspec
 from blake3 import blake3
 
 from protocol.codec import encode
+from protocol.errors import ProtocolError
 from protocol.ids import EntryHash, FolderId, LinkHash
 from protocol.signing import sign, verify
 
 CHAIN_START: Final = bytes(32)
 """J before the first item of generation 0."""
+NUMBER_MAX: Final = (1 << 63) - 1
+"""The largest position, generation or time: what a database holds."""
 
 
 class ItemKind(IntEnum):
@@ -57,11 +60,29 @@ class LogItem(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """An entry (:func:`protocol.entries.parse_entry`), an encoded SignedLink, or an encoded VoidRecord."""
 
 
+def _check_numbers(what: str, *numbers: int) -> None:
+    if not all(0 <= number <= NUMBER_MAX for number in numbers):
+        raise ProtocolError(f"{what} has a number that is out of range")
+
+
+def check_item(item: LogItem) -> None:
+    """Check the numbers of an item from outside.
+
+    Raises:
+        ProtocolError: One is negative or larger than any position or time.
+    """
+    _check_numbers("an item of the log", item.position, item.time_ms)
+
+
 def next_chain(chain: bytes, kind: ItemKind, item_hash: bytes, time_ms: int) -> bytes:
     """Return J_n = BLAKE3(J_{n-1} || kind || item hash || receive time).
 
     ``item_hash`` is the entry's hash, the link's hash, or the BLAKE3 of the encoded void record.
+
+    Raises:
+        ProtocolError: The time is out of range.
     """
+    _check_numbers("an item of the log", time_ms)
     return blake3(chain + bytes([kind]) + item_hash + time_ms.to_bytes(8, "big")).digest()
 
 
@@ -83,6 +104,15 @@ class SignedCheckpoint(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
     signature: bytes
 
 
+def check_checkpoint(checkpoint: Checkpoint) -> None:
+    """Check the numbers of a checkpoint from outside.
+
+    Raises:
+        ProtocolError: One is negative or larger than any position or time.
+    """
+    _check_numbers("a checkpoint", checkpoint.generation, checkpoint.position, checkpoint.time_ms)
+
+
 def sign_checkpoint(checkpoint: Checkpoint, seed: bytes) -> SignedCheckpoint:
     """Sign a checkpoint with the coordinator's log key."""
     return SignedCheckpoint(checkpoint, sign("checkpoint", encode(checkpoint), seed))
@@ -93,6 +123,8 @@ def verify_checkpoint(signed: SignedCheckpoint, server: bytes) -> Checkpoint:
 
     Raises:
         BadSignatureError: It did not.
+        ProtocolError: It did, and a number is out of range.
     """
     verify("checkpoint", encode(signed.checkpoint), signed.signature, server)
+    check_checkpoint(signed.checkpoint)
     return signed.checkpoint
