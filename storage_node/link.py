@@ -66,6 +66,13 @@ class Duties(NamedTuple):
     lost: Callable[[], Awaitable[tuple[bytes, ...]]]
 
 
+class _Connect(connect):
+    """Goes where it was told and nowhere else."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class HeardClock:
     """The coordinator's wall clock, by which grants live; this machine's own may be years off."""
 
@@ -162,6 +169,12 @@ class Link:
                 if failures == 0:
                     log.warning("no coordinator, trying again", reason=str(error))
                 failures += 1
+            except Exception:
+                # Nothing that a coordinator says may end the node; what cannot be said here was not foreseen.
+                if is_first_start and not self.admitted.is_set():
+                    raise
+                log.exception("the link to the coordinator failed")
+                failures += 1
             finally:
                 self._duties.broken()
             await asyncio.sleep(self._pause_s(failures))
@@ -183,11 +196,11 @@ class Link:
             if not self.admitted.is_set():
                 raise UnavailableError("the coordinator broke off") from error
             log.info("the link to the coordinator broke")
-        except (OSError, InvalidHandshake, InvalidURI, TimeoutError, EOFError) as error:
+        except (OSError, InvalidHandshake, InvalidURI, ValueError, TimeoutError, EOFError) as error:
             raise UnavailableError(f"{self._contact.url} cannot be reached ({type(error).__name__})") from error
 
     async def _connect(self) -> ClientConnection:
-        return await connect(
+        return await _Connect(
             self._contact.url,
             ssl=self._tls(),
             compression=None,

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed
 
 from protocol import limits
 from protocol import messages as m
@@ -125,7 +125,7 @@ def tls_context(url: str, certificate_sha256: bytes) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if certificate_sha256:
-        # The pin is compared after the handshake and before a byte of ours is sent (see _certificate_hash).
+        # The pin is compared after the TLS handshake and before a byte of ours is sent (see _Connect).
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
@@ -133,12 +133,30 @@ def tls_context(url: str, certificate_sha256: bytes) -> ssl.SSLContext | None:
     return context
 
 
-def _certificate_hash(socket: ClientConnection, address: Address) -> bytes:
+class _Connect(connect):
+    """Goes where it was told and nowhere else, and shows nothing to a server with another certificate than the pinned."""
+
+    pin = b""
+
+    async def open_tcp_connection(self) -> ClientConnection:
+        connection = await super().open_tcp_connection()
+        try:
+            _certificate_hash(connection, self.pin)
+        except BaseException:
+            connection.transport.abort()
+            raise
+        return connection
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def _certificate_hash(socket: ClientConnection, pin: bytes) -> bytes:
     tls = socket.transport.get_extra_info("ssl_object")
     if tls is None:
         return bytes(32)
     seen = hashlib.sha256(tls.getpeercert(True)).digest()
-    if address.certificate_sha256 and seen != address.certificate_sha256:
+    if pin and seen != pin:
         raise SecurityError("the coordinator shows another certificate than the one in its invitation")
     return seen
 
@@ -232,6 +250,8 @@ class Session:
             pass
         except KinfolderError as error:
             log.warning("bad message from the coordinator", code=error.code)
+        except Exception:
+            log.exception("a message from the coordinator could not be handled")
         finally:
             self.closed.set()
             for future in self._waiting.values():
@@ -249,11 +269,10 @@ async def open_session(address: Address) -> Session:
         SecurityError: It shows another certificate or other keys than those that are pinned.
         UserError: The URL cannot be used.
     """
-    context = tls_context(address.url, address.certificate_sha256)
     try:
-        socket = await connect(
+        connecting = _Connect(
             address.url,
-            ssl=context,
+            ssl=tls_context(address.url, address.certificate_sha256),
             compression=None,
             max_size=limits.MESSAGE_BYTES_MAX,
             open_timeout=CONNECT_S,
@@ -262,12 +281,17 @@ async def open_session(address: Address) -> Session:
             ping_timeout=PING_S / 2,
             proxy=None,
         )
-    except (OSError, InvalidHandshake, InvalidURI, TimeoutError, EOFError) as error:
+        connecting.pin = address.certificate_sha256
+        socket = await connecting
+    except KinfolderError:
+        raise
+    except Exception as error:
+        # Whatever a server may answer instead of a WebSocket, and an address that cannot be one.
         raise UnavailableError(
             f"the coordinator at {address.url} cannot be reached ({type(error).__name__})"
         ) from error
     try:
-        seen = _certificate_hash(socket, address)
+        seen = _certificate_hash(socket, address.certificate_sha256)
         async with asyncio.timeout(CONNECT_S):
             data = await socket.recv()
         frame = m.decode_frame(data if isinstance(data, bytes) else b"")
@@ -376,19 +400,23 @@ class CoordinatorLink:
             self._changed.set()
 
     async def run(self) -> None:
-        """Keep a session open until cancelled."""
+        """Keep a session open until cancelled; nothing else ends it."""
         try:
             while True:
                 try:
                     await self.connect_once()
+                    self.refusal, self.failures = None, 0
+                    await self._serve()
                 except KinfolderError as error:
                     self.refusal = None if isinstance(error, UnavailableError) else error
                     self.failures += 1
                     log.info("no coordinator", code=error.code, failures=self.failures)
                     await self._pause()
-                    continue
-                self.refusal, self.failures = None, 0
-                await self._serve()
+                except Exception:
+                    self.refusal = None
+                    self.failures += 1
+                    log.exception("the link to the coordinator failed", failures=self.failures)
+                    await self._pause()
         finally:
             await self.close()
 
@@ -433,7 +461,11 @@ class CoordinatorLink:
 
     async def _hand_on(self, session: Session) -> None:
         while True:
-            await self._on_notice(await session.notices.get())
+            notice = await session.notices.get()
+            try:
+                await self._on_notice(notice)
+            except Exception:
+                log.exception("a notice could not be handled", kind=type(notice).__name__)
 
     async def _pause(self) -> None:
         base = min(RECONNECT_S_MAX, RECONNECT_S_MIN * 2 ** min(self.failures, 10))
