@@ -25,6 +25,7 @@ from peer.engine.assembly import StoredJournal
 from peer.engine.tasks import to_its_end
 from peer.store import folders
 from peer.store.folders import FolderRecord
+from peer.store.home import known_head
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink, parse_control_link
@@ -33,6 +34,7 @@ from protocol.errors import (
     KinfolderError,
     LimitExceededError,
     ProtocolError,
+    RollbackError,
     SecurityError,
     UnavailableError,
     UserError,
@@ -97,19 +99,31 @@ async def add(device: Device, path: str, name: str | None) -> Json:
 
 
 async def get(device: Device, folder: str, path: str) -> Json:
-    """Bring a folder of the account to this device."""
+    """Bring a folder of the account to this device.
+
+    Raises:
+        RollbackError: The coordinator shows less of it than the device that let this one in had seen.
+    """
     await device.need_link()
     remote = _choose(folder, await remote_folders(device))
     if any(engine.record.id == remote.info.folder for engine in device.engines.values()):
         raise UserError(f"the folder {remote.name} is on this device already")
     if any(engine.record.name == remote.name for engine in device.engines.values()):
         raise UserError(f"there is another folder {remote.name} on this device already: remove that one first")
+    head = await device.context.database.run(lambda db: known_head(db, remote.info.folder))
+    if head is not None and remote.info.checkpoint.checkpoint.position < head.checkpoint.position:
+        raise RollbackError(f"the coordinator shows an older {remote.name} than the one that this account has seen")
     real = _new_root(device, path)
     await device.context.processor.run(_make_root, device, real, remote.info.folder)
 
     def operation(db: sqlite3.Connection) -> FolderRecord:
         record = FolderRecord(
-            folders.next_key(db), remote.info.folder, remote.name, os.fsencode(real), remote.info.pseudonym
+            folders.next_key(db),
+            remote.info.folder,
+            remote.name,
+            os.fsencode(real),
+            remote.info.pseudonym,
+            checkpoint=head,
         )
         folders.put_folder(db, record)
         for seq, link in enumerate(remote.links):

@@ -22,12 +22,13 @@ from peer.engine.context import Doors
 from peer.net.coordinator_link import Address, Identity, login, open_session
 from peer.store import folders
 from peer.store.database import ThreadedDatabase
-from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record
+from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record, put_known_head
 from peer.store.keyfile import KeyStore, write_recovery_file
 from peer.store.schema import SCHEMA
 from protocol import messages as m
 from protocol.chains import SignedLink
 from protocol.errors import EXIT_USAGE, UserError
+from protocol.history import SignedCheckpoint
 from protocol.ids import AccountId
 from protocol.invitations import coordinator_url, is_invitation, parse_invitation
 
@@ -167,13 +168,17 @@ def store_keys(
     KeyStore.create(home, secrets, account_keys, options, warn=lambda text: report({"warning": text}))
 
 
-async def put_first_record(home: Path, record: DeviceRecord, chain: Sequence[SignedLink]) -> None:
-    """Make the home a device, in one commit."""
+async def put_first_record(
+    home: Path, record: DeviceRecord, chain: Sequence[SignedLink], heads: Sequence[SignedCheckpoint] = ()
+) -> None:
+    """Make the home a device, in one commit; ``heads`` are those that other folders of the account had, checked."""
     database = ThreadedDatabase(home / DATABASE, SCHEMA)
     try:
 
         def operation(db: sqlite3.Connection) -> None:
             folders.put_account_links(db, record.account, 0, chain)
+            for head in heads:
+                put_known_head(db, head)
             put_device_record(db, record)
 
         await database.run(operation)

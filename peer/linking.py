@@ -38,6 +38,7 @@ from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink
 from protocol.errors import EXIT_USAGE, SecurityError, UnavailableError, UserError
+from protocol.history import verify_checkpoint
 from protocol.ids import AccountId
 from protocol.invitations import coordinator_url
 from protocol.link_codes import LinkCode, format_link_code, parse_link_code
@@ -202,6 +203,8 @@ async def join(
             await session.close()
         state = AccountState.replay(links, account=admission.account)
         check_admission(admission, state, secrets.id)
+        for head in admission.checkpoints:
+            verify_checkpoint(head, admission.log_key)
         account_keys = open_account_keys(state, secrets, doors.hpke)
         store_keys(home, secrets, account_keys, keys, report)
         record = DeviceRecord(
@@ -214,7 +217,7 @@ async def join(
             log_key=admission.log_key,
             token_key=admission.token_key,
         )
-        await put_first_record(home, record, links)
+        await put_first_record(home, record, links, admission.checkpoints)
     return {"user": admission.user, "device": {"id": secrets.id.hex(), "name": device}}
 
 

@@ -17,11 +17,14 @@ import msgspec
 from peer.store.folders import put_setting, setting
 from protocol.codec import encode
 from protocol.errors import CorruptStateError, UserError
-from protocol.ids import AccountId, DeviceId
+from protocol.history import SignedCheckpoint
+from protocol.ids import AccountId, DeviceId, FolderId
 
 DATABASE: Final = "state.db"
 LOCK: Final = "lock"
 _DEVICE: Final = "device"
+_HEAD: Final = "head:"
+"""Before the hexadecimal id of a folder."""
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -40,6 +43,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 _record = msgspec.msgpack.Decoder(DeviceRecord)
+_checkpoint = msgspec.msgpack.Decoder(SignedCheckpoint)
 
 
 def device_record(connection: sqlite3.Connection) -> DeviceRecord | None:
@@ -54,6 +58,23 @@ def device_record(connection: sqlite3.Connection) -> DeviceRecord | None:
 def put_device_record(connection: sqlite3.Connection, record: DeviceRecord) -> None:
     """Make the home this device, or change how it is reached."""
     put_setting(connection, _DEVICE, encode(record))
+
+
+def put_known_head(connection: sqlite3.Connection, signed: SignedCheckpoint) -> None:
+    """Remember how far a folder that is not on this device had come, checked; what reaches further stays."""
+    folder = signed.checkpoint.folder
+    known = known_head(connection, folder)
+    if known is None or known.checkpoint.position < signed.checkpoint.position:
+        put_setting(connection, _HEAD + folder.hex(), encode(signed))
+
+
+def known_head(connection: sqlite3.Connection, folder: FolderId) -> SignedCheckpoint | None:
+    """Return the highest head of a folder that is known from the device that let this one in."""
+    data = setting(connection, _HEAD + folder.hex())
+    try:
+        return None if data is None else _checkpoint.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptStateError("the home's record of a folder's head is damaged") from error
 
 
 class HomeLock:
