@@ -12,7 +12,8 @@ from blake3 import blake3
 
 from coordinator.core.authority import Authority
 from coordinator.core.ordering import Ordering
-from coordinator.failures import Refused
+from coordinator.core.staging import ITEMS_A_MESSAGE_MAX
+from coordinator.failures import Refused, no_such_folder
 from coordinator.service import Coordinator, Moved, moved
 from protocol import limits, versions
 from protocol import messages as m
@@ -20,7 +21,7 @@ from protocol.chains import SignedLink
 from protocol.codec import decode
 from protocol.entries import Entry, parse_entry
 from protocol.errors import LimitExceededError, ProtocolError
-from protocol.history import ItemKind, LogItem, VoidRecord, next_chain
+from protocol.history import Checkpoint, ItemKind, LogItem, VoidRecord, next_chain
 from protocol.membership import ControlState
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from coordinator.store.ledger import FolderLedger
     from coordinator.store.repository import Repository
 
-STAGED_BYTES_MAX: Final = 64 * limits.MIB
-STAGED_FOLDERS_MAX: Final = 16
 _LINK_BYTES_MAX: Final = limits.CONTROL_LINK_BYTES_MAX + limits.KIB
 
 
@@ -43,24 +42,23 @@ def _hash(item: LogItem) -> bytes:
     return blake3(item.data).digest()
 
 
-def _stage(session: Session, message: m.RepushLog) -> list[LogItem] | None:
-    """Add to what came before in this session; return all of it once it reaches the checkpoint."""
-    folder = message.checkpoint.checkpoint.folder
-    staged = session.staged.setdefault(folder, [])
-    for item in message.items:
-        if staged and item.position != staged[-1].position + 1:
-            if item.position <= staged[-1].position:
-                continue
-            session.staged.pop(folder, None)
-            raise ProtocolError("the items have a gap")
-        staged.append(item)
-    size = sum(len(item.data) for items in session.staged.values() for item in items)
-    if size > STAGED_BYTES_MAX or len(session.staged) > STAGED_FOLDERS_MAX:
-        session.staged.pop(folder, None)
-        raise LimitExceededError("bytes of a log that is given back", STAGED_BYTES_MAX)
-    if staged and staged[-1].position < message.checkpoint.checkpoint.position:
-        return None
-    return session.staged.pop(folder)
+def _reached(repository: Repository, session: Session, checkpoint: Checkpoint) -> int:
+    """Return the position that a folder's log has reached; 0 for a folder that was lost as a whole.
+
+    Raises:
+        AccessDeniedError: The account is no member of the folder.
+        Refused: The folder's log is of another generation.
+    """
+    head = repository.folders.head(checkpoint.folder)
+    if head is None:
+        position = 0
+    elif repository.folders.role(checkpoint.folder, session.account) is None:
+        raise no_such_folder()
+    else:
+        position = head.position
+    if checkpoint.generation != (0 if head is None else head.generation):
+        raise Refused("fork", "the log is of another generation")
+    return position
 
 
 async def restore(coordinator: Coordinator, session: Session, message: m.RepushLog) -> list[Moved]:
@@ -71,12 +69,25 @@ async def restore(coordinator: Coordinator, session: Session, message: m.RepushL
 
     Raises:
         Refused: They do not lead to what was signed.
+        AccessDeniedError: The account is no member of the folder.
         ProtocolError: They have a gap, or are malformed.
+        LimitExceededError: They are too many, or too large.
+        UnavailableError: Another folder is being given back.
     """
-    items = _stage(session, message)
-    if items is None:
-        return []
     checkpoint = message.checkpoint.checkpoint
+    if len(message.items) > ITEMS_A_MESSAGE_MAX:  # before anything waits
+        raise LimitExceededError("items of a log in a message", ITEMS_A_MESSAGE_MAX)
+    after = await coordinator.database.read(lambda repository: _reached(repository, session, checkpoint))
+    items = coordinator.staging.add(
+        session.number,
+        checkpoint.folder,
+        message.items,
+        after=after,
+        end=checkpoint.position,
+        now_s=coordinator.clock.monotonic_s(),
+    )
+    if not items:
+        return []
 
     def run(repository: Repository) -> list[Moved]:
         from coordinator.requests.folders import empty_head

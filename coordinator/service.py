@@ -21,6 +21,7 @@ from coordinator.core.hub import Hub
 from coordinator.core.limiter import Attempts
 from coordinator.core.mailboxes import Mailboxes
 from coordinator.core.ordering import Ordering, Wait
+from coordinator.core.staging import Staging
 from coordinator.keys import ServerKeys
 from coordinator.registry import Registry
 from coordinator.repair import Repair
@@ -76,6 +77,7 @@ class Coordinator:
         self.authorities = Authorities()
         self.hub = Hub()
         self.mailboxes = Mailboxes(entropy)
+        self.staging = Staging()
         self.registry = Registry(clock.monotonic_s())
         self.sessions: dict[int, Session] = {}
         self.failures = Attempts(limits.FAILED_LOGINS_PER_MINUTE_AND_ADDRESS_MAX, 60)

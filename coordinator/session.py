@@ -19,8 +19,7 @@ import structlog
 from protocol import limits
 from protocol import messages as m
 from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, UnavailableError
-from protocol.history import LogItem
-from protocol.ids import AccountId, DeviceId, FolderId, StorageNodeId
+from protocol.ids import AccountId, DeviceId, StorageNodeId
 
 if TYPE_CHECKING:
     from coordinator.service import Coordinator
@@ -76,8 +75,6 @@ class Session:
         self.node = StorageNodeId(b"")
         self.found: set[AccountId] = set()
         """Accounts that this session found by name: it may read their chains."""
-        self.staged: dict[FolderId, list[LogItem]] = {}
-        """Items of logs that this session gives back, until they reach their checkpoint."""
         self.challenge = m.Challenge(
             PROTOCOL_VERSION,
             coordinator.log_key,
@@ -184,6 +181,7 @@ class Session:
         self.is_closed = True
         self._woken.set()
         self.coordinator.sessions.pop(self.number, None)
+        self.coordinator.staging.drop(self.number)
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(UnavailableError("the connection has ended"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from protocol import messages as m
 from protocol.chains import EnrolDevice, Role
 from protocol.entries import parse_entry
-from protocol.history import LogItem, SignedCheckpoint, VoidReason, sign_checkpoint
+from protocol.history import ItemKind, LogItem, SignedCheckpoint, VoidReason, sign_checkpoint
 from tests.builders import Author, hash_of, segment
 from tests.coordinator.client import device, new_user
 from tests.coordinator.conftest import World, run
@@ -223,5 +224,43 @@ def test_a_checkpoint_of_another_server_is_refused(world):
             forged = sign_checkpoint(story.head.checkpoint, fixed("another server"))
             assert await client.refused(m.RegisterEntries(story.folder.id, forged, ())) == "bad_signature"
             assert (await client.register(story.folder.id, [])).own_seq == 1
+
+    run(main)
+
+
+def test_nothing_is_kept_of_what_a_healthy_folder_or_a_stranger_is_sent(world):
+    async def main():
+        alice, mallory = TestAccount("alice"), TestAccount("mallory")
+        folder = TestFolder(alice)
+        async with world.running() as server:
+            client = await new_user(server.url, alice, world.user_token)
+            stranger = await new_user(server.url, mallory, world.user_token)
+            made = (await client.create(folder.links[0])).checkpoint
+            junk = LogItem(2, ItemKind.VOID, 0, b"")
+            assert await stranger.refused(m.RepushLog((junk,), made)) == "access_denied"
+            assert await client.refused(m.RepushLog((junk,), made)) == "protocol"
+            below = tuple(msgspec.structs.replace(junk, position=position) for position in range(-9, 0))
+            assert await client.refused(m.RepushLog(below, made)) == "protocol"
+            await client.ask(m.RepushLog((msgspec.structs.replace(junk, position=1),), made))
+            assert await client.refused(m.RepushLog((junk,) * 257, made)) == "limit"
+            assert server.coordinator.staging.size == 0
+
+    run(main)
+
+
+def test_a_session_that_ends_leaves_nothing_staged(world):
+    async def main():
+        story = Story(world)
+        await story.rolled_back()
+        async with world.running() as server:
+            client = await device(server.url, story.alice)
+            await client.ask(m.RepushLog(story.items[2:3], story.head))
+            assert server.coordinator.staging.size > 0
+            await client.close()
+            for _ in range(1000):
+                if not server.coordinator.staging.size:
+                    break
+                await asyncio.sleep(0.01)
+            assert server.coordinator.staging.size == 0
 
     run(main)
