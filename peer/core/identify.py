@@ -314,9 +314,10 @@ class Identification:
         return item.parent not in drops and self._local.item(item.parent) is not None
 
     def _keep_above(self, id: ItemId, drops: set[ItemId]) -> None:
+        drops.discard(id)
         item = self._local.item(id)
-        while item is not None:
-            drops.discard(item.id)
+        while item is not None and item.parent in drops:
+            drops.discard(item.parent)
             item = self._local.item(item.parent)
 
 

@@ -129,7 +129,7 @@ def _in_a_circle(live: Shifts, local: Tree) -> list[ItemId]:
     found: list[ItemId] = []
     settled: set[ItemId] = {ROOT}
     for id, shift in live.items():
-        if not shift.is_rename or shift.target is None or not shift.target.is_directory:
+        if shift.target is None or not shift.target.is_directory:
             continue
         path: dict[ItemId, None] = {}
         here = id
@@ -223,11 +223,14 @@ def _waits(task: _Task, shifts: Shifts, local: Tree) -> Iterator[_Event]:
         yield _Event(occupant.id, arrived=False)
     if shift.is_removal:
         yield _Event(task.id, arrived=False)
-    above = target.parent
-    while target.is_directory and above != ROOT and above not in shifts:
+    above, climbed = target.parent, set[ItemId]()
+    while target.is_directory and above != ROOT and above not in shifts and above not in climbed:
+        climbed.add(above)
         above = _parent_after(above, shifts, local)
     if above in shifts and (shifts[above].is_arrival or target.is_directory):
-        yield _Event(above, arrived=True)  # for a directory: so all above it stand where they shall, and it is not there
+        yield _Event(
+            above, arrived=True
+        )  # for a directory: so all above it stand where they shall, and it is not there
 
 
 def _knot(start: _Task, waits: Mapping[_Task, set[_Event]], source_of: Mapping[_Event, _Task]) -> ItemId:

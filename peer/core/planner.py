@@ -311,13 +311,13 @@ class _Planning:
 
     def _gone_above(self, id: ItemId) -> ItemId | None:
         """Return the highest directory, from ``id`` upwards, that went with all between; None if ``id`` stands."""
-        trail: list[ItemId] = []
+        trail: dict[ItemId, None] = {}
         while id not in self._tops:
             view = self._view(id)
-            if view.synced is None or view.remote is None or not self._went(view):
+            if view.synced is None or view.remote is None or id in trail or not self._went(view):
                 self._tops[id] = None
             else:
-                trail.append(id)
+                trail[id] = None
                 id = view.synced.parent
         top = self._tops[id]
         for each in reversed(trail):
@@ -338,7 +338,7 @@ class _Planning:
             yield item
             if item.is_directory:
                 children = [c for c in self._synced.children(item.id) if self._went(self._view(c.id))]
-                work.extend(reversed(children))
+                work.extend(c for c in reversed(children) if c.id not in self._removed_along)
 
     # --- Steps
 

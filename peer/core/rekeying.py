@@ -66,11 +66,14 @@ class _Search:
         """Return the id that an item of synced or local has in remote: its own, unless it must be rekeyed."""
         trail: list[Item] = []
         here = id
+        climbed: set[ItemId] = set()
         while here not in self._known:
             item = self._synced.item(here) or self._local.item(here)
-            if item is None or self._remote.item(here) is not None:
+            # Between two records a parent may be missing in synced; then the way up leads through two trees, and may close.
+            if item is None or here in climbed or self._remote.item(here) is not None:
                 self._known[here] = here
                 break
+            climbed.add(here)
             trail.append(item)
             here = item.parent
         for item in reversed(trail):

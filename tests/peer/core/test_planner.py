@@ -408,6 +408,15 @@ def test_nothing_is_recorded_under_a_parent_that_is_not_recorded_yet():
     assert names(made.acts) == ["Remove x"]
 
 
+def test_a_parent_that_synced_has_lost_is_no_endless_way_up():
+    """synced: H under F, which is gone there; here F stands under H."""
+    synced = MemoryTree()
+    synced.put(with_dots(Item(node("H"), node("F"), "h", DIRECTORY), 1))
+    local = tree({"H": ("h", D), "F": ("h/f", D)}, dots=None)
+    made = plan(local=local, synced=synced, remote=MemoryTree(), dirty={node("H"), node("F")})
+    assert names(made.acts) == ["Move h -> h", "Create f"]
+
+
 # --- One thing, two ids
 
 

@@ -132,6 +132,27 @@ def test_part_of_what_is_dirty_gives_steps_that_can_be_done(local, synced, remot
     device.check()
 
 
+loose_rows = st.lists(
+    st.tuples(st.sampled_from(IDS), st.sampled_from([*IDS, ""]), st.sampled_from("xyz"), st.integers(0, 7)),
+    unique_by=lambda row: row[0],
+    max_size=10,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(rows, loose_rows, loose_rows)
+def test_rows_that_are_no_tree_end_too(local, synced, remote):
+    """Where only part of a plan was recorded, parents may be missing in synced, or stand under their children."""
+    three: dict[str, Any] = {"local": build(local, dots=None, directories=None)}
+    for name, drawn in (("synced", synced), ("remote", remote)):
+        three[name] = MemoryTree()
+        for id, parent, word, content in drawn:
+            above = node(parent) if parent else ROOT
+            three[name].put(Item(node(id), above, word, DIRECTORY if content % 2 else FILES[content // 2]))
+    made = plan(**three, dirty=[node(id) for id in IDS])
+    assert plan(**three, dirty=[node(id) for id in IDS]) == made
+
+
 moves = st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from([*IDS, ""]), st.sampled_from("xyz")), max_size=12)
 
 
