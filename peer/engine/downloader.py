@@ -5,13 +5,15 @@ Rule 2: what a stage or this disk holds already is not fetched: a half-received 
     chunks of the file that is about to be replaced are taken from there.
 Rule 3: at most :data:`BATCHES_AHEAD` batches, and the rows of :data:`SEGMENTS_TOGETHER` segments, are in memory,
     whatever the size of the file.
+Rule 4: a row is its author's word. It counts as stored only once its chunk was opened here, a content only once all of its
+    chunks were; and what is wrong with one file's rows fails that file alone, whatever it shares with others.
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -26,13 +28,13 @@ from peer.disk.stages import Stage, Staged
 from peer.disk.walk import DiskError, opened, split
 from peer.engine.context import Context
 from peer.engine.tasks import run_bounded
-from peer.engine.uploader import Stored, note_rows, note_segments
+from peer.engine.uploader import Stored, known_rows, note_contents, note_rows
 from peer.store.folders import FolderRecord
 from protocol import limits
 from protocol.effects import Access, Handle
 from protocol.entries import SegmentKey
-from protocol.errors import CorruptChunkError, KinfolderError, NoSourceError, UnavailableError
-from protocol.ids import ChunkId
+from protocol.errors import CorruptChunkError, KinfolderError, NoSourceError, ProtocolError, UnavailableError
+from protocol.ids import ChunkId, Dot, NodeId
 
 BATCH_BYTES: Final = 8 * limits.MIB
 BATCH_CHUNKS: Final = 256
@@ -85,6 +87,7 @@ class Downloader:
             UnavailableError: The coordinator or the root is away; try the whole job again later.
         """
         problems: dict[int, str] = {}
+        unproven: set[int] = set()
         root = await self._context.processor.run(self._guard.open)
         if isinstance(root, RootMissing):
             raise UnavailableError(root.text)
@@ -99,12 +102,15 @@ class Downloader:
             ends = dict.fromkeys(stages, 0)
             for window in _windows(files):
                 pieces = await self._pieces(files, window, ends, problems)
-                missing = await self._take_what_is_here(root, files, stages, old, pieces, progress)
+                missing = await self._take_what_is_here(root, files, stages, old, pieces, unproven, progress)
                 await self._fetch_pieces(stages, missing, problems, progress)
             for index, end in ends.items():
                 if end != files[index].item.content.size:
                     problems.setdefault(index, "error")  # its author signed rows that do not make the file
-            return await self._context.processor.run(_finish, files, stages, problems)
+            staged, failed = await self._context.processor.run(_finish, files, stages, problems)
+            proven = [file.item for index, file in enumerate(files) if index not in unproven and file.item.id in staged]
+            await self._note_contents(proven)
+            return staged, failed
         finally:
             for each in old.values():
                 each.close()
@@ -112,21 +118,32 @@ class Downloader:
                 stage.close()
             root.close()
 
+    async def _note_contents(self, items: Sequence[Item]) -> None:
+        """Remember contents all of whose chunks were opened here: a copy of them needs to send nothing."""
+        found: list[tuple[bytes, NodeId, Dot]] = []
+        for item in items:
+            member = next(iter(item.members), None)
+            if member is not None and member.content and item.content.size:
+                found.append((item.content.hash, member.node, member.content[0]))
+        if found:
+            await self._context.database.run(lambda db: note_contents(db, self._record().key, found))
+
     # --- Rows
 
     async def _pieces(
         self, files: Sequence[ToFetch], window: Sequence[Span], ends: dict[int, int], problems: dict[int, str]
     ) -> list[Piece]:
         """Return the rows of some spans at their places; ``ends`` moves on to where each file's next piece goes."""
-        segments = await self._segments({span.key.id: span.key for span in window})
+        segments = await self._segments({span.key for span in window})
         pieces: list[Piece] = []
         for span in window:
             if span.file in problems:
                 continue
-            if span.key.id not in segments:
-                problems[span.file] = "no_source"
+            rows = segments.get(span.key, "no_source")
+            if isinstance(rows, str):
+                problems[span.file] = rows
                 continue
-            for row in segments[span.key.id][span.first : span.first + span.count]:
+            for row in rows[span.first : span.first + span.count]:
                 if ends[span.file] + row.raw_length > files[span.file].item.content.size:
                     problems[span.file] = "error"  # as above: more rows than the file has bytes
                     break
@@ -134,21 +151,24 @@ class Downloader:
                 ends[span.file] += row.raw_length
         return pieces
 
-    async def _segments(self, keys: Mapping[ChunkId, SegmentKey]) -> dict[ChunkId, tuple[Row, ...]]:
-        found: dict[ChunkId, tuple[Row, ...]] = {}
+    async def _segments(self, keys: Collection[SegmentKey]) -> dict[SegmentKey, tuple[Row, ...] | str]:
+        """Return the rows of segments, or why they cannot be read; those that no node gives are left out.
+
+        One id can be asked for under several keys: whoever can write may name an honest segment with a false opener.
+        """
+        by_id: dict[ChunkId, list[SegmentKey]] = {}
+        for key in keys:
+            by_id.setdefault(key.id, []).append(key)
+        found: dict[SegmentKey, tuple[Row, ...] | str] = {}
         try:
-            async for id, data in self._context.chunks.get(self._record().id, list(keys)):
-                found[id] = open_segment(data, keys[id])
+            async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
+                for key in by_id[id]:
+                    try:
+                        found[key] = open_segment(data, key)
+                    except (CorruptChunkError, ProtocolError):
+                        found[key] = "error"  # the bytes are those of the id: sealed or named so by its author
         except NoSourceError:
             pass
-        rows = [row for segment in found.values() for row in segment]
-        key = self._record().key
-
-        def note(db: object) -> None:
-            note_rows(db, key, rows)  # type: ignore[arg-type]
-            note_segments(db, key, list(found))  # type: ignore[arg-type]
-
-        await self._context.database.run(note)
         return found
 
     # --- What is on this disk already
@@ -160,6 +180,7 @@ class Downloader:
         stages: Mapping[int, Stage],
         old: dict[int, OldFile],
         pieces: Sequence[Piece],
+        unproven: set[int],
         progress: Callable[[int], None],
     ) -> list[Piece]:
         missing: list[Piece] = []
@@ -175,9 +196,17 @@ class Downloader:
                 rest = await self._context.processor.run(_reuse, stage, old[index], mine)
                 progress(sum(p.row.raw_length for p in mine) - sum(p.row.raw_length for p in rest))
                 missing += rest
+                if not await self._were_opened(set(mine).difference(rest)):
+                    unproven.add(index)
             else:
                 missing += mine
         return missing
+
+    async def _were_opened(self, pieces: Collection[Piece]) -> bool:
+        """Tell whether the chunks of pieces whose bytes were here already are known to hold them."""
+        rows = {piece.row.raw_hash: piece.row for piece in pieces}
+        known = await self._context.database.run(lambda db: known_rows(db, self._record().key, rows))
+        return all(known.get(piece.row.raw_hash) == piece.row for piece in pieces)
 
     # --- Chunks
 
@@ -201,57 +230,77 @@ class Downloader:
         problems: dict[int, str],
         progress: Callable[[int], None],
     ) -> None:
-        by_id: dict[ChunkId, list[Piece]] = {}
-        bases: dict[ChunkId, bytes] = {}
+        by_id: dict[ChunkId, dict[Row, list[Piece]]] = {}
         for piece in batch:
-            by_id.setdefault(piece.row.id, []).append(piece)
-        based = {p.row.base.id for p in batch if p.row.base is not None}
-        if based:
-            bases = {id: data async for id, data in self._context.chunks.get(self._record().id, sorted(based))}
-        done: set[ChunkId] = set()
+            by_id.setdefault(piece.row.id, {}).setdefault(piece.row, []).append(piece)
+        bases = await self._open_bases({piece.row.base for piece in batch if piece.row.base is not None})
+        done: set[Row] = set()
         try:
             async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
-                wanted = by_id[id]
-                try:
-                    raw = await self._open(data, wanted[0].row, bases)
-                except CorruptChunkError:
-                    continue  # sealed so by its author: no source has better
-                done.add(id)
-                for piece in wanted:
-                    if piece.file in problems:
-                        continue
+                for row, wanted in by_id[id].items():
                     try:
-                        async with locks[piece.file]:
-                            await self._context.processor.run(stages[piece.file].write, piece.offset, raw)
-                    except DiskError as error:
-                        problems[piece.file] = error.code
-                    progress(piece.row.raw_length)
+                        raw = await self._open(data, row, bases)
+                    except CorruptChunkError:
+                        continue  # sealed or described so by its author: no source has better
+                    done.add(row)
+                    for piece in wanted:
+                        if piece.file in problems:
+                            continue
+                        try:
+                            async with locks[piece.file]:
+                                await self._context.processor.run(stages[piece.file].write, piece.offset, raw)
+                        except DiskError as error:
+                            problems[piece.file] = error.code
+                        progress(piece.row.raw_length)
         except NoSourceError:
             pass
-        for id, wanted in by_id.items():
-            if id not in done:
-                for piece in wanted:
-                    problems.setdefault(piece.file, "no_source")
+        for piece in batch:
+            if piece.row not in done:
+                problems.setdefault(piece.file, "no_source")
+        await self._context.database.run(lambda db: note_rows(db, self._record().key, list(done)))
 
-    async def _open(self, data: bytes, row: Row, bases: Mapping[ChunkId, bytes]) -> bytes:
+    async def _open_bases(self, rows: Collection[Row]) -> dict[Row, bytes]:
+        """Return the raw bytes of those bases that can be had; a row without its base cannot be opened."""
+        by_id: dict[ChunkId, list[Row]] = {}
+        for row in rows:
+            by_id.setdefault(row.id, []).append(row)
+        opened: dict[Row, bytes] = {}
+        if not by_id:
+            return opened
+        try:
+            async for id, data in self._context.chunks.get(self._record().id, sorted(by_id)):
+                for row in by_id[id]:
+                    try:
+                        opened[row] = await self._open(data, row, {})
+                    except CorruptChunkError:
+                        continue
+        except NoSourceError:
+            pass
+        return opened
+
+    async def _open(self, data: bytes, row: Row, bases: Mapping[Row, bytes]) -> bytes:
         base = None
         if row.base is not None:
-            if row.base.id not in bases:
+            base = bases.get(row.base)
+            if base is None:
                 raise CorruptChunkError("the base of a chunk is missing")
-            base = await self._context.processor.run(open_chunk, bases[row.base.id], row.base)
         return bytes(await self._context.processor.run(lambda: open_chunk(data, row, base=base)))
 
 
 def _windows(files: Sequence[ToFetch]) -> Iterator[list[Span]]:
     """Yield the spans of all files, in order, in parts of few segments."""
     window: list[Span] = []
-    segments: set[ChunkId] = set()
+    segments: set[SegmentKey] = set()
+    rows = 0
     for index, file in enumerate(files):
         for key, first, count in file.stored.spans:
-            if key.id not in segments and len(segments) == SEGMENTS_TOGETHER:
+            is_full = key not in segments and len(segments) == SEGMENTS_TOGETHER
+            # A content may name one segment over and over.
+            if window and (is_full or rows + count > SEGMENTS_TOGETHER * limits.SEGMENT_ROWS_MAX):
                 yield window
-                window, segments = [], set()
-            segments.add(key.id)
+                window, segments, rows = [], set(), 0
+            segments.add(key)
+            rows += count
             window.append(Span(index, key, first, count))
     if window:
         yield window
@@ -261,11 +310,13 @@ def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
-        if batch and (size + piece.row.length > BATCH_BYTES or len(batch) == BATCH_CHUNKS):
+        base = piece.row.base
+        needed = piece.row.length + (0 if base is None else base.length + base.raw_length)
+        if batch and (size + needed > BATCH_BYTES or len(batch) == BATCH_CHUNKS):
             yield batch
             batch, size = [], 0
         batch.append(piece)
-        size += piece.row.length
+        size += needed
     if batch:
         yield batch
 

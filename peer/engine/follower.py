@@ -21,6 +21,7 @@ from peer.core.fold import fold, void
 from peer.core.memory_state import OverlayState
 from peer.core.tree import ItemId
 from peer.engine.context import Context
+from peer.engine.uploader import note_contents
 from peer.net.coordinator_link import RefusedError
 from peer.store import folders
 from peer.store.fold_store import SqliteState
@@ -447,12 +448,15 @@ class Follower:
                 log.warning("an author knew another chain of an account", account=account.hex()[:12])
 
     def _remember_contents(self, db: sqlite3.Connection, entry: AdmittedEntry) -> None:
-        rows = []
-        for index, (change, value) in enumerate(zip(entry.header.changes, entry.payload.values, strict=True)):
-            if isinstance(value, ContentValue) and value.spans:
-                rows.append((self.record.key, value.hash, change.node, msgspec.msgpack.encode(entry.dot(index))))
-        # The first stays: where this device holds that file, a copy of it takes its bytes from there.
-        db.executemany("INSERT OR IGNORE INTO known_content VALUES (?, ?, ?, ?)", rows)
+        """Remember what this device itself made durable; what others say of a content is believed once it was opened."""
+        if entry.author != self._context.device:
+            return
+        found = [
+            (value.hash, change.node, entry.dot(index))
+            for index, (change, value) in enumerate(zip(entry.header.changes, entry.payload.values, strict=True))
+            if isinstance(value, ContentValue) and value.spans
+        ]
+        note_contents(db, self.record.key, found)
 
     def _void(self, db: sqlite3.Connection, state: SqliteState, record: VoidRecord) -> set[ItemId]:
         """An entry can never be ordered: what it did is forgotten; if it was our own, it is planned anew."""

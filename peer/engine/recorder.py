@@ -21,7 +21,7 @@ from peer.core.links import enrol_op, make_control_link
 from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Rekey, Remove, Replace, Step, Touch
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
-from peer.core.tree import Item, ItemId, Tree, path_of
+from peer.core.tree import Content, Item, ItemId, Tree, path_of
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
@@ -155,7 +155,7 @@ class Recorder:
         if content.size == 0:
             known[id] = Stored(())
             return
-        stored = self._known_content(db, content.hash)
+        stored = self._known_content(db, content)
         if stored is not None:
             known[id] = stored
             return
@@ -163,15 +163,18 @@ class Recorder:
         if path is not None:
             to_send[id] = ToSend(id, path, content)
 
-    def _known_content(self, db: sqlite3.Connection, hash: bytes) -> Stored | None:
-        """Return where the folder's log has these very bytes, so that a copy sends nothing."""
+    def _known_content(self, db: sqlite3.Connection, content: Content) -> Stored | None:
+        """Return where the folder's log has these very bytes, as this device itself knows, so that a copy sends nothing."""
         row = db.execute(
-            "SELECT node, dot FROM known_content WHERE folder = ? AND hash = ?", (self._follower.record.key, hash)
+            "SELECT node, dot FROM known_content WHERE folder = ? AND hash = ?",
+            (self._follower.record.key, content.hash),
         ).fetchone()
         if row is None:
             return None
         version = self._follower.remote(db).content(row[0], msgspec.msgpack.decode(row[1], type=Dot))
-        return None if version is None else stored_of(version.value, version.segments)
+        if version is None or (version.value.hash, version.value.size) != (content.hash, content.size):
+            return None
+        return stored_of(version.value, version.segments)
 
     def _find_source(self, db: sqlite3.Connection, step: Step, local: Tree, sources: dict[ItemId, ToFetch]) -> None:
         if not isinstance(step, Place | Replace) or step.item.content.kind is not Kind.FILE:

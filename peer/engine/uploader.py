@@ -7,6 +7,7 @@ Rule 1: a content is published only if all of the file was read as one state: it
 Rule 2: at most :data:`BATCHES_AHEAD` batches of a job are sealed and on the way, and of all jobs of the device together
     as many steps as :class:`Context` allows; a file of any size passes through that.
 Rule 3: a chunk is noted as stored only after its receipts were handed in, so a cut transfer repeats no more than these.
+    A content counts as stored only if its chunks were put or opened here; a row in another's segment is his word.
 Rule 4: of a large file only the rows of the segment in work are in memory; those of the segments before are stored.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -35,7 +36,7 @@ from protocol.codec import encode
 from protocol.effects import Access, Handle
 from protocol.entries import SegmentKey
 from protocol.grants import ChunkRef, ReceiptFor
-from protocol.ids import ChunkId
+from protocol.ids import ChunkId, Dot, NodeId
 
 READ_BYTES: Final = 8 * limits.MIB
 READ_CHUNKS: Final = 256
@@ -341,20 +342,34 @@ def known_rows(db: sqlite3.Connection, folder: int, raw_hashes: Collection[bytes
 
 
 def note_rows(db: sqlite3.Connection, folder: int, rows: Sequence[Row]) -> None:
-    """Remember rows of full chunks that storage nodes hold."""
+    """Remember rows of full chunks that this device put on storage nodes, or fetched from there and opened.
+
+    The first stays: nobody's later row replaces one that is known to hold its bytes.
+    """
     db.executemany(
-        "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?)",
+        "INSERT OR IGNORE INTO chunk VALUES (?, ?, ?)",
         [(folder, row.raw_hash, encode(row)) for row in rows if row.base is None],
     )
 
 
+def note_contents(db: sqlite3.Connection, folder: int, contents: Iterable[tuple[bytes, NodeId, Dot]]) -> None:
+    """Remember contents, by the hash of all their bytes, whose chunks this device put or opened, every one.
+
+    The first stays: where this device holds that file, a copy of it takes its bytes from there.
+    """
+    db.executemany(
+        "INSERT OR IGNORE INTO known_content VALUES (?, ?, ?, ?)",
+        [(folder, hash, node, encode(dot)) for hash, node, dot in contents],
+    )
+
+
 def known_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> set[ChunkId]:
-    """Return which segments are stored and declared already."""
+    """Return which segments this device stored and declared already."""
     return {
         id for id in ids if db.execute("SELECT 1 FROM segment WHERE folder = ? AND id = ?", (folder, id)).fetchone()
     }
 
 
 def note_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> None:
-    """Remember segments that storage nodes hold and the coordinator knows."""
+    """Remember segments that this device put on storage nodes and declared: what others declared is their word."""
     db.executemany("INSERT OR IGNORE INTO segment VALUES (?, ?)", [(folder, id) for id in ids])

@@ -7,6 +7,8 @@ other for what is still missing.
 Rule 1: a receipt counts only after its signature, its node and its batch were checked.
 Rule 2: a chunk counts only if its BLAKE3 is its id; a node that sends other bytes is asked last from then on.
 Rule 3: at most :data:`BATCHES_IN_FLIGHT` batches are on the way, whatever the caller wants.
+Rule 4: a node's URL, certificate and bytes are its own word: whatever is wrong with them is a failure of that node, costs
+    a bounded time and a bounded number of bytes, and leads to no other host.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
+from yarl import URL
 
 from peer.net.grants import Allowance, Grants
 from protocol import chunk_api as api
+from protocol import limits
 from protocol.chunks import check_chunk
 from protocol.effects import Clock, Processor
 from protocol.errors import (
@@ -30,17 +33,24 @@ from protocol.errors import (
     KinfolderError,
     NoQuorumError,
     NoSourceError,
+    ProtocolError,
     UnavailableError,
 )
 from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Statement, open_signed
 from protocol.ids import ChunkId, FolderId, StorageNodeId, storage_node_id
+from protocol.invitations import is_loopback
 from protocol.messages import NodeAddress
 
 BATCHES_IN_FLIGHT: Final = 4
 CONNECT_S: Final = 5.0
 STALLED_S: Final = 30.0
+SLOWEST_BYTES_PER_S: Final = 16 * limits.KIB
+"""A request may take ``STALLED_S``, and beyond it as long as its bytes take at this rate; as storage nodes have it."""
 AVOID_S: Final = 30.0
 READ_BYTES: Final = 1 << 20
+
+_FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError, KinfolderError)
+"""What a node can cause. ValueError: its URL or its certificate is none."""
 
 log = structlog.get_logger("chunk_client")
 
@@ -117,7 +127,7 @@ class ChunkClient:
                         del missing[id]
                         self.received_bytes += len(data)
                         yield id, data
-                except (aiohttp.ClientError, TimeoutError, OSError, KinfolderError) as error:
+                except _FAILURES as error:
                     self._blame(node, error)
         if missing:
             self._grants.forget(folder)
@@ -139,13 +149,19 @@ class ChunkClient:
         by_id = {t.id: t for t in targets}
         good: dict[StorageNodeId, ReceiptFor] = {}
         try:
-            async with self._http().post(
-                first.url + api.PUT_PATH,
-                data=_body(chunks, refs),
-                headers=api.request_headers(allowance.grant, proof, forward=len(targets) > 1),
-                ssl=self._tls(first),
-            ) as response:
-                data = await response.read()
+            url = _url(first, api.PUT_PATH)
+            size = sum(ref.length for ref in refs)
+            async with (
+                asyncio.timeout(STALLED_S + size / SLOWEST_BYTES_PER_S),
+                self._http().post(
+                    url,
+                    data=_body(chunks, refs),
+                    headers=api.request_headers(allowance.grant, proof, forward=len(targets) > 1),
+                    ssl=self._tls(first, url),
+                    allow_redirects=False,
+                ) as response,
+            ):
+                data = await _read(response)
                 if response.status != 200:
                     raise api.decode_failure(data)
             reply = api.decode_put_reply(data)
@@ -156,7 +172,7 @@ class ChunkClient:
             for node, code in reply.failed:
                 if node in by_id:
                     self._blame(by_id[node], UnavailableError(code))
-        except (aiohttp.ClientError, TimeoutError, OSError, KinfolderError) as error:
+        except _FAILURES as error:
             self._blame(first, error)
             if isinstance(error, AccessDeniedError):
                 self._grants.forget_all()
@@ -166,17 +182,22 @@ class ChunkClient:
         self, allowance: Allowance, node: NodeAddress, ids: Sequence[ChunkId]
     ) -> AsyncIterator[tuple[ChunkId, bytes]]:
         proof = self._grants.state(allowance, Operation.GET, [node.id], [ChunkRef(id, 0) for id in ids])
-        async with self._http().post(
-            node.url + api.GET_PATH,
-            data=api.encode_ids(ids),
-            headers=api.request_headers(allowance.grant, proof),
-            ssl=self._tls(node),
-        ) as response:
+        url = _url(node, api.GET_PATH)
+        async with asyncio.timeout(STALLED_S):
+            response = await self._http().post(
+                url,
+                data=api.encode_ids(ids),
+                headers=api.request_headers(allowance.grant, proof),
+                ssl=self._tls(node, url),
+                allow_redirects=False,
+            )
+        async with response:
             if response.status != 200:
-                raise api.decode_failure(await response.read())
+                async with asyncio.timeout(STALLED_S):
+                    raise api.decode_failure(await _read(response))
             reader = api.GetReader(ids)
             corrupt = False
-            async for piece in response.content.iter_any():
+            async for piece in _pieces(response):
                 for id, data in reader.feed(piece):
                     if data is None:
                         continue
@@ -216,9 +237,13 @@ class ChunkClient:
         self._avoid[node.id] = self._clock.monotonic_s() + AVOID_S
         log.info("storage node failed", node=node.id.hex()[:8], error=type(error).__name__)
 
-    def _tls(self, node: NodeAddress) -> ssl.SSLContext | bool:
-        """Return how to check a node's certificate: it must be exactly the one that the coordinator names."""
-        if urlsplit(node.url).scheme != "https":
+    def _tls(self, node: NodeAddress, url: URL) -> ssl.SSLContext | bool:
+        """Return how to check a node's certificate: it must be exactly the one that the coordinator names.
+
+        Raises:
+            ValueError, OSError: That one is no certificate.
+        """
+        if url.scheme != "https":
             return True
         if node.certificate not in self._contexts:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -232,11 +257,57 @@ class ChunkClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=16, limit_per_host=8, keepalive_timeout=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=STALLED_S),
                 read_bufsize=READ_BYTES,
                 auto_decompress=False,
             )
         return self._session
+
+
+def _url(node: NodeAddress, path: str) -> URL:
+    """Return where to ask a node: over TLS, or on this machine.
+
+    Raises:
+        ValueError: It has no URL.
+        ProtocolError: It has one that may not be used.
+    """
+    url = URL(node.url + path)
+    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host or "")):
+        raise ProtocolError("a storage node has no address that may be used")
+    return url
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Return a short reply.
+
+    Raises:
+        ProtocolError: It is not short.
+    """
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > api.REPLY_BYTES_MAX:
+            raise ProtocolError("a storage node's reply is too long")
+    return bytes(data)
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield a long reply as it arrives; only the time spent waiting for the node counts, not that of whoever takes it.
+
+    Raises:
+        TimeoutError: It is slower than any node may be.
+    """
+    loop = asyncio.get_running_loop()
+    left_s = STALLED_S
+    while True:
+        began_s = loop.time()
+        async with asyncio.timeout(left_s):
+            piece = await response.content.readany()
+        if not piece:
+            return
+        left_s += len(piece) / SLOWEST_BYTES_PER_S - (loop.time() - began_s)
+        yield piece
 
 
 async def _body(
