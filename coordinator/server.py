@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from coordinator.config import Config
-from coordinator.core.limiter import Pace
+from coordinator.core.limiter import Pace, site_of
 from coordinator.directory import DataDirectory
 from coordinator.doors import SystemClock, system_entropy
 from coordinator.service import Coordinator
@@ -126,7 +126,7 @@ class Server:
         return origins
 
     async def _serve(self, connection: ServerConnection) -> None:
-        address = str(connection.remote_address[0]) if connection.remote_address else ""
+        address = site_of(str(connection.remote_address[0])) if connection.remote_address else ""
         if self._unknown[address] >= limits.UNAUTHENTICATED_SOCKETS_PER_ADDRESS_MAX:
             await connection.close(_TRY_LATER, "too many connections")
             return

@@ -57,7 +57,7 @@ class Session:
 
         Args:
             coordinator: Whose.
-            address: Of the other end, for limits by address.
+            address: Of the other end, for limits by address (:func:`coordinator.core.limiter.site_of`).
             origins: Under which URLs the other end may have dialled this server.
             certificates: SHA-256 of the TLS certificates that it may have seen; 32 zero bytes for none.
             send: Sends one frame; it waits while the other end does not read.

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections import OrderedDict
 from typing import Final
 
 KEYS_MAX: Final = 100_000
+_SITE_BITS: Final = 64
+
+
+def site_of(address: str) -> str:
+    """Return what counts as one address: of IPv6 the /64, since whoever has one address has all of these."""
+    with contextlib.suppress(ValueError):
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        if isinstance(ip, ipaddress.IPv4Address):
+            return str(ip)
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.IPv6Network((ip, _SITE_BITS), strict=False))
+    return address
 
 
 class Pace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.failures import AccessDeniedError
-from coordinator.requests.opening import check_attempts, count_failure
+from coordinator.requests.opening import check_attempts, count_failure, count_idle
 from coordinator.service import Coordinator
 from coordinator.session import Kind, Session
 from protocol import messages as m
@@ -28,10 +28,6 @@ async def join(coordinator: Coordinator, session: Session, message: m.JoinMailbo
         count_failure(coordinator, session, b"code")
         raise
     session.kind = Kind.MAILBOX
-    opener = coordinator.sessions.get(box.opener)
-    if opener is not None:
-        # Forgiven when a device is added; whoever only guesses codes runs out.
-        coordinator.link_attempts.count(opener.account, now_s)
     for data in box.waiting:
         session.post(m.MailboxMessage(box.number, data))
     box.waiting.clear()
@@ -42,6 +38,11 @@ async def send(coordinator: Coordinator, session: Session, message: m.MailboxSen
     """Hand a message to the other side."""
     now_s = coordinator.clock.monotonic_s()
     other = coordinator.mailboxes.send(session.number, message.number, message.data, now_s)
+    if coordinator.mailboxes.try_once(session.number, message.number, now_s):
+        opener = coordinator.sessions.get(coordinator.mailboxes.opener(message.number) or 0)
+        if opener is not None:
+            # Forgiven when a device is added; whoever only guesses codes runs out.
+            coordinator.link_attempts.count(opener.account, now_s)
     target = None if other is None else coordinator.sessions.get(other)
     if target is not None:
         target.post(m.MailboxMessage(message.number, message.data))
@@ -50,6 +51,7 @@ async def send(coordinator: Coordinator, session: Session, message: m.MailboxSen
 
 async def close(coordinator: Coordinator, session: Session, message: m.CloseMailbox) -> m.Message:
     """End a mailbox, and tell the other side."""
+    count_idle(coordinator, session)
     other = coordinator.mailboxes.close(session.number, message.number, coordinator.clock.monotonic_s())
     target = None if other is None else coordinator.sessions.get(other)
     if target is not None:

@@ -66,6 +66,12 @@ def count_failure(coordinator: Coordinator, session: Session, what: bytes) -> No
     coordinator.failures.count(what + session.address.encode(), coordinator.clock.monotonic_s())
 
 
+def count_idle(coordinator: Coordinator, session: Session) -> None:
+    """Count it as a failed attempt if the session took a mailbox, said nothing, and now leaves it."""
+    if session.kind is Kind.MAILBOX and coordinator.mailboxes.is_idle(session.number):
+        count_failure(coordinator, session, b"code")
+
+
 async def login(coordinator: Coordinator, session: Session, message: m.Login) -> m.Message:
     """Let a device in that proves to hold the key of an active device of its account."""
     now_ms = coordinator.clock.now_ms()
@@ -217,6 +223,7 @@ async def node_login(coordinator: Coordinator, session: Session, message: m.Node
 async def left(coordinator: Coordinator, session: Session) -> None:
     """Do what the end of a session asks for."""
     coordinator.hub.leave(session.number)
+    count_idle(coordinator, session)
     for other, number in coordinator.mailboxes.leave(session.number):
         told = coordinator.sessions.get(other)
         if told is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.core.hub import Hub
-from coordinator.core.limiter import Attempts, Pace
-from coordinator.core.mailboxes import OPEN_PER_SESSION_MAX, WAITING_MAX, Mailboxes
+from coordinator.core.limiter import Attempts, Pace, site_of
+from coordinator.core.mailboxes import OPEN_PER_SESSION_MAX, SILENT_S, WAITING_MAX, Mailboxes
 from protocol import limits
 from protocol.errors import AccessDeniedError, LimitExceededError
 from protocol.history import Checkpoint, SignedCheckpoint
@@ -120,13 +120,88 @@ def test_two_sides_meet_and_nobody_else():
         some.send(1, box.number, b"x", 6.0)
 
 
-def test_a_code_is_used_once_even_if_its_user_leaves():
+@pytest.mark.parametrize("speaker", [1, 2])
+@pytest.mark.parametrize("how", ["leave", "close", "silence"])
+def test_a_code_is_used_once_even_if_its_user_leaves(speaker, how):
+    """One message either way is the only attempt."""
     some = boxes()
     box = some.open(1, 0.0)
+    some.join(2, box.number, 1.0)
+    some.send(speaker, box.number, b"hello", 1.0)
+    assert not some.is_idle(2)
+    if how == "leave":
+        assert some.leave(2) == [(1, box.number)]
+    elif how == "close":
+        assert some.close(2, box.number, 1.0) == 1
+    with pytest.raises(AccessDeniedError):
+        some.join(3, box.number, 1.0 + SILENT_S)
+
+
+def test_a_message_that_waited_is_an_attempt_of_whoever_got_it():
+    some = boxes()
+    box = some.open(1, 0.0)
+    some.send(1, box.number, b"early", 0.0)
     some.join(2, box.number, 1.0)
     assert some.leave(2) == [(1, box.number)]
     with pytest.raises(AccessDeniedError):
         some.join(3, box.number, 2.0)
+
+
+@pytest.mark.parametrize("how", ["leave", "close", "silence"])
+def test_whoever_joins_and_says_nothing_leaves_the_code_unused(how):
+    some = boxes()
+    box = some.open(1, 0.0)
+    some.join(2, box.number, 1.0)
+    assert some.is_idle(2)
+    with pytest.raises(AccessDeniedError):
+        some.join(3, box.number, SILENT_S)
+    if how == "leave":
+        assert some.leave(2) == []
+    elif how == "close":
+        assert some.close(2, box.number, 2.0) is None
+    some.join(3, box.number, 1.0 + SILENT_S)
+    for refused in (some.send, lambda *args: some.close(args[0], args[1], args[3])):
+        with pytest.raises(AccessDeniedError):
+            refused(2, box.number, b"late", 2.0 + SILENT_S)
+    assert some.leave(2) == []
+    assert some.send(3, box.number, b"hello", 2.0 + SILENT_S) == 1
+    with pytest.raises(AccessDeniedError):
+        some.join(4, box.number, 3.0 + 2 * SILENT_S)
+
+
+def test_the_first_message_of_a_joiner_is_one_attempt():
+    some = boxes()
+    box = some.open(1, 0.0)
+    some.join(2, box.number, 0.0)
+    assert not some.try_once(1, box.number, 0.0)
+    assert some.try_once(2, box.number, 0.0)
+    assert not some.try_once(2, box.number, 0.0)
+    with pytest.raises(AccessDeniedError):
+        some.try_once(3, box.number, 0.0)
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 899_999, 900_000, (1 << 64) - 1])
+def test_numbers_are_drawn_at_random_and_have_six_digits(drawn):
+    number = Mailboxes(lambda count: drawn.to_bytes(count, "big")).open(1, 0.0).number
+    assert number == 100_000 + drawn % 900_000
+    assert len(str(number)) == 6
+
+
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("elsewhere", "elsewhere"),
+    ],
+)
+def test_all_addresses_of_a_site_count_as_one(address, site):
+    assert site_of(address) == site
 
 
 def test_a_mailbox_ends_after_its_time():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from coordinator.core.limiter import site_of
+from coordinator.core.mailboxes import NUMBER_MAX, NUMBER_MIN
 from protocol import limits
 from protocol import messages as m
 from protocol.grants import Grant, Operation, open_signed
@@ -189,7 +191,7 @@ def test_two_devices_talk_through_a_mailbox(world):
     async def main():
         async with world.running() as server:
             _, client, number = await mailbox(server, world)
-            assert 0 < number < 1000
+            assert NUMBER_MIN <= number <= NUMBER_MAX
             await client.ask(m.MailboxSend(number, b"first"))
             new = await Client.open(server.url)
             await new.ask(m.JoinMailbox(number))
@@ -220,12 +222,40 @@ def test_guessing_codes_ends_soon(world):
                 server.coordinator.failures._times.clear()
                 one = await Client.open(server.url)
                 await one.ask(m.JoinMailbox(number))
+                await one.ask(m.MailboxSend(number, b"hello"))
                 await client.ask(m.CloseMailbox(number))
                 reply = await client.start(m.OpenMailbox())
                 number = getattr(reply, "number", 0)
             assert number == 0  # three that came to nothing
             alice.add("phone")
             await client.ask(m.AppendAccountLink(alice.links[-1]))
+            await client.ask(m.OpenMailbox(), m.MailboxOpened)
+
+    run(main)
+
+
+def test_whoever_joins_and_says_nothing_costs_the_account_nothing(world):
+    """The mailbox is there for the right device, and the account may show codes as before; guessing is slow all the same."""
+
+    async def main():
+        async with world.running() as server:
+            alice, client, number = await mailbox(server, world)
+            for _ in range(limits.LINK_ATTEMPTS_PER_HOUR_AND_ACCOUNT_MAX + 1):
+                one = await Client.open(server.url)
+                await one.ask(m.JoinMailbox(number))
+                assert await (await Client.open(server.url)).refused(m.JoinMailbox(number)) == "access_denied"
+                await one.ask(m.CloseMailbox(number))
+            attempts = server.coordinator.failures._times[b"code" + site_of("127.0.0.1").encode()]
+            assert len(attempts) == 2 * (limits.LINK_ATTEMPTS_PER_HOUR_AND_ACCOUNT_MAX + 1)
+            assert not server.coordinator.link_attempts.are_spent(alice.id, server.coordinator.clock.monotonic_s())
+            new = await Client.open(server.url)
+            await new.ask(m.JoinMailbox(number))
+            assert await one.refused(m.MailboxSend(number, b"late")) == "access_denied"
+            await new.ask(m.MailboxSend(number, b"hello"))
+            assert await client.notice(m.MailboxMessage) == m.MailboxMessage(number, b"hello")
+            assert len(server.coordinator.link_attempts._times[alice.id]) == 1
+            await new.ask(m.MailboxSend(number, b"more"))
+            assert len(server.coordinator.link_attempts._times[alice.id]) == 1
             await client.ask(m.OpenMailbox(), m.MailboxOpened)
 
     run(main)
