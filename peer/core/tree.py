@@ -43,9 +43,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
         """Tell whether both hold the same bytes and attributes, as far as their kind has any."""
         if not self.same_bytes(other):
             return False
-        return self.kind is not Kind.FILE or (
-            self.executable == other.executable and self.mtime_ns == other.mtime_ns
-        )
+        return self.kind is not Kind.FILE or (self.executable == other.executable and self.mtime_ns == other.mtime_ns)
 
 
 class Member(NamedTuple):

@@ -49,6 +49,12 @@ class Database(Protocol):
         """Finish what is queued and close the file."""
 
 
+_UNWRITABLE: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
+"""What the disk refuses; the database itself is whole."""
+
+
 def connect(path: Path | str) -> sqlite3.Connection:
     """Open the database with the settings that durability needs.
 
@@ -72,6 +78,10 @@ def connect(path: Path | str) -> sqlite3.Connection:
         if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise CorruptStateError(f"the database {path} is damaged")
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _UNWRITABLE:
+            raise UserError(
+                f"the disk that holds {path} cannot be written ({error}): is it full, or read-only?", code="disk_full"
+            ) from error
         raise CorruptStateError(f"the database {path} is damaged ({error})") from error
     return connection
 

@@ -235,7 +235,7 @@ def _passphrase(options: KeyOptions, *, new: bool) -> bytes:
     if options.passphrase_file is not None:
         return read_passphrase(options.passphrase_file)
     if options.ask is None:
-        text = "this device's keys are under a passphrase: give --passphrase-file or KIN_PASSPHRASE_FILE"
+        text = "this device's keys are under a passphrase: name its file in KIN_PASSPHRASE_FILE"
         raise UserError(text, exit_code=EXIT_USAGE)
     text = options.ask("Passphrase for this device: " if new else "Passphrase: ")
     if new and text != options.ask("The same again: "):
