@@ -425,7 +425,7 @@ class MailboxOpened(_Message, frozen=True, tag=61):
 
 
 class JoinMailbox(_Message, frozen=True, tag=62):
-    """By the new device, before any login: takes the other side of a mailbox; only one ever can."""
+    """By the new device, before any login: takes the other side of a mailbox; only one that says something ever can."""
 
     number: int
 

@@ -229,6 +229,12 @@ class Follower:
             raise ProtocolError("the coordinator sent items beyond the head that it signed")
         if position == checkpoint.position and chain != checkpoint.chain:
             raise ForkError("the coordinator shows another history than the one that it signed")
+        known = record.checkpoint
+        if (
+            known is not None
+            and chains.get(known.checkpoint.position, known.checkpoint.chain) != known.checkpoint.chain
+        ):
+            raise ForkError("the coordinator signed two histories for one position")
         if not items:
             if signed != record.checkpoint:
                 await self._context.database.run(lambda db: self.put_record(db, checkpoint=signed))
@@ -244,6 +250,10 @@ class Follower:
         if checkpoint.generation != record.generation:
             raise RollbackError("the coordinator began another generation of the log without an admin's signature")
         known = record.checkpoint
+        if known is not None and max(record.position, checkpoint.position) < known.checkpoint.position:
+            # A device that was let in begins with the head that the other one had seen. It waits, and is not frozen: a
+            # coordinator restored from a backup is given its newest part back by those who have it.
+            raise HistoryError("the coordinator shows an older history than another device of this account has seen")
         if (
             known is not None
             and checkpoint.position == known.checkpoint.position
