@@ -240,6 +240,7 @@ def test_whoever_joins_and_says_nothing_costs_the_account_nothing(world):
     async def main():
         async with world.running() as server:
             alice, client, number = await mailbox(server, world)
+            one = await Client.open(server.url)
             for _ in range(limits.LINK_ATTEMPTS_PER_HOUR_AND_ACCOUNT_MAX + 1):
                 one = await Client.open(server.url)
                 await one.ask(m.JoinMailbox(number))
