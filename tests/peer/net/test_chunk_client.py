@@ -16,7 +16,7 @@ from peer.net.chunk_client import ChunkClient
 from protocol import chunk_api as api
 from protocol.errors import NoQuorumError, NoSourceError
 from protocol.grants import ChunkRef, Grant, Operation, Statement, batch_root, sign_body
-from protocol.ids import ChunkId, FolderId
+from protocol.ids import ChunkId, FolderId, Pseudonym
 from protocol.messages import Granted, NodeAddress
 from protocol.signing import public_key
 
@@ -33,7 +33,14 @@ def node(url: str, certificate: bytes = b"", id: bytes = b"n" * 32) -> NodeAddre
 class Grants:
     def __init__(self, *nodes: NodeAddress) -> None:
         grant = Grant(
-            b"i" * 16, b"p" * 16, public_key(SEED), Operation.PUT | Operation.GET, 1 << 40, 1 << 20, 0, 1 << 50
+            b"i" * 16,
+            Pseudonym(b"p" * 16),
+            public_key(SEED),
+            Operation.PUT | Operation.GET,
+            1 << 40,
+            1 << 20,
+            0,
+            1 << 50,
         )
         signed = sign_body(grant, SEED)
         self.allowance = SimpleNamespace(
