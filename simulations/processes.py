@@ -135,8 +135,7 @@ class Process:
 def _wait_for_ready(child: subprocess.Popen[str], output: IO[str], args: Sequence[str], log: Path) -> str:
     deadline = time.monotonic() + READY_S
     while (left := deadline - time.monotonic()) > 0:
-        readable, _, _ = select.select([output], [], [], left)
-        if not readable:
+        if not _is_readable(output, left):
             break
         line = output.readline()
         if not line:
@@ -149,6 +148,12 @@ def _wait_for_ready(child: subprocess.Popen[str], output: IO[str], args: Sequenc
     child.wait()
     output.close()
     raise CommandError(args, -1, "was not ready in time: " + log.read_text(errors="replace"))
+
+
+def _is_readable(output: IO[str], timeout_s: float) -> bool:
+    poll = select.poll()  # select() knows only descriptors below 1,024
+    poll.register(output, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 class Device:

@@ -114,7 +114,9 @@ class Terminal:
         return before + text
 
     def read(self) -> bool:
-        readable, _, _ = select.select([self.master], [], [], PATIENCE_S)
+        poll = select.poll()
+        poll.register(self.master, select.POLLIN)
+        readable = poll.poll(PATIENCE_S * 1000)
         try:
             data = os.read(self.master, 4096) if readable else b""
         except OSError:  # the last process has closed its end

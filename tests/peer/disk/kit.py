@@ -188,15 +188,26 @@ class Wrapped:
     def __init__(self, inner: FileSystem, before: Callable[[str, tuple[Any, ...]], None]) -> None:
         self._inner = inner
         self._before = before
+        self._opened: set[Any] = set()
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._inner, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._before(name, args)
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if name.startswith("open_"):
+                self._opened.add(result)
+            elif name == "close":
+                self._opened.discard(args[0])
+            return result
 
         return call
+
+    def die(self) -> None:
+        """Close what is still open, as the kernel does for a process that was killed."""
+        while self._opened:
+            self._inner.close(self._opened.pop())
 
 
 class Fuse:

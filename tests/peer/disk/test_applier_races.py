@@ -240,6 +240,7 @@ def run_until(folder, fuse, steps, data, seen, *, then=None):
         empty_trash(opened, journal, before_ms=1 << 60)
         opened.close()
     except Killed:
+        fs.die()
         return False
     return True
 
@@ -312,6 +313,7 @@ def test_killed_at_every_call_after_a_user_saved_in_the_window(folder, save, tmp
             list(applier.apply([Replace(seen["f"], item)]))
             opened.close()
         except Killed:
+            fs.die()
             ended = False
         settle_all(folder)
         if saved:

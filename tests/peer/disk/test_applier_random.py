@@ -186,8 +186,9 @@ def test_what_a_user_wrote_is_there_in_the_end(tmp_path, block):
                 user.act()
             fuse.burn(*args)
 
+        door = Wrapped(folder.fs, before)
         try:
-            root = folder.open(Wrapped(folder.fs, before))
+            root = folder.open(door)
             journal = FusedJournal(folder.journal, fuse)
             applier = Applier(root, journal, folder.clock, folder.entropy, local=seen, staged=staged)
             for group in applier.apply(steps):
@@ -195,7 +196,7 @@ def test_what_a_user_wrote_is_there_in_the_end(tmp_path, block):
             empty_trash(root, journal, before_ms=1 << 60)
             root.close()
         except Killed:
-            pass
+            door.die()
         finally:
             user.act()
         for _ in range(2):

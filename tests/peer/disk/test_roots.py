@@ -112,9 +112,11 @@ def test_marking_survives_a_crash_at_any_call(path):
             if left[0] < 0:
                 raise KeyboardInterrupt
 
+        door = Wrapped(LinuxFileSystem(), before)
         try:
-            RootGuard(Wrapped(LinuxFileSystem(), before), path, FOLDER, "laptop").mark()
+            RootGuard(door, path, FOLDER, "laptop").mark()
         except KeyboardInterrupt:
+            door.die()
             assert state(path) in {"open", "unmarked"}
             guard(path).mark()
             assert state(path) == "open"
