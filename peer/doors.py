@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from peer.engine.tasks import to_its_end
 
 T = TypeVar("T")
 
@@ -41,9 +43,10 @@ class ThreadProcessor:
     def __init__(self, workers: int = WORKERS_MAX) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="kin")
 
-    def run(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+    async def run(self, function: Callable[..., T], /, *args: Any) -> T:
         """Call the function in a thread of the pool."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        work = self._pool.submit(function, *args)
+        return await to_its_end(asyncio.wrap_future(work), work.cancel)
 
     def close(self) -> None:
         """Wait for what runs, and start nothing more."""

@@ -22,7 +22,6 @@ from peer.disk.journal import Journal
 from peer.disk.recovery import empty_trash, recover
 from peer.disk.roots import RootGuard, RootMissing, check_new_root
 from peer.engine.assembly import StoredJournal
-from peer.engine.tasks import to_its_end
 from peer.store import folders
 from peer.store.folders import FolderRecord
 from peer.store.home import known_head
@@ -163,7 +162,7 @@ async def _empty_trash(device: Device, record: FolderRecord) -> None:
     context = device.context
     guard = RootGuard(context.files, os.fsdecode(record.path), record.id, device.record.device.hex())
     journal = StoredJournal(context.database, record.key)
-    left = await to_its_end(context.processor.run(_settle_all, guard, journal, context.clock.now_ms()))
+    left = await context.processor.run(_settle_all, guard, journal, context.clock.now_ms())
     if left:
         raise UserError(left)
 

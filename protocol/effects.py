@@ -40,7 +40,11 @@ class Processor(Protocol):
     """Where work that computes or blocks is done, so that the event loop stays free."""
 
     def run(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        """Call the function elsewhere and return its result or raise its error."""
+        """Call the function elsewhere and return its result or raise its error.
+
+        On a device, who is cancelled meanwhile learns of it once the function has ended, or will never begin: until then
+        the files and generators that it works on are its own, and closing one would hand its descriptor to the next.
+        """
 
     def close(self) -> None:
         """Wait for what runs, and start nothing more; blocks."""

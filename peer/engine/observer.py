@@ -31,7 +31,6 @@ from peer.disk.stages import clean_stages
 from peer.disk.walk import DiskError, is_gone, kind_of, text_of
 from peer.disk.watcher import InotifyWatcher
 from peer.engine.context import Context
-from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.effects import Access, DiskEvent, DiskEventKind
 from protocol.entries import Kind
@@ -264,7 +263,7 @@ class Observer:
         run = self._context.processor.run
         if self._recovered and not await run(is_unfinished, self._journal):
             return
-        recovered = await to_its_end(run(recover, root, self._journal))
+        recovered = await run(recover, root, self._journal)
         self._recovered = not recovered.left
         self._unrecovered = frozenset(recovered.left)
         self._look_beside((*recovered.back, *recovered.kept), now)
@@ -325,7 +324,7 @@ class Observer:
 
     async def _empty(self, root: Root, before_ms: int, skip: int, *, sure: bool = False) -> Emptied:
         work = partial(empty_trash, root, self._journal, before_ms=before_ms, skip=skip, sure=sure)
-        emptied = await to_its_end(self._context.processor.run(work))
+        emptied = await self._context.processor.run(work)
         self._look_beside(emptied.kept, self._context.clock.monotonic_s())
         return emptied
 

@@ -97,7 +97,7 @@ class Stepper:
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             stop = threading.Event()
-            # A thread that changes the disk is never left behind: who ends this ends nothing that still goes on.
+            # Who ends this waits for the step that is under way, and for no other.
             work = self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
             outcomes = await to_its_end(work, stop.set)
             await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))

@@ -177,15 +177,19 @@ def test_transferring_and_queued(world: World) -> None:
     size, count = 9 << 20, 10  # more than travel at once
     with frozen(world.cluster.nodes):
         for number in range(count):
-            (world.one / f"large {number}").write_bytes(random.Random(number).randbytes(64) * (size // 64))
+            written = world.cluster.root / "written"  # outside, so that none is seen while it is being written
+            written.write_bytes(random.Random(number).randbytes(64) * (size // 64))
+            written.rename(world.one / f"large {number}")
+        until(
+            lambda: folder_of(ask(world.a), "work")["upload"] == {"files": count, "bytes": count * size},
+            "all were seen",
+        )
         until(
             lambda: set(reasons(world.a, "work").values()) == {"queued", "transferring"},
             "some are on their way, others wait for their turn",
         )
         folder = folder_of(ask(world.a), "work")
         assert folder["state"] == "working"
-        assert folder["upload"]["files"] == count
-        assert folder["upload"]["bytes"] == count * size
         assert {row["bytes"] for row in folder["unsynced"]} == {size}
     world.assert_same()
     for number in range(count):

@@ -34,3 +34,35 @@ def test_the_processor_works_beside_the_loop_and_passes_errors_on():
             processor.close()
 
     asyncio.run(main())
+
+
+def test_who_is_cancelled_waits_for_what_works_on_its_files():
+    """Else its descriptors would be closed, and given to others, under a thread that still writes to them."""
+
+    async def main():
+        processor = ThreadProcessor(1)
+        begun, go_on, ended = threading.Event(), threading.Event(), []
+
+        def work():
+            begun.set()
+            go_on.wait()
+            ended.append("work")
+
+        try:
+            working = asyncio.create_task(processor.run(work))
+            waiting = asyncio.create_task(processor.run(ended.append, "never begun"))
+            assert await asyncio.to_thread(begun.wait, 30)
+            working.cancel()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert not working.done()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+            assert ended == ["work"]
+        finally:
+            go_on.set()
+            processor.close()
+
+    asyncio.run(main())
