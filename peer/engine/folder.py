@@ -400,8 +400,7 @@ class FolderEngine:
             self._start_upload([act for act, _ in group], [file for _, file in group], {})
 
     async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
-        if not self.record.number:
-            await self._recorder.enrol()
+        await self._recorder.enrol()
         await self._recorder.record(acts, stored)
         self._push_wanted = True
         self._want_plan()

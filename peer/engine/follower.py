@@ -7,6 +7,7 @@ Rule 3: a history that contradicts a signed one freezes the folder; nothing is m
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -94,6 +95,8 @@ class Follower:
         self.head = record.position
         """The highest position that the coordinator named."""
         self._overlay: OverlayState | None = None
+        self._following = asyncio.Lock()
+        """Items are taken over in the order of the log, whoever asks: a job that enrols follows beside the loop."""
         context.database.on_rollback(self._read_anew)
 
     # --- State
@@ -187,6 +190,10 @@ class Follower:
             UnavailableError: The coordinator cannot be asked.
             SecurityError: What it says does not hold; the folder is frozen.
         """
+        async with self._following:
+            return await self._follow()
+
+    async def _follow(self) -> bool:
         news = False
         try:
             while True:
@@ -376,6 +383,7 @@ class Follower:
         signed: SignedCheckpoint | None,
     ) -> None:
         key = self.record.key
+        assert admitted[0].item.position == self.record.position + 1
         self._check_seen(db, admitted, chains)
         state = SqliteState(db, key)
         changed: set[ItemId] = set()

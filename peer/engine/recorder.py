@@ -7,6 +7,7 @@ Rule 3: an entry's contents are durable on storage nodes before it is signed, so
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -75,6 +76,7 @@ class Recorder:
         self._context = context
         self._follower = follower
         self.excluded = excluded
+        self._enrolling = asyncio.Lock()
 
     # --- Planning
 
@@ -211,10 +213,10 @@ class Recorder:
         key = self._follower.record.key
         local, synced = LocalTree(db, key), SyncedTree(db, key)
         holding = _holding(acts, local, synced)
-        if not holding:
+        record = self._follower.record
+        if not holding or not record.number:  # a number can be given up between enrolling and recording
             return 0
         contents, segments = _contents(holding, stored)
-        record = self._follower.record
         draft: Draft = author(
             holding,
             synced=synced,
@@ -343,12 +345,20 @@ class Recorder:
         await self._context.database.run(lambda db: self._follower.put_record(db, pseudonym=reply.pseudonym))
 
     async def enrol(self) -> None:
-        """Give this device its number in the folder, before its first entry.
+        """Give this device its number in the folder, before its first entry; nothing where it has one.
+
+        Several jobs may ask at once. A number is taken over once: doing so again would begin its sequence anew under
+        entries that were signed meanwhile.
 
         Raises:
             UnavailableError: The coordinator cannot be reached.
             AccessDeniedError: This account may not write here.
         """
+        async with self._enrolling:
+            if not self._follower.record.number:
+                await self._enrol()
+
+    async def _enrol(self) -> None:
         for _ in range(ENROL_TRIES_MAX):
             control = self._follower.control
             if control is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import peer.device
+from peer.config import KeyOptions
 from simulations.processes import Cluster, Device, Process, tree_of
 from tests.e2e.test_many_devices import until
 
@@ -58,6 +61,34 @@ def local_size(device: Device) -> int:
     with sqlite3.connect(f"file:{device.home / 'state.db'}?mode=ro", uri=True) as db:
         rows = db.execute("SELECT content FROM local_item WHERE name = ?", (b"doc.txt",)).fetchall()
     return int(msgspec.msgpack.decode(rows[0][0])[2])
+
+
+def test_jobs_that_enrol_and_follow_at_once_do_it_once(cluster: Cluster, pair: tuple[Device, Device]) -> None:
+    """A number taken again would begin its sequence anew under entries that were signed; items folded twice, differ."""
+    a, b = pair
+    for number in range(20):
+        (cluster.root / "one" / f"f{number}").write_text(f"{number}")
+    a.sync()
+
+    async def on_b() -> None:
+        device = await peer.device.Device.open(b.home, keys=KeyOptions(no_keyring=True))
+        try:
+            await device.need_link()
+            (engine,) = device.engines.values()
+            follower, recorder = engine.follower, engine._recorder
+            assert sorted(await asyncio.gather(follower.follow(), follower.follow())) == [False, True]
+            await asyncio.gather(recorder.enrol(), recorder.enrol())
+            assert follower.record.number
+            await device.context.database.run(lambda db: follower.put_record(db, own_seq=3))
+            await recorder.enrol()
+            assert follower.record.own_seq == 3
+            await device.context.database.run(lambda db: follower.put_record(db, own_seq=0))
+        finally:
+            await device.close()
+
+    asyncio.run(on_b())
+    b.sync()
+    assert dict(tree_of(cluster.root / "one")) == dict(tree_of(cluster.root / "two"))
 
 
 def test_an_agent_that_is_stopped_while_it_changes_the_disk_ends(cluster: Cluster, pair: tuple[Device, Device]) -> None:
