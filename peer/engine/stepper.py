@@ -22,11 +22,10 @@ from peer.disk.journal import Journal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome
 from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.stages import Staged
-from peer.disk.walk import DiskError
 from peer.engine.context import Context
 from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
-from protocol.errors import UnavailableError
+from protocol.errors import KinfolderError, UnavailableError
 from protocol.ids import ROOT
 
 KEPT: Final = "kept"
@@ -97,10 +96,15 @@ class Stepper:
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             stop = threading.Event()
-            # Who ends this waits for the step that is under way, and for no other.
-            work = self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
-            outcomes = await to_its_end(work, stop.set)
-            await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))
+
+            async def work() -> list[Outcome]:
+                outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
+                await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))
+                return outcomes
+
+            # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
+            # it would be taken for what a user made.
+            outcomes = await to_its_end(work(), stop.set)
             for outcome in outcomes:
                 match outcome:
                     case Done():
@@ -148,7 +152,7 @@ class Stepper:
                             break
                         if self._context.stopping.is_set():
                             break
-            except DiskError:
+            except KinfolderError:  # the disk refuses, or the journal
                 if not outcomes:
                     raise
         return outcomes

@@ -140,8 +140,8 @@ class _Source:
         offset = 0
 
         def read(into: memoryview) -> int:
-            nonlocal offset
-            count = root.fs.read(handle, into, offset)
+            nonlocal offset  # a file that grows as fast as it is read would have no end
+            count = root.fs.read(handle, into[: size + 1 - offset], offset)
             offset += count
             return count
 

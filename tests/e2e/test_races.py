@@ -108,3 +108,27 @@ def test_an_agent_that_is_stopped_while_it_changes_the_disk_ends(cluster: Cluste
     assert "Traceback" not in (b.home / "kin.log").read_text()
     b.sync()
     assert dict(tree_of(cluster.root / "two")) == {}
+
+
+def test_what_an_agent_put_in_place_before_it_was_stopped_is_no_user_s_file(
+    cluster: Cluster, pair: tuple[Device, Device]
+) -> None:
+    """Else it would come back after its removal, and stand as a copy beside its next edit."""
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    for number in range(600):
+        (one / f"f{number}").write_text(f"old {number}")
+    a.sync()
+    agent = b.start()
+    until(lambda: any(two.glob("f*")), "nothing arrived")
+    agent.stop()
+    for number in range(600):
+        if number % 2:
+            (one / f"f{number}").unlink()
+        else:
+            (one / f"f{number}").write_text(f"new {number}")
+    a.sync()
+    b.sync()
+    a.sync()
+    expected = {f"f{number}": f"new {number}".encode() for number in range(0, 600, 2)}
+    assert dict(tree_of(one)) == dict(tree_of(two)) == expected

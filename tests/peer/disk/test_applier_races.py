@@ -503,6 +503,22 @@ def test_a_late_write_before_the_check_is_recorded_is_kept_too(folder):
     assert set(contents(folder)) <= {b"late!", b"newer"}
 
 
+@pytest.mark.parametrize("step", ["replace", "delete"])
+def test_bytes_that_changed_without_a_trace_are_kept(folder, step):
+    """A write through a mapping, or one whose times were put back, looks like nothing: the bytes alone tell."""
+    folder.write("f", b"mine!")
+    seen = folder.seen()
+    expected = item_at("f", b"older")
+    seen.items[expected.id] = seen.by_path["f"] = (
+        expected  # what was read before that write, with how the file looks now
+    )
+    item = item_at("f", b"newer")
+    steps: dict[str, Step] = {"replace": Replace(expected, item), "delete": Delete(expected)}
+    folder.apply([steps[step]], [(item, b"newer")] if step == "replace" else (), seen)
+    settle_all(folder)
+    assert b"mine!" in contents(folder)
+
+
 def test_the_journal_is_written_before_the_disk_changes(tmp_path):
     folder = Folder(str(tmp_path / "f"))
     folder.write("f", b"old")

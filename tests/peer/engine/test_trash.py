@@ -8,6 +8,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from blake3 import blake3
 
 from peer import folder_commands
 from peer.core.tree import Content
@@ -89,7 +90,9 @@ class World:
         assert isinstance(root, Root)
         with root:
             seen = fingerprint(self.files.lstat(root.hidden("trash"), id.hex()))
-        swap = Swap(id, SwapKind.DELETE, name, Content(Kind.FILE, size=1), self.clock.now_ms(), None, seen)
+        swap = Swap(
+            id, SwapKind.DELETE, name, Content(Kind.FILE, blake3(b"x").digest(), 1), self.clock.now_ms(), None, seen
+        )
         self.journal.put([swap])
         return swap
 
