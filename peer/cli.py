@@ -274,19 +274,46 @@ def folders(ctx: typer.Context, json: AsJson = False) -> None:
     work.folders(_session(ctx, json))
 
 
-@command("conflicts", FOLDERS, "kin conflicts")
+@command(
+    "exclude",
+    FOLDERS,
+    "kin exclude",
+    "kin exclude ~/Documents/Videos --free",
+    "kin exclude ~/Documents/Videos --remove",
+)
+def exclude(
+    ctx: typer.Context,
+    path: Annotated[
+        str | None, typer.Argument(metavar="[PATH]", help="In a folder, existing or not; none lists what is excluded.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Bring it back.")] = False,
+    free: Annotated[
+        bool,
+        typer.Option(
+            "--free", help="Take it off this disk, once the folder holds all of it; else say what is missing."
+        ),
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Keep a path off this device; it stays everywhere else, and what lies here stays as it is."""
+    from peer.commands import folders as work
+
+    work.exclude(_session(ctx, json), path=path, remove=remove, free=free)
+
+
+@command("conflicts", FOLDERS, "kin conflicts", "kin conflicts --keep 'plan (conflict, Laptop, 1a2b3c4d).txt'")
 def conflicts(
     ctx: typer.Context,
     json: AsJson = False,
-    keep: Annotated[str | None, typer.Option("--keep", metavar="COPY", help="Not in this version.")] = None,
-    drop: Annotated[str | None, typer.Option("--drop", metavar="COPY", help="Not in this version.")] = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="COPY", help="This copy becomes the file. COPY is its path or id.")
+    ] = None,
+    drop: Annotated[str | None, typer.Option("--drop", metavar="COPY", help="Remove this copy.")] = None,
 ) -> None:
-    """Show files that were changed on two devices at once."""
+    """Show files that were changed on two devices at once, or decide about one."""
     from peer.commands import folders as work
 
-    if keep is not None or drop is not None:
-        later.refuse()
-    work.conflicts(_session(ctx, json))
+    work.conflicts(_session(ctx, json), keep=keep, drop=drop)
 
 
 # --- Working

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.api.backend import Json
+from peer.core.exclusions import Apart
 from peer.core.keys import open_device_name
-from peer.core.tree import Item, path_of
+from peer.core.tree import Item, Tree, path_of
 from peer.store import folders as store
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
@@ -140,6 +141,7 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
         },
         "conflicts": facts["conflicts"],
         "held": None,
+        "excluded": [each.path for each in engine.observer.apart.exclusions],
         "unsynced_total": facts["total"],
         "unsynced": facts["rows"],
     }
@@ -191,9 +193,12 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     remote = engine.follower.remote(db).tree
     rows: list[Json] = []
     total = kept = 0
+    apart = engine.observer.apart
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
         if here is None and base is None and want is None:
+            continue
+        if here is None and apart and _is_apart(apart, (remote, want), (synced, base)):
             continue
         if engine.is_kept(id):
             kept += 1
@@ -211,7 +216,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
             rows.append(row)
     for raw, reason in db.execute("SELECT path, reason FROM problem WHERE folder = ?", (key,)):
         path = os.fsdecode(raw)
-        if path in shown:
+        if path in shown or apart.covers(path):
             continue
         total += 1
         if len(rows) < most:
@@ -219,6 +224,11 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     files, size, conflicts = counts(db, key)
     rows.sort(key=lambda row: str(row["path"]))
     return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+
+
+def _is_apart(apart: Apart, *places: tuple[Tree, Item | None]) -> bool:
+    """Whether what is not on this disk is not to be on it."""
+    return any(item is not None and apart.holds(tree, item) for tree, item in places)
 
 
 def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> Iterator[Json]:
@@ -316,11 +326,12 @@ async def conflicts(device: Device) -> Json:
     """Return the object of ``kin conflicts --json``."""
     rows: list[Json] = []
     for engine in device.engines.values():
-        rows += await device.context.database.run(lambda db, engine=engine: _conflicts(db, device, engine))  # type: ignore[misc]
+        rows += await device.context.database.run(lambda db, engine=engine: conflicts_of(db, device, engine))  # type: ignore[misc]
     return {"version": 1, "conflicts": rows}
 
 
-def _conflicts(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> list[Json]:
+def conflicts_of(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> list[Json]:
+    """Return a folder's conflict copies, as rows of ``kin conflicts --json``."""
     synced = SyncedTree(db, engine.record.key)
     state = engine.follower.remote(db)
     rows = []

@@ -26,7 +26,9 @@ from peer.core.tree import ItemId
 from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
+from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
+from peer.engine.freeing import Freed, Freer
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.stepper import KEPT, Stepper
@@ -82,6 +84,8 @@ class FolderEngine:
         observer: Observer,
         recorder: Recorder,
         stepper: Stepper,
+        exclusions: Exclusions,
+        freer: Freer,
         uploader: Uploader,
         downloader: Downloader,
     ) -> None:
@@ -90,6 +94,8 @@ class FolderEngine:
         self.observer = observer
         self._recorder = recorder
         self._stepper = stepper
+        self._exclusions = exclusions
+        self._freer = freer
         self._uploader = uploader
         self._downloader = downloader
         self._wake = asyncio.Event()
@@ -324,6 +330,62 @@ class FolderEngine:
         mark_all_dirty(db, self.record.key)
         self.follower.put_record(db, rules=self.observer.rules_hash)
 
+    # --- Exclusions
+
+    async def exclude(self, path: str) -> None:
+        """Keep a path off this device; what lies there stays on this disk, on its own.
+
+        Raises:
+            UserError: There are too many exclusions.
+        """
+        async with self._disk:
+            await self._exclusions.add(path)
+        self._replan()
+
+    async def include(self, path: str) -> None:
+        """Bring an excluded path back.
+
+        Raises:
+            UserError: It is not excluded.
+        """
+        async with self._disk:
+            await self._exclusions.remove(path)
+        self._replan()
+
+    async def free(self, path: str) -> Freed:
+        """Exclude a path, and take what lies there off this disk; if the folder does not hold all of it, do neither.
+
+        Raises:
+            UserError: It waits for something, which the text names.
+            UnavailableError: The disk cannot be used now.
+        """
+        try:
+            async with self._disk:
+                freed = await self._freer.free(path, lambda id: id in self._in_job)
+        finally:
+            self.observer.expect_trash()
+            self._replan()
+        await self.tidy_now()
+        return freed
+
+    async def resolve(self, id: ItemId, *, keep: bool) -> None:
+        """Record a person's decision about a conflict copy; the disk follows.
+
+        Raises:
+            UserError: There is nothing to decide, or not now.
+            UnavailableError: This device never wrote into the folder, and cannot reach the coordinator for its number.
+        """
+        if not self.record.number:
+            await self._recorder.enrol()
+        await self._recorder.resolve(id, keep=keep)
+        self._push_wanted = True
+        self._replan()
+
+    def _replan(self) -> None:
+        self._cursor = b""
+        self._want_plan()
+        self._wake.set()
+
     # --- The trash
 
     async def _tidy(self) -> bool:
@@ -360,6 +422,9 @@ class FolderEngine:
     # --- Plan and act
 
     async def _plan(self) -> None:
+        if await self._exclusions.follow():
+            self._want_plan()
+            return  # what moved is looked at first under its new path
         busy = set(self._in_job)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
@@ -457,6 +522,9 @@ class FolderEngine:
 
     async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
         async with self._disk:
+            if self.observer.apart:
+                planned = steps
+                steps = await self._context.database.run(lambda db: self._recorder.allowed(db, planned))
             try:
                 applied = await self._stepper.apply(steps, staged)
             finally:

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import structlog
 from blake3 import blake3
 
+from peer.core.exclusions import Apart
 from peer.core.hints import Hints, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
@@ -85,6 +86,10 @@ class Observer:
         self._rules: bytes | None = None
         """What ``.kinignore`` held when its rules were taken; None before the first look."""
         self._coming: _Coming | None = None
+        self.apart = Apart()
+        """What a person keeps off this device."""
+        self.lifted: str | None = None
+        """An excluded path that is looked at for once, so that its room can be given back."""
         self._at_once = True
         self.rules_changed = False
         """Whether other rules are in force since this was last set back."""
@@ -190,16 +195,34 @@ class Observer:
 
     # --- Ignoring
 
-    def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that scanner and planner call
-        """Tell whether this device leaves a path alone."""
+    def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that the scanner calls
+        """Tell whether this device leaves a path of its disk alone."""
+        if self.apart:
+            above = self.apart.above(path)
+            if above is not None and above != self.lifted:
+                return True
+        return self.is_ignored(path, is_directory)
+
+    def is_ignored(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that the planner calls
+        """Tell whether a rule says that a path stays on the device that it is on."""
         return self._ignores.is_ignored(path, is_directory) or (
             self._coming is not None and self._coming.ignores.is_ignored(path, is_directory)
         )
 
     @property
     def rules_hash(self) -> bytes:
-        """What tells the rules in force from others; empty if there are none."""
+        """What tells the rules and exclusions in force from others; empty if there are none."""
+        if self.apart:
+            paths = b"\0".join(os.fsencode(each.path) for each in self.apart.exclusions)
+            return blake3(b"\0".join((self._rules or b"", paths))).digest()
         return blake3(self._rules).digest() if self._rules else b""
+
+    def exclude(self, apart: Apart) -> None:
+        """Take other exclusions: all is looked at under them before anything is planned."""
+        self.apart = apart
+        self.has_looked = False
+        self.rules_changed = True
+        self.look_everywhere()
 
     async def _take_rules(self, root: Root, now: float) -> None:
         """Take other rules once ``.kinignore`` has come to rest: an editor may have emptied it for a moment.
