@@ -51,7 +51,9 @@ async def resolve(device: Device, copy: str, path: str, *, keep: bool) -> Json:
         raise UserError(f"the folder {engine.record.name} stands still: 'kin status' says why")
     if not engine.record.number:
         await device.need_link()
-    await engine.resolve(NodeId(bytes.fromhex(str(row["id"]))), keep=keep)
+        await engine.recorder.enrol()
+    async with engine.deciding():
+        await engine.recorder.resolve(NodeId(bytes.fromhex(str(row["id"]))), keep=keep)
     return {"version": 1, "folder": row["folder"], "path": row["path"], "copy": row["copy"], "kept": keep}
 
 

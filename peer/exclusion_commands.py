@@ -40,16 +40,15 @@ async def exclude(device: Device, path: str | None, *, remove: bool, free: bool)
     note, freed = "", None
     above = engine.observer.apart.above(inside)
     if remove:
-        await engine.include(inside)
+        async with engine.deciding():
+            await engine.exclusions.remove(inside)
     elif free:
-        if engine.record.frozen or engine.failed:
-            raise UserError(f"nothing was freed: the folder {engine.record.name} stands still, see 'kin status'")
-        done = await engine.free(inside)
-        freed = {"files": done.files, "bytes": done.bytes, "left": done.left}
+        freed = await _free(engine, inside)
     elif above is not None:
         note = "it was excluded already" if above == inside else f"it was excluded already, with {above}"
     else:
-        await engine.exclude(inside)
+        async with engine.deciding():
+            await engine.exclusions.add(inside)
     return {
         "version": 1,
         "folder": engine.record.name,
@@ -59,6 +58,15 @@ async def exclude(device: Device, path: str | None, *, remove: bool, free: bool)
         "note": note,
         "watching": device.watching,
     }
+
+
+async def _free(engine: FolderEngine, inside: str) -> Json:
+    if engine.record.frozen or engine.failed:
+        raise UserError(f"nothing was freed: the folder {engine.record.name} stands still, 'kin status' says why")
+    async with engine.deciding():
+        freed = await engine.freer.free(inside, engine.is_in_job)
+    await engine.tidy_now()
+    return {"files": freed.files, "bytes": freed.bytes, "left": freed.left}
 
 
 def _rows(engine: FolderEngine) -> list[Json]:

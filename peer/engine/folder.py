@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +28,7 @@ from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
-from peer.engine.freeing import Freed, Freer
+from peer.engine.freeing import Freer
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.stepper import KEPT, Stepper
@@ -92,10 +92,10 @@ class FolderEngine:
         self._context = context
         self.follower = follower
         self.observer = observer
-        self._recorder = recorder
+        self.recorder = recorder
         self._stepper = stepper
-        self._exclusions = exclusions
-        self._freer = freer
+        self.exclusions = exclusions
+        self.freer = freer
         self._uploader = uploader
         self._downloader = downloader
         self._wake = asyncio.Event()
@@ -330,61 +330,24 @@ class FolderEngine:
         mark_all_dirty(db, self.record.key)
         self.follower.put_record(db, rules=self.observer.rules_hash)
 
-    # --- Exclusions
+    # --- A person's decisions
 
-    async def exclude(self, path: str) -> None:
-        """Keep a path off this device; what lies there stays on this disk, on its own.
-
-        Raises:
-            UserError: There are too many exclusions.
-        """
-        async with self._disk:
-            await self._exclusions.add(path)
-        self._replan()
-
-    async def include(self, path: str) -> None:
-        """Bring an excluded path back.
-
-        Raises:
-            UserError: It is not excluded.
-        """
-        async with self._disk:
-            await self._exclusions.remove(path)
-        self._replan()
-
-    async def free(self, path: str) -> Freed:
-        """Exclude a path, and take what lies there off this disk; if the folder does not hold all of it, do neither.
-
-        Raises:
-            UserError: It waits for something, which the text names.
-            UnavailableError: The disk cannot be used now.
-        """
+    @contextlib.asynccontextmanager
+    async def deciding(self) -> AsyncIterator[None]:
+        """Hold the disk while a person's decision is recorded and carried out; then all is planned anew."""
         try:
             async with self._disk:
-                freed = await self._freer.free(path, lambda id: id in self._in_job)
+                yield
         finally:
+            self._cursor = b""
+            self._push_wanted = True
             self.observer.expect_trash()
-            self._replan()
-        await self.tidy_now()
-        return freed
+            self._want_plan()
+            self._wake.set()
 
-    async def resolve(self, id: ItemId, *, keep: bool) -> None:
-        """Record a person's decision about a conflict copy; the disk follows.
-
-        Raises:
-            UserError: There is nothing to decide, or not now.
-            UnavailableError: This device never wrote into the folder, and cannot reach the coordinator for its number.
-        """
-        if not self.record.number:
-            await self._recorder.enrol()
-        await self._recorder.resolve(id, keep=keep)
-        self._push_wanted = True
-        self._replan()
-
-    def _replan(self) -> None:
-        self._cursor = b""
-        self._want_plan()
-        self._wake.set()
+    def is_in_job(self, id: ItemId) -> bool:
+        """Whether a transfer works on an item, or soon will."""
+        return id in self._in_job
 
     # --- The trash
 
@@ -410,19 +373,19 @@ class FolderEngine:
     # --- Follow and push
 
     async def _pull(self) -> None:
-        await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
+        await self.recorder.ensure_known()  # whoever added it may have been cut off before it was told
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._want_plan()
 
     async def _push(self) -> None:
-        if await self._recorder.push():
+        if await self.recorder.push():
             self._pull_wanted = True
 
     # --- Plan and act
 
     async def _plan(self) -> None:
-        if await self._exclusions.follow():
+        if await self.exclusions.follow():
             self._want_plan()
             return  # what moved is looked at first under its new path
         busy = set(self._in_job)
@@ -432,7 +395,7 @@ class FolderEngine:
             self._changes_planned = self._changes
             self._due = set(self.blocked) - waiting - busy
         planned = await self._context.database.run(
-            lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
+            lambda db: self.recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
         )
         self._cursor = planned.last or b""
         for id in planned.looked_at:
@@ -465,8 +428,8 @@ class FolderEngine:
             self._start_upload([act for act, _ in group], [file for _, file in group], {})
 
     async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
-        await self._recorder.enrol()
-        await self._recorder.record(acts, stored)
+        await self.recorder.enrol()
+        await self.recorder.record(acts, stored)
         self._push_wanted = True
         self._want_plan()
         self._wake.set()
@@ -524,7 +487,7 @@ class FolderEngine:
         async with self._disk:
             if self.observer.apart:
                 planned = steps
-                steps = await self._context.database.run(lambda db: self._recorder.allowed(db, planned))
+                steps = await self._context.database.run(lambda db: self.recorder.allowed(db, planned))
             try:
                 applied = await self._stepper.apply(steps, staged)
             finally:
@@ -641,7 +604,7 @@ class FolderEngine:
 
     async def ensure_known(self) -> None:
         """Tell the coordinator of the folder if it does not know it yet."""
-        await self._recorder.ensure_known()
+        await self.recorder.ensure_known()
         self.pull()
 
     def is_kept(self, id: ItemId) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from protocol.errors import UserError
 from simulations.processes import Cluster, Device, tree_of
 from tests.e2e.kit import agents, ask, assert_no_tracebacks, folder_of, reasons, run, settle, start_agent, until
 
@@ -53,18 +54,20 @@ def clean(world: World) -> Iterator[World]:
     yield world
     for path in world.excluded():
         world.exclude(path, remove=True)
-    for name in os.listdir(world.one):
-        if name != ".kinfolder":
-            path = world.one / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    world.settle()
-    for name in os.listdir(world.two):  # what was on this device alone
-        if name != ".kinfolder":
-            path = world.two / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    world.settle()
+    for root in (world.one, world.two):  # in the second one lies what was on that device alone
+        for name in os.listdir(root):
+            if name != ".kinfolder":
+                remove(root / name)
+        world.settle()
     assert not dict(tree_of(world.one))
     assert not dict(tree_of(world.two))
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def fill(root: Path, **files: str) -> None:
@@ -153,9 +156,8 @@ def test_what_is_not_safe_yet_is_named_and_nothing_is_freed(clean: World) -> Non
     try:
         fill(w.two, D__new="only here so far")
         until(lambda: "D/new" in reasons(w.b, "work"), "it is seen")
-        result = run(w.b, "exclude", "--free", str(w.two / "D"))
-        assert result.code == 1
-        assert "D/new was changed on this device, and that is not sent yet" in result.err
+        with pytest.raises(UserError, match="D/new (was changed on this device|is on its way)"):
+            w.exclude("D", free=True)
         assert texts(w.two) == {"D/f": "f", "D/new": "only here so far"}
         assert w.excluded() == []
     finally:
@@ -163,9 +165,8 @@ def test_what_is_not_safe_yet_is_named_and_nothing_is_freed(clean: World) -> Non
     w.settle()
     w.exclude("D")
     fill(w.two, D__f="written while excluded")
-    result = run(w.b, "exclude", "--free", str(w.two / "D"))
-    assert result.code == 1
-    assert "D/f is on this device alone: it was written while it was excluded" in result.err
+    with pytest.raises(UserError, match="D/f is on this device alone: it was written while it was excluded"):
+        w.exclude("D", free=True)
     fill(w.two, D__f="f")
     assert w.exclude("D", free=True)["freed"]["files"] == 2
     w.settle()
@@ -226,6 +227,23 @@ def test_a_renamed_exclusion_without_bytes_here_leaves_no_old_name_behind(clean:
     assert texts(w.two) == {}
 
 
+def test_what_cannot_be_excluded_is_told(clean: World) -> None:
+    w = clean
+    w.exclude("E/never")
+    for path, remove, why in (
+        (w.two, False, "whole folder"),
+        (w.two / ".kinfolder" / "x", False, "Kinfolder's own"),
+        (w.cluster.root, False, "lies in no folder"),
+        (w.two / "E", True, "is not excluded"),
+        (w.two / "E" / "never" / "x", True, "is excluded with E/never"),
+    ):
+        with pytest.raises(UserError, match=why):
+            ask(w.b, "exclude", path=str(path), remove=remove, free=False)
+    with pytest.raises(UserError, match="give one of them"):
+        ask(w.b, "exclude", path=str(w.two / "x"), remove=True, free=True)
+    assert "1 path kept off this device" in run(w.b, "status").out
+
+
 def test_without_an_agent(clean: World) -> None:
     w = clean
     fill(w.one, D__f="f", E__g="g")
@@ -235,28 +253,15 @@ def test_without_an_agent(clean: World) -> None:
         assert "D is not on this device any more" in run(w.b, "exclude", "--free", str(w.two / "D")).out
         assert not (w.two / "D").exists()
         assert run(w.b, "exclude", str(w.two / "E" / "never")).code == 0
-        assert run(w.b, "exclude").out.splitlines() == ["work/D", "work/E/never"]
-        assert "2 paths kept off this device" in run(w.b, "status").out
+        listed = json.loads(run(w.b, "exclude", "--json").out)
+        assert listed["exclusions"] == [{"folder": "work", "path": path} for path in ("D", "E/never")]
         fill(w.one, E__never__x="x")
         settle(w.a)
         assert run(w.b, "sync").code == 0
         assert texts(w.two) == {"E/g": "g"}
-        listed = json.loads(run(w.b, "exclude", "--json").out)
-        assert listed["exclusions"] == [{"folder": "work", "path": path} for path in ("D", "E/never")]
         assert run(w.b, "exclude", "--remove", str(w.two / "D")).code == 0
         assert run(w.b, "sync").code == 0
         assert texts(w.two) == {"D/f": "f", "E/g": "g"}
-        for wrong, why in (
-            ((str(w.two),), "whole folder"),
-            ((str(w.two / ".kinfolder" / "x"),), "Kinfolder's own"),
-            ((str(w.cluster.root),), "lies in no folder"),
-            (("--remove", str(w.two / "E")), "is not excluded"),
-            (("--remove", str(w.two / "E" / "never" / "x")), "is excluded with E/never"),
-        ):
-            result = run(w.b, "exclude", *wrong)
-            assert (result.code, why in result.err) == (1, True), result
-        assert run(w.b, "exclude", "--remove").code == 2
-        assert run(w.b, "exclude", "--remove", "--free", "x").code == 2
     finally:
         start_agent(w.b, w.cluster.root)
     w.settle()
@@ -285,17 +290,17 @@ def make_conflict(w: World, name: str) -> tuple[str, str, str]:
 def test_a_copy_becomes_the_file_or_goes(clean: World) -> None:
     w = clean
     copy, main_text, copy_text = make_conflict(w, "kept.txt")
+    with pytest.raises(UserError, match="no conflict copy"):
+        ask(w.a, "resolve", copy="another", path="/another", keep=True)
     result = run(w.a, "conflicts", "--keep", copy)
     assert (result.code, "has the bytes of" in result.out) == (0, True), result
     w.settle()
     assert texts(w.one) == texts(w.two) == {"kept.txt": copy_text} != {"kept.txt": main_text}
-    assert run(w.a, "conflicts").out == "No conflicts\n"
+    assert ask(w.a, "conflicts")["conflicts"] == []
     copy, main_text, copy_text = make_conflict(w, "dropped.txt")
     id = next(row["id"] for row in ask(w.b, "conflicts")["conflicts"])
     w.b.stop()
     try:
-        assert run(w.b, "conflicts", "--drop", "no such copy").code == 1
-        assert run(w.b, "conflicts", "--drop", copy, "--keep", copy).code == 2
         assert run(w.b, "conflicts", "--drop", id).code == 0
         assert run(w.b, "sync").code == 0
     finally:
@@ -303,4 +308,4 @@ def test_a_copy_becomes_the_file_or_goes(clean: World) -> None:
     w.settle()
     assert texts(w.one)["dropped.txt"] == texts(w.two)["dropped.txt"] == main_text
     assert copy_text not in texts(w.one).values()
-    assert run(w.b, "conflicts").out == "No conflicts\n"
+    assert ask(w.b, "conflicts")["conflicts"] == []
