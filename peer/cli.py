@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
@@ -81,6 +82,13 @@ def _names_of_folders(ctx: typer.Context, incomplete: str) -> list[str]:
         return [str(each["name"]) for each in result["folders"] if str(each["name"]).startswith(incomplete)]
     except (KinfolderError, KeyError, TypeError):
         return []
+
+
+class Action(StrEnum):
+    """What is done with the service."""
+
+    INSTALL = "install"
+    REMOVE = "remove"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -384,6 +392,31 @@ def online(ctx: typer.Context) -> None:
     from peer.commands import syncing
 
     syncing.online(_session(ctx))
+
+
+@command("doctor", WORK, "kin doctor", "kin doctor --json")
+def doctor(ctx: typer.Context, json: AsJson = False) -> int:
+    """Check this device, and say what is wrong and what to do.
+
+    Ends with 0 if all is well, 1 if something is wrong, 4 if something waits for a person.
+    """
+    from peer.commands.doctor import doctor as work
+
+    home = ctx.find_root().params.get("home")
+    return work(_session(ctx, json), home=home, version=_version())
+
+
+@command("service", WORK, "kin service install", "kin service remove")
+def service(
+    ctx: typer.Context,
+    action: Annotated[
+        Action, typer.Argument(metavar="install|remove", help="Have it started when you log in, or no more.")
+    ],
+) -> None:
+    """Have systemd start the agent when you log in, and again if it fails."""
+    from peer.commands import service as work
+
+    (work.install if action is Action.INSTALL else work.remove)(_session(ctx))
 
 
 # --- A server

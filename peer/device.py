@@ -347,6 +347,8 @@ class Device:
                 return await reports.status(self, everything=params["all"])
             case "conflicts":
                 return await reports.conflicts(self)
+            case "doctor":
+                return await reports.checkup(self)
             case "devices":
                 return await reports.devices(self)
             case "add":

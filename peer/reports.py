@@ -24,7 +24,7 @@ from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
-from protocol.errors import KinfolderError
+from protocol.errors import KinfolderError, SecurityError
 from protocol.ids import ROOT
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ NEVER_FOLLOWED: Final = "was never compared with the coordinator"
 ROWS_MAX: Final = 1_000
 LOOK_S: Final = 2.0
 """How long a report waits for a coordinator that may be there, before it tells what this device knows."""
+CHECK_S: Final = 5.0
+"""How long a checkup waits for the coordinator."""
 COUNTED_MAX: Final = 1_000_000
 
 TEXTS: Final = {
@@ -281,6 +283,30 @@ def counts(db: sqlite3.Connection, key: int) -> tuple[int, int, int]:
         if any(member.copy is not None for member in item.members):
             conflicts += 1
     return files, size, conflicts
+
+
+async def checkup(device: Device) -> Json:
+    """Return what ``kin doctor`` asks of an open device: its status, the coordinator just asked, directories to watch."""
+    told = {"state": "up", "text": ""}
+    try:
+        await device.need_link(CHECK_S)
+    except SecurityError as error:
+        told = {"state": "security", "text": str(error)}
+    except KinfolderError as error:
+        told = {"state": error.code, "text": str(error)}
+    state = await status(device, everything=False)
+    return {
+        "version": 1,
+        "status": state,
+        "coordinator": {**told, "skew_ms": device.coordinator.clock_ahead_ms if told["state"] == "up" else 0},
+        "directories": await device.context.database.run(_directories),
+        "degraded": device.watching and any(engine.observer.is_degraded for engine in device.engines.values()),
+    }
+
+
+def _directories(db: sqlite3.Connection) -> int:
+    """Return how many directories the folders have in which something stands."""
+    return int(db.execute("SELECT count(*) FROM (SELECT DISTINCT folder, parent FROM local_item)").fetchone()[0])
 
 
 async def folders(device: Device) -> Json:

@@ -117,6 +117,7 @@ METHODS: Final[dict[str, Method]] = {
     "conflicts": Method(),
     "resolve": Method({"copy": str, "path": str, "keep": bool}, online=True),
     "devices": Method(online=True),
+    "doctor": Method(online=True),
 }
 STOP: Final = "stop"
 """The one method that the API answers itself: the agent ends."""

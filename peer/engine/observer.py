@@ -189,6 +189,11 @@ class Observer:
             self._degraded = True
         self._hints.handle(event, self._context.clock.monotonic_s())
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether some of the root is not watched though it is there."""
+        return self._degraded and not self.missing
+
     def close(self) -> None:
         """Stop watching."""
         self._stop_watcher()
