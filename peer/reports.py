@@ -259,7 +259,21 @@ def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item 
     above = "" if shown.parent == ROOT else path_of(tree, shown.parent)
     path = shown.name if not above else f"{above}/{shown.name}"
     reason = engine.reason_for(shown.id)
+    if reason == "queued" and not changed_here:
+        reason = _reason_above(engine, shown, trees[1])
     return _line(path, "up" if changed_here else "down", reason, shown.content.size)
+
+
+def _reason_above(engine: FolderEngine, item: Item, tree: Any) -> str:
+    """Return why the nearest directory above that is held up waits, since what is in it waits for it."""
+    above = tree.item(item.parent)
+    for _ in range(limits.DEPTH_MAX):
+        if above is None:
+            break
+        if above.id in engine.blocked:
+            return engine.reason_for(above.id)
+        above = tree.item(above.parent)
+    return "queued"
 
 
 def _line(path: str, direction: str, reason: str, size: int) -> Json:
