@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peer.api.backend import Json
 from peer.core.exclusions import Apart
+from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
+from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, Tree, path_of
 from peer.store import folders as store
 from peer.store.fold_store import SqliteState
@@ -223,7 +225,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         total += 1
         if len(rows) < most:
             rows.append(_line(path, "up", reason, 0))
-    files, size, conflicts = counts(db, key)
+    files, size, conflicts = counts(db, key, engine.follower.remote(db))
     rows.sort(key=lambda row: str(row["path"]))
     return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
 
@@ -287,14 +289,15 @@ def _line(path: str, direction: str, reason: str, size: int) -> Json:
     }
 
 
-def counts(db: sqlite3.Connection, key: int) -> tuple[int, int, int]:
+def counts(db: sqlite3.Connection, key: int, state: FoldState) -> tuple[int, int, int]:
     """Return files, bytes and conflict copies of a folder as this disk holds it."""
     files = size = conflicts = 0
-    for item in SyncedTree(db, key).all():
+    synced = SyncedTree(db, key)
+    for item in synced.all():
         if not item.is_directory:
             files += 1
             size += item.content.size
-        if any(member.copy is not None for member in item.members):
+        if _copied(item, synced, state)[0]:
             conflicts += 1
     return files, size, conflicts
 
@@ -376,24 +379,32 @@ def conflicts_of(db: sqlite3.Connection, device: Device, engine: FolderEngine) -
     state = engine.follower.remote(db)
     rows = []
     for item in synced.all():
-        for member in item.members:
-            if member.copy is None:
-                continue
-            main = synced.item(member.node)
-            found = state.content(member.node, member.copy)
-            rows.append(
-                {
-                    "id": item.id.hex(),
-                    "folder": engine.record.name,
-                    "path": "" if main is None else path_of(synced, main.id),
-                    "copy": path_of(synced, item.id),
-                    "device": "" if found is None else found.entry.label,
-                    "user": device.record.user,
-                    "time": time_text(0 if found is None else found.entry.time_ms),
-                    "size": item.content.size,
-                }
-            )
+        is_copy, main = _copied(item, synced, state)
+        if not is_copy:
+            continue
+        member = item.members[0]
+        found = state.content(member.node, member.copy or member.content[0])
+        rows.append(
+            {
+                "id": item.id.hex(),
+                "folder": engine.record.name,
+                "path": "" if main is None else path_of(synced, main.id),
+                "copy": path_of(synced, item.id),
+                "device": "" if found is None else found.entry.label,
+                "user": device.record.user,
+                "time": time_text(0 if found is None else found.entry.time_ms),
+                "size": item.content.size,
+            }
+        )
     return rows
+
+
+def _copied(item: Item, synced: SyncedTree, state: FoldState) -> tuple[bool, Item | None]:
+    """Return whether an item is a conflict copy, and what of."""
+    if item.is_directory or (MARK not in item.name and all(member.copy is None for member in item.members)):
+        return False, None  # the name is only what is quick to see: all of a folder is asked
+    main = main_of(item, synced, state.nodes)
+    return main is not None or any(member.copy is not None for member in item.members), main
 
 
 async def devices(device: Device) -> Json:

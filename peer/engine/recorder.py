@@ -38,7 +38,7 @@ from peer.core.operations import (
 )
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
-from peer.core.resolving import Overlay, drop_copy, keep_copy
+from peer.core.resolving import Overlay, drop_copy, keep_copy, main_of
 from peer.core.tree import Content, Item, ItemId, Tree, path_of
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
@@ -310,7 +310,12 @@ class Recorder:
         copy = synced.item(id)
         if copy is None or remote.tree.item(id) is None:
             raise UserError("this is no conflict copy any more: see 'kin conflicts'")
-        chosen = keep_copy(copy, synced) if keep else drop_copy(copy)
+        main = main_of(copy, synced, remote.nodes)
+        if main is None and all(member.copy is None for member in copy.members):
+            raise UserError("this is no conflict copy: see 'kin conflicts'")
+        if main is None and keep:
+            raise UserError("the file that it is a copy of has gone: give the copy the name that you want")
+        chosen = keep_copy(copy, main) if keep and main is not None else drop_copy(copy)
         for item in (copy, *chosen.bases):
             base, here = synced.item(item.id), local.item(item.id)
             if base is None or here is None or not here.content.same_bytes(base.content):

@@ -270,42 +270,57 @@ def test_without_an_agent(clean: World) -> None:
 # --- Conflict copies
 
 
-def make_conflict(w: World, name: str) -> tuple[str, str, str]:
+def make_conflict(w: World, name: str, before: str | None) -> tuple[str, str, str]:
     """Return the path of the copy, the bytes of the file and those of the copy."""
-    fill(w.one, **{name: "before"})
-    w.settle()
+    if before is not None:
+        fill(w.one, **{name: before})
+        w.settle()
     ask(w.b, "offline")
     fill(w.two, **{name: f"{name} of the desktop"})
-    until(lambda: reasons(w.b, "work"), "the edit is seen")
+    until(lambda: reasons(w.b, "work"), "it is seen")
     fill(w.one, **{name: f"{name} of the laptop"})
     settle(w.a)
     ask(w.b, "online")
     w.settle()
-    rows = [row for row in ask(w.b, "conflicts")["conflicts"] if row["path"] == name]
-    assert len(rows) == 1
-    copy = rows[0]["copy"]
+    (row,) = [row for row in ask(w.b, "conflicts")["conflicts"] if row["path"] == name]
+    assert folder_of(ask(w.b), "work")["conflicts"] == 1
+    copy = row["copy"]
     return copy, (w.one / name).read_text(), (w.one / copy).read_text()
 
 
-def test_a_copy_becomes_the_file_or_goes(clean: World) -> None:
+ODD = "odd\x1b[31m\u202ename.txt"
+"""A name that would colour a terminal and turn what follows it."""
+
+
+@pytest.mark.parametrize("before", ["edited on both", None], ids=["edited", "created"])
+def test_a_copy_becomes_the_file_or_goes(clean: World, before: str | None) -> None:
     w = clean
-    copy, main_text, copy_text = make_conflict(w, "kept.txt")
+    copy, main_text, copy_text = make_conflict(w, ODD, before)
     with pytest.raises(UserError, match="no conflict copy"):
         ask(w.a, "resolve", copy="another", path="/another", keep=True)
-    result = run(w.a, "conflicts", "--keep", copy)
-    assert (result.code, "has the bytes of" in result.out) == (0, True), result
+    shown = run(w.a, "conflicts").out + run(w.a, "conflicts", "--keep", copy).out
+    assert "odd\\x1b[31m\\u202ename (conflict, desktop" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
     w.settle()
-    assert texts(w.one) == texts(w.two) == {"kept.txt": copy_text} != {"kept.txt": main_text}
+    assert texts(w.one) == texts(w.two) == {ODD: copy_text} != {ODD: main_text}
     assert ask(w.a, "conflicts")["conflicts"] == []
-    copy, main_text, copy_text = make_conflict(w, "dropped.txt")
-    id = next(row["id"] for row in ask(w.b, "conflicts")["conflicts"])
+    copy, main_text, copy_text = make_conflict(w, "dropped.txt", before)
+    (id,) = [row["id"] for row in ask(w.b, "conflicts")["conflicts"]]
+    ask(w.b, "resolve", copy=id, path="/nowhere", keep=False)
+    w.settle()
+    assert texts(w.one) == texts(w.two) == {ODD: texts(w.one)[ODD], "dropped.txt": main_text}
+    assert main_text != copy_text
+    assert ask(w.b, "conflicts")["conflicts"] == []
+
+
+def test_a_copy_is_decided_about_without_an_agent(clean: World) -> None:
+    w = clean
+    copy, _, copy_text = make_conflict(w, "kept.txt", "before")
     w.b.stop()
     try:
-        assert run(w.b, "conflicts", "--drop", id).code == 0
+        assert run(w.b, "conflicts", "--keep", copy).code == 0
         assert run(w.b, "sync").code == 0
     finally:
         start_agent(w.b, w.cluster.root)
     w.settle()
-    assert texts(w.one)["dropped.txt"] == texts(w.two)["dropped.txt"] == main_text
-    assert copy_text not in texts(w.one).values()
-    assert ask(w.b, "conflicts")["conflicts"] == []
+    assert texts(w.one) == texts(w.two) == {"kept.txt": copy_text}

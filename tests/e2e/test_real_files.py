@@ -233,11 +233,18 @@ def test_a_rule_that_goes_lets_its_files_follow_again(world: World) -> None:
     (world.one / "sub").mkdir()
     (world.one / "sub" / "held").write_text("held")
     (world.one / "x.late").write_text("late")
+    (world.one / "was here").write_text("synced before it is ignored")
     world.settle()
     assert not (world.two / "sub").exists()
     assert not (world.two / "x.late").exists()
+    # What is removed while it is ignored is removed on this device alone, also when the rule has gone.
+    (world.one / ".kinignore").write_text("*.late\nsub/\nwas here\n")
+    world.settle()
+    (world.one / "was here").unlink()
+    world.settle()
     (world.one / ".kinignore").unlink()
     world.assert_same()
+    assert (world.one / "was here").read_text() == "synced before it is ignored"
     assert (world.two / "sub" / "held").read_text() == "held"
     assert (world.two / "x.late").read_text() == "late"
 
