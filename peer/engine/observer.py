@@ -167,6 +167,12 @@ class Observer:
             self._degraded = False
             self._watching = asyncio.create_task(self._listen(self._watcher, self._watch_wanted), name="watcher")
 
+    def _watch_anew(self) -> None:
+        """Watch what is no longer left out, too."""
+        if self._watching is not None:
+            self._stop_watcher()
+            self._start_watcher()
+
     def _stop_watcher(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -225,6 +231,7 @@ class Observer:
     def exclude(self, apart: Apart) -> None:
         """Take other exclusions: all is looked at under them before anything is planned."""
         self.apart = apart
+        self._watch_anew()
         self.has_looked = False
         self.rules_changed = True
         self.look_everywhere()
@@ -243,7 +250,10 @@ class Observer:
         if self._rules is not None and not self._at_once and now < self._coming.rest_s:
             self._again[""] = min(self._coming.rest_s, self._again.get("", self._coming.rest_s))
             return
+        is_change = self._rules is not None
         self._rules, self._ignores, self._coming = data, self._coming.ignores, None
+        if is_change:
+            self._watch_anew()
         for problem in self._ignores.problems:
             log.warning("a rule has no effect", line=problem.line, reason=problem.text)
         self._full_wanted = self.rules_changed = True

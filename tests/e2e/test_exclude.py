@@ -91,7 +91,7 @@ def test_what_is_excluded_lives_on_its_own_here_and_comes_together_again(clean: 
     (w.two / "D" / "edited").write_text("edited here")
     (w.two / "D" / "removed").unlink()
     (w.two / "D" / "both").write_text("both alike")
-    fill(w.two, D__mine="mine", beside="beside 2")
+    fill(w.two, D__sub__mine="mine", beside="beside 2")
     fill(w.one, D__theirs="t1", D__both="both alike", D__new="new elsewhere")
     w.settle()
     assert ask(w.b)["in_sync"]
@@ -116,7 +116,7 @@ def test_what_is_excluded_lives_on_its_own_here_and_comes_together_again(clean: 
     w.settle()
     one, two = texts(w.one), texts(w.two)
     assert one == two
-    assert {path: one[path] for path in ("D/same", "D/removed", "D/theirs", "D/both", "D/mine", "D/new")} == {
+    assert {path: one[path] for path in ("D/same", "D/removed", "D/theirs", "D/both", "D/sub/mine", "D/new")} == {
         "D/same": "same",
         "D/removed": "r",
         "D/theirs": "t1",
@@ -128,6 +128,8 @@ def test_what_is_excluded_lives_on_its_own_here_and_comes_together_again(clean: 
     assert one["D/edited"] == "first"
     assert sorted(text for path, text in one.items() if path.startswith("D/edited")) == ["edited here", "first"]
     assert len(one) == 9
+    (w.two / "D" / "sub" / "mine").write_text("edited afterwards")
+    until(lambda: (w.one / "D" / "sub" / "mine").read_text() == "edited afterwards", "it is watched now")
 
 
 def test_freed_room_is_no_removal_and_comes_back(clean: World) -> None:
