@@ -92,7 +92,7 @@ class FolderEngine:
         self._context = context
         self.follower = follower
         self.observer = observer
-        self.recorder = recorder
+        self._recorder = recorder
         self._stepper = stepper
         self.exclusions = exclusions
         self.freer = freer
@@ -129,6 +129,11 @@ class FolderEngine:
     def record(self) -> FolderRecord:
         """The folder's record as it is now."""
         return self.follower.record
+
+    @property
+    def recorder(self) -> Recorder:
+        """Who writes down what this device's user did; for decisions of his that are no change of the disk."""
+        return self._recorder
 
     # --- What others tell the loop
 
@@ -373,13 +378,13 @@ class FolderEngine:
     # --- Follow and push
 
     async def _pull(self) -> None:
-        await self.recorder.ensure_known()  # whoever added it may have been cut off before it was told
+        await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._want_plan()
 
     async def _push(self) -> None:
-        if await self.recorder.push():
+        if await self._recorder.push():
             self._pull_wanted = True
 
     # --- Plan and act
@@ -395,7 +400,7 @@ class FolderEngine:
             self._changes_planned = self._changes
             self._due = set(self.blocked) - waiting - busy
         planned = await self._context.database.run(
-            lambda db: self.recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
+            lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
         )
         self._cursor = planned.last or b""
         for id in planned.looked_at:
@@ -428,8 +433,8 @@ class FolderEngine:
             self._start_upload([act for act, _ in group], [file for _, file in group], {})
 
     async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
-        await self.recorder.enrol()
-        await self.recorder.record(acts, stored)
+        await self._recorder.enrol()
+        await self._recorder.record(acts, stored)
         self._push_wanted = True
         self._want_plan()
         self._wake.set()
@@ -487,7 +492,7 @@ class FolderEngine:
         async with self._disk:
             if self.observer.apart:
                 planned = steps
-                steps = await self._context.database.run(lambda db: self.recorder.allowed(db, planned))
+                steps = await self._context.database.run(lambda db: self._recorder.allowed(db, planned))
             try:
                 applied = await self._stepper.apply(steps, staged)
             finally:
@@ -604,7 +609,7 @@ class FolderEngine:
 
     async def ensure_known(self) -> None:
         """Tell the coordinator of the folder if it does not know it yet."""
-        await self.recorder.ensure_known()
+        await self._recorder.ensure_known()
         self.pull()
 
     def is_kept(self, id: ItemId) -> bool:
