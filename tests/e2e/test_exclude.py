@@ -110,7 +110,7 @@ def test_what_is_excluded_lives_on_its_own_here_and_comes_together_again(clean: 
         "edited": "edited here",
         "theirs": "t0",
         "both": "both alike",
-        "mine": "mine",
+        "sub/mine": "mine",
     }
     w.exclude("D", remove=True)
     w.settle()

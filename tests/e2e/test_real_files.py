@@ -456,6 +456,21 @@ def test_programs_save_in_many_ways_and_each_is_an_edit_of_the_same_node(world: 
     assert {name for watcher in watchers for name in watcher.names} <= {*names.values(), *BACKUPS}
 
 
+def test_an_office_save_and_an_edit_elsewhere_are_one_copy(world: World) -> None:
+    (world.one / "report.docx").write_bytes(b"before")
+    world.assert_same()
+    ask(world.b, "offline")
+    (world.two / "report.docx").write_bytes(b"of the desktop")
+    until(lambda: reasons(world.b, "work"), "the edit is seen")
+    save_like_office(world.one / "report.docx", b"of the laptop")
+    settle(world.a)
+    ask(world.b, "online")
+    tree = {name: data for name, data in world.assert_same().items() if name.startswith("report")}
+    assert tree.pop("report.docx") == b"of the laptop"
+    assert list(tree.values()) == [b"of the desktop"]
+    assert all("(conflict, desktop, " in name for name in tree)
+
+
 def test_a_download_that_takes_long_is_renamed_and_not_sent_again(world: World) -> None:
     (world.one / "film.mkv.crdownload").write_bytes(b"half of a film")
     world.assert_same()
