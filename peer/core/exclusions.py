@@ -77,6 +77,12 @@ class Apart:
         return False
 
 
+def exclusion_of(path: str, *, synced: Tree) -> Exclusion:
+    """Return the exclusion of a path that a person names: of what he sees there, though the folder may have moved it."""
+    item = find(synced, path)
+    return Exclusion(path) if item is None else Exclusion(path, item.parent, _keys(item))
+
+
 class Followed(NamedTuple):
     """Exclusions as they are now."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from peer.core.exclusions import EXCLUSIONS_MAX, Apart, Exclusion, Followed, follow
+from peer.core.exclusions import EXCLUSIONS_MAX, Apart, Followed, exclusion_of, follow
 from peer.core.remembered import RememberedTree
 from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.walk import is_gone, opened, split
@@ -16,7 +16,7 @@ from peer.engine.context import Context
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
 from peer.store.exclusions import exclusions, put_exclusions
-from peer.store.trees import LocalTree
+from peer.store.trees import LocalTree, SyncedTree
 from protocol.errors import UserError
 
 
@@ -118,7 +118,7 @@ class Exclusions:
         if path not in self.apart.paths:
             if len(rows) >= EXCLUSIONS_MAX:
                 raise UserError(f"more than {EXCLUSIONS_MAX} exclusions in one folder: exclude a directory above them")
-            rows = (*rows, Exclusion(path))
+            rows = (*rows, exclusion_of(path, synced=SyncedTree(db, key)))
         found = follow(rows, local=LocalTree(db, key), remote=self._follower.remote(db).tree)
         put_exclusions(db, key, found.exclusions)
         return Apart(found.exclusions)

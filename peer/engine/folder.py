@@ -35,7 +35,6 @@ from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
-from peer.store.trees import mark_all_dirty
 from protocol import limits
 from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
 
@@ -331,8 +330,7 @@ class FolderEngine:
                 await self._context.database.run(lambda db: self.follower.put_record(db, looked=True))
 
     def _plan_all_anew(self, db: sqlite3.Connection) -> None:
-        """What the old rules held back, in either direction, is looked at under the new ones."""
-        mark_all_dirty(db, self.record.key)
+        self._recorder.plan_all_anew(db)
         self.follower.put_record(db, rules=self.observer.rules_hash)
 
     # --- A person's decisions

@@ -47,7 +47,7 @@ from peer.engine.sight import Sight
 from peer.engine.uploader import Stored, ToSend
 from peer.net.coordinator_link import StaleError
 from peer.store import folders
-from peer.store.trees import LocalTree, SyncedTree, clean, dirty
+from peer.store.trees import LocalTree, SyncedTree, clean, dirty, mark_all_dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.entries import (
@@ -108,6 +108,12 @@ class Recorder:
         self._enrolling = asyncio.Lock()
 
     # --- Planning
+
+    def plan_all_anew(self, db: sqlite3.Connection) -> None:
+        """What the old rules held back, in either direction, is looked at under the new ones."""
+        key = self._follower.record.key
+        mark_all_dirty(db, key)
+        Sight(db, key, self._ignored, self._apart(), self._context.entropy).sort_out_all()
 
     def plan(self, db: sqlite3.Connection, leave: Collection[ItemId], most: int, *, after: bytes) -> Planned:
         """Plan for up to ``most`` dirty items beyond an id, but for those to leave alone; take settled ones off the set."""

@@ -32,8 +32,16 @@ class Sight:
         self._entropy = entropy
         self._unseen = Unseen(db, folder)
 
+    def sort_out_all(self) -> None:
+        """As :meth:`sort_out`, for all that is dirty: under new rules, before any part of it is planned."""
+        self.sort_out((NodeId(bytes(NODE_ID_BYTES)), NodeId(b"\xff" * NODE_ID_BYTES)))
+
     def sort_out(self, ids: Sequence[ItemId]) -> None:
-        """Write down which items no scan sees, and take back those that scans see again. Before anything is planned."""
+        """Write down which items no scan sees, and take back those that scans see again. Before anything is planned.
+
+        Args:
+            ids: Sorted; all dirty items from the first to the last are looked at.
+        """
         if not ids:
             return
         local, synced = LocalTree(self._db, self._folder), SyncedTree(self._db, self._folder)
