@@ -121,7 +121,7 @@ def test_what_is_excluded_lives_on_its_own_here_and_comes_together_again(clean: 
         "D/removed": "r",
         "D/theirs": "t1",
         "D/both": "both alike",
-        "D/mine": "mine",
+        "D/sub/mine": "mine",
         "D/new": "new elsewhere",
     }
     # What differs is kept twice, and the folder's own has the name.
