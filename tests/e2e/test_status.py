@@ -351,6 +351,7 @@ def test_a_checkup_names_what_is_wrong_and_what_to_do(world: World) -> None:
         assert found["folder work"][0] == "person"
     finally:
         restart(world.cluster.coordinator)
+    until(lambda: ask(world.b)["storage"]["reachable"] == 3, "the storage nodes are back")
     world.a.home.chmod(0o700)
     world.a.stop()
     try:
