@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
@@ -81,6 +82,13 @@ def _names_of_folders(ctx: typer.Context, incomplete: str) -> list[str]:
         return [str(each["name"]) for each in result["folders"] if str(each["name"]).startswith(incomplete)]
     except (KinfolderError, KeyError, TypeError):
         return []
+
+
+class Action(StrEnum):
+    """What is done with the service."""
+
+    INSTALL = "install"
+    REMOVE = "remove"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -274,19 +282,46 @@ def folders(ctx: typer.Context, json: AsJson = False) -> None:
     work.folders(_session(ctx, json))
 
 
-@command("conflicts", FOLDERS, "kin conflicts")
+@command(
+    "exclude",
+    FOLDERS,
+    "kin exclude",
+    "kin exclude ~/Documents/Videos --free",
+    "kin exclude ~/Documents/Videos --remove",
+)
+def exclude(
+    ctx: typer.Context,
+    path: Annotated[
+        str | None, typer.Argument(metavar="[PATH]", help="In a folder, existing or not; none lists what is excluded.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Bring it back.")] = False,
+    free: Annotated[
+        bool,
+        typer.Option(
+            "--free", help="Take it off this disk, once the folder holds all of it; else say what is missing."
+        ),
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Keep a path off this device; it stays everywhere else, and what lies here stays as it is."""
+    from peer.commands import folders as work
+
+    work.exclude(_session(ctx, json), path=path, remove=remove, free=free)
+
+
+@command("conflicts", FOLDERS, "kin conflicts", "kin conflicts --keep 'plan (conflict, Laptop, 1a2b3c4d).txt'")
 def conflicts(
     ctx: typer.Context,
     json: AsJson = False,
-    keep: Annotated[str | None, typer.Option("--keep", metavar="COPY", help="Not in this version.")] = None,
-    drop: Annotated[str | None, typer.Option("--drop", metavar="COPY", help="Not in this version.")] = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="COPY", help="This copy becomes the file. COPY is its path or id.")
+    ] = None,
+    drop: Annotated[str | None, typer.Option("--drop", metavar="COPY", help="Remove this copy.")] = None,
 ) -> None:
-    """Show files that were changed on two devices at once."""
+    """Show files that were changed on two devices at once, or decide about one."""
     from peer.commands import folders as work
 
-    if keep is not None or drop is not None:
-        later.refuse()
-    work.conflicts(_session(ctx, json))
+    work.conflicts(_session(ctx, json), keep=keep, drop=drop)
 
 
 # --- Working
@@ -357,6 +392,31 @@ def online(ctx: typer.Context) -> None:
     from peer.commands import syncing
 
     syncing.online(_session(ctx))
+
+
+@command("doctor", WORK, "kin doctor", "kin doctor --json")
+def doctor(ctx: typer.Context, json: AsJson = False) -> int:
+    """Check this device, and say what is wrong and what to do.
+
+    Ends with 0 if all is well, 1 if something is wrong, 4 if something waits for a person.
+    """
+    from peer.commands.doctor import doctor as work
+
+    home = ctx.find_root().params.get("home")
+    return work(_session(ctx, json), home=home, version=_version())
+
+
+@command("service", WORK, "kin service install", "kin service remove")
+def service(
+    ctx: typer.Context,
+    action: Annotated[
+        Action, typer.Argument(metavar="install|remove", help="Have it started when you log in, or no more.")
+    ],
+) -> None:
+    """Have systemd start the agent when you log in, and again if it fails."""
+    from peer.commands import service as work
+
+    (work.install if action is Action.INSTALL else work.remove)(_session(ctx))
 
 
 # --- A server

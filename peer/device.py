@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from peer import folder_commands, joining, linking, reports
+from peer import conflict_commands, exclusion_commands, folder_commands, joining, linking, reports
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
 from peer.disk.files import LinuxFileSystem
@@ -347,6 +347,8 @@ class Device:
                 return await reports.status(self, everything=params["all"])
             case "conflicts":
                 return await reports.conflicts(self)
+            case "doctor":
+                return await reports.checkup(self)
             case "devices":
                 return await reports.devices(self)
             case "add":
@@ -355,6 +357,12 @@ class Device:
                 return await folder_commands.get(self, params["folder"], params["path"])
             case "remove":
                 return await folder_commands.remove(self, params["folder"], everywhere=params["everywhere"])
+            case "exclude":
+                return await exclusion_commands.exclude(
+                    self, params["path"], remove=params["remove"], free=params["free"]
+                )
+            case "resolve":
+                return await conflict_commands.resolve(self, params["copy"], params["path"], keep=params["keep"])
             case "sync" | "wait":
                 return await self.settle(
                     params["timeout"], report, patient=method == "wait" or params["timeout"] is not None

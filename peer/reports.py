@@ -14,8 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.api.backend import Json
+from peer.core.exclusions import Apart
+from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
-from peer.core.tree import Item, path_of
+from peer.core.resolving import MARK, main_of
+from peer.core.tree import Item, Tree, path_of
 from peer.store import folders as store
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
@@ -23,7 +26,7 @@ from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
-from protocol.errors import KinfolderError
+from protocol.errors import KinfolderError, SecurityError
 from protocol.ids import ROOT
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ NEVER_FOLLOWED: Final = "was never compared with the coordinator"
 ROWS_MAX: Final = 1_000
 LOOK_S: Final = 2.0
 """How long a report waits for a coordinator that may be there, before it tells what this device knows."""
+CHECK_S: Final = 5.0
+"""How long a checkup waits for the coordinator."""
 COUNTED_MAX: Final = 1_000_000
 
 TEXTS: Final = {
@@ -140,6 +145,7 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
         },
         "conflicts": facts["conflicts"],
         "held": None,
+        "excluded": [each.path for each in engine.observer.apart.exclusions],
         "unsynced_total": facts["total"],
         "unsynced": facts["rows"],
     }
@@ -191,9 +197,12 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     remote = engine.follower.remote(db).tree
     rows: list[Json] = []
     total = kept = 0
+    apart = engine.observer.apart
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
         if here is None and base is None and want is None:
+            continue
+        if here is None and apart and _is_apart(apart, (remote, want), (synced, base)):
             continue
         if engine.is_kept(id):
             kept += 1
@@ -211,14 +220,19 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
             rows.append(row)
     for raw, reason in db.execute("SELECT path, reason FROM problem WHERE folder = ?", (key,)):
         path = os.fsdecode(raw)
-        if path in shown:
+        if path in shown or apart.covers(path):
             continue
         total += 1
         if len(rows) < most:
             rows.append(_line(path, "up", reason, 0))
-    files, size, conflicts = counts(db, key)
+    files, size, conflicts = counts(db, key, engine.follower.remote(db))
     rows.sort(key=lambda row: str(row["path"]))
     return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+
+
+def _is_apart(apart: Apart, *places: tuple[Tree, Item | None]) -> bool:
+    """Whether what is not on this disk is not to be on it."""
+    return any(item is not None and apart.holds(tree, item) for tree, item in places)
 
 
 def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> Iterator[Json]:
@@ -247,7 +261,21 @@ def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item 
     above = "" if shown.parent == ROOT else path_of(tree, shown.parent)
     path = shown.name if not above else f"{above}/{shown.name}"
     reason = engine.reason_for(shown.id)
+    if reason == "queued" and not changed_here:
+        reason = _reason_above(engine, shown, trees[1])
     return _line(path, "up" if changed_here else "down", reason, shown.content.size)
+
+
+def _reason_above(engine: FolderEngine, item: Item, tree: Any) -> str:
+    """Return why the nearest directory above that is held up waits, since what is in it waits for it."""
+    above = tree.item(item.parent)
+    for _ in range(limits.DEPTH_MAX):
+        if above is None:
+            break
+        if above.id in engine.blocked:
+            return engine.reason_for(above.id)
+        above = tree.item(above.parent)
+    return "queued"
 
 
 def _line(path: str, direction: str, reason: str, size: int) -> Json:
@@ -261,16 +289,41 @@ def _line(path: str, direction: str, reason: str, size: int) -> Json:
     }
 
 
-def counts(db: sqlite3.Connection, key: int) -> tuple[int, int, int]:
+def counts(db: sqlite3.Connection, key: int, state: FoldState) -> tuple[int, int, int]:
     """Return files, bytes and conflict copies of a folder as this disk holds it."""
     files = size = conflicts = 0
-    for item in SyncedTree(db, key).all():
+    synced = SyncedTree(db, key)
+    for item in synced.all():
         if not item.is_directory:
             files += 1
             size += item.content.size
-        if any(member.copy is not None for member in item.members):
+        if _copied(item, synced, state)[0]:
             conflicts += 1
     return files, size, conflicts
+
+
+async def checkup(device: Device) -> Json:
+    """Return what ``kin doctor`` asks of an open device: its status, the coordinator just asked, directories to watch."""
+    told = {"state": "up", "text": ""}
+    try:
+        await device.need_link(CHECK_S)
+    except SecurityError as error:
+        told = {"state": "security", "text": str(error)}
+    except KinfolderError as error:
+        told = {"state": error.code, "text": str(error)}
+    state = await status(device, everything=False)
+    return {
+        "version": 1,
+        "status": state,
+        "coordinator": {**told, "skew_ms": device.coordinator.clock_ahead_ms if told["state"] == "up" else 0},
+        "directories": await device.context.database.run(_directories),
+        "degraded": device.watching and any(engine.observer.is_degraded for engine in device.engines.values()),
+    }
+
+
+def _directories(db: sqlite3.Connection) -> int:
+    """Return how many directories the folders have in which something stands."""
+    return int(db.execute("SELECT count(*) FROM (SELECT DISTINCT folder, parent FROM local_item)").fetchone()[0])
 
 
 async def folders(device: Device) -> Json:
@@ -316,33 +369,42 @@ async def conflicts(device: Device) -> Json:
     """Return the object of ``kin conflicts --json``."""
     rows: list[Json] = []
     for engine in device.engines.values():
-        rows += await device.context.database.run(lambda db, engine=engine: _conflicts(db, device, engine))  # type: ignore[misc]
+        rows += await device.context.database.run(lambda db, engine=engine: conflicts_of(db, device, engine))  # type: ignore[misc]
     return {"version": 1, "conflicts": rows}
 
 
-def _conflicts(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> list[Json]:
+def conflicts_of(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> list[Json]:
+    """Return a folder's conflict copies, as rows of ``kin conflicts --json``."""
     synced = SyncedTree(db, engine.record.key)
     state = engine.follower.remote(db)
     rows = []
     for item in synced.all():
-        for member in item.members:
-            if member.copy is None:
-                continue
-            main = synced.item(member.node)
-            found = state.content(member.node, member.copy)
-            rows.append(
-                {
-                    "id": item.id.hex(),
-                    "folder": engine.record.name,
-                    "path": "" if main is None else path_of(synced, main.id),
-                    "copy": path_of(synced, item.id),
-                    "device": "" if found is None else found.entry.label,
-                    "user": device.record.user,
-                    "time": time_text(0 if found is None else found.entry.time_ms),
-                    "size": item.content.size,
-                }
-            )
+        is_copy, main = _copied(item, synced, state)
+        if not is_copy:
+            continue
+        member = item.members[0]
+        found = state.content(member.node, member.copy or member.content[0])
+        rows.append(
+            {
+                "id": item.id.hex(),
+                "folder": engine.record.name,
+                "path": "" if main is None else path_of(synced, main.id),
+                "copy": path_of(synced, item.id),
+                "device": "" if found is None else found.entry.label,
+                "user": device.record.user,
+                "time": time_text(0 if found is None else found.entry.time_ms),
+                "size": item.content.size,
+            }
+        )
     return rows
+
+
+def _copied(item: Item, synced: SyncedTree, state: FoldState) -> tuple[bool, Item | None]:
+    """Return whether an item is a conflict copy, and what of."""
+    if item.is_directory or (MARK not in item.name and all(member.copy is None for member in item.members)):
+        return False, None  # the name is only what is quick to see: all of a folder is asked
+    main = main_of(item, synced, state.nodes)
+    return main is not None or any(member.copy is not None for member in item.members), main
 
 
 async def devices(device: Device) -> Json:

@@ -107,6 +107,7 @@ METHODS: Final[dict[str, Method]] = {
     "add": Method({"path": str, "name": (str, type(None))}, online=True),
     "get": Method({"folder": str, "path": str}, online=True),
     "remove": Method({"folder": str, "everywhere": bool}, online=True),
+    "exclude": Method({"path": (str, type(None)), "remove": bool, "free": bool}),
     "folders": Method(online=True),
     "status": Method({"all": bool}),
     "sync": Method({"timeout": _SECONDS}, cancellable=True, online=True),
@@ -114,7 +115,9 @@ METHODS: Final[dict[str, Method]] = {
     "offline": Method(),
     "online": Method(),
     "conflicts": Method(),
+    "resolve": Method({"copy": str, "path": str, "keep": bool}, online=True),
     "devices": Method(online=True),
+    "doctor": Method(online=True),
 }
 STOP: Final = "stop"
 """The one method that the API answers itself: the agent ends."""

@@ -1,13 +1,18 @@
-"""The folders of a device: ``add``, ``get``, ``remove``, ``folders``, ``conflicts``."""
+"""The folders of a device: ``add``, ``get``, ``remove``, ``folders``, ``exclude``, ``conflicts``."""
 
 from __future__ import annotations
 
 import os
+from typing import Final
 
+from peer.api.backend import Json
 from peer.commands.session import Session
 from peer.commands.tables import moment, write_table
+from peer.commands.terminal import Terminal
 from peer.progress import count, size
+from protocol.errors import EXIT_USAGE, UserError
 
+LEFT_SHOWN_MAX: Final = 10
 STATES = {
     "in_sync": "in sync",
     "working": "syncing",
@@ -83,8 +88,50 @@ def folders(session: Session) -> None:
     write_table(terminal, rows)
 
 
-def conflicts(session: Session) -> None:
-    """Show every conflict copy."""
+def exclude(session: Session, *, path: str | None, remove: bool, free: bool) -> None:
+    """Keep a path off this device, bring it back, or list what is excluded."""
+    if path is None and (remove or free):
+        raise UserError("name the path that --remove or --free is about", exit_code=EXIT_USAGE)
+    result = session.call("exclude", path=None if path is None else absolute(path), remove=remove, free=free)
+    terminal = session.terminal
+    if terminal.as_json:
+        terminal.print_json({key: value for key, value in result.items() if key != "watching"})
+    elif path is None:
+        for row in result["exclusions"] or ():
+            terminal.say(f"{row['folder']}/{row['path']}")
+        if not result["exclusions"]:
+            terminal.say("Nothing is excluded on this device")
+    else:
+        _tell_exclusion(terminal, result)
+
+
+def _tell_exclusion(terminal: Terminal, result: Json) -> None:
+    where = f"{result['folder']}/{result['path']}"
+    if not result["excluded"]:
+        when = "now" if result["watching"] else "with the next kin sync or kin run"
+        terminal.say(f"{where} is on this device again: it comes {when}")
+        return
+    terminal.say(f"{where} is not on this device any more, and stays everywhere else")
+    if freed := result["freed"]:
+        terminal.say(f"  {count(freed['files'], 'file')}, {size(freed['bytes'])} taken off this disk")
+        for left in freed["left"][:LEFT_SHOWN_MAX]:
+            terminal.note(f"  stays: {left} (in use, changed meanwhile, or not synced)")
+        if len(freed["left"]) > LEFT_SHOWN_MAX:
+            terminal.note(f"  and {len(freed['left']) - LEFT_SHOWN_MAX:,} more stay")
+    elif result["note"]:
+        terminal.note(f"  {result['note']}")
+    else:
+        terminal.say("  what lies here stays on this disk and is not synced; --free takes it off")
+
+
+def conflicts(session: Session, *, keep: str | None = None, drop: str | None = None) -> None:
+    """Show every conflict copy, or decide about one."""
+    if keep is not None and drop is not None:
+        raise UserError("give one of --keep and --drop", exit_code=EXIT_USAGE)
+    copy = drop if keep is None else keep
+    if copy is not None:
+        _resolve(session, copy, keep=keep is not None)
+        return
     result = session.call("conflicts")
     terminal = session.terminal
     if terminal.as_json:
@@ -96,3 +143,14 @@ def conflicts(session: Session) -> None:
         terminal.say(f"{conflict['folder']}/{conflict['path']}")
         who = f"{conflict['user']} on {conflict['device']}, {moment(conflict['time'])}, {size(conflict['size'])}"
         terminal.say(f"  also as {conflict['copy']} ({who})")
+
+
+def _resolve(session: Session, copy: str, *, keep: bool) -> None:
+    result = session.call("resolve", copy=copy, path=absolute(copy), keep=keep)
+    terminal = session.terminal
+    if terminal.as_json:
+        terminal.print_json(result)
+    elif keep:
+        terminal.say(f"{result['folder']}/{result['path']} has the bytes of {result['copy']} from now on")
+    else:
+        terminal.say(f"{result['folder']}/{result['copy']} is removed, on all devices")

@@ -75,6 +75,8 @@ def _show_folder(terminal: Terminal, folder: Json, *, all_rows: bool) -> None:
             f"kin approve {folder['name']} lets them pass, kin undo {folder['name']} brings the files back",
             "attention",
         )
+    if excluded := folder.get("excluded"):
+        terminal.say(f"  {count(len(excluded), 'path')} kept off this device (kin exclude)")
     if folder["conflicts"]:
         terminal.say(f"  {count(folder['conflicts'], 'conflict')} (kin conflicts)", "attention")
     _show_unsynced(terminal, folder, all_rows=all_rows)

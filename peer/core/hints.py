@@ -4,6 +4,8 @@ Edits, creations and moves of directories are looked at at once. A name that van
 for one second: editors save by removing and renaming, and only what stands there afterwards is what the user meant. Until
 then the name is *unsettled*: a scan that comes by for another reason leaves it out.
 
+So is a new file with a name that programs give to the half of a save, or of a download: mostly it is gone by then.
+
 Rule 1: pure; times are seconds of a clock that never goes back.
 Rule 2: hints decide when to look, never what is there. Losing all of them costs time, not truth.
 Rule 3: names are released together, so that the two ends of a move, or of a chain of moves, are judged by one scan.
@@ -12,6 +14,7 @@ Rule 4: bounded: too many hints become one full scan.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -30,6 +33,24 @@ GAP_S_MAX: Final = 2.0
 SPOTS_MAX: Final = 1_000
 HELD_MAX: Final = 10_000
 _RECENT_MAX: Final = 1_000
+
+
+_TEMPORARY: Final = re.compile(
+    r".*\.(?:te?mp|part|partial|crdownload|opdownload|download|filepart)"  # of many programs; browsers, transfers
+    r"|.*___jb_(?:tmp|old)___"  # JetBrains
+    r"|.*~"  # backups of Vim, Emacs and others; some live no longer than a save
+    r"|\..+\.[0-9A-Za-z]{6}"  # rsync, and mkstemp beside the file
+    r"|.+\.(?=[0-9A-Za-z]*[A-Z])(?=[0-9A-Za-z]*[a-z])[0-9A-Za-z]{6}"  # QSaveFile: KDE
+    r"|[0-9A-F]{8}"  # Excel
+    r"|sed[0-9A-Za-z]{6}"
+    r"|4913",  # Vim tries whether it may write here
+    re.DOTALL,
+)
+
+
+def is_temporary_name(name: str) -> bool:
+    """Tell whether programs give such names to what they rename or remove in a moment. It costs a second, nothing else."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 class Spot(NamedTuple):
@@ -73,6 +94,8 @@ class Hints:
         """Take note of an event."""
         path = f"{event.directory}/{event.name}" if event.directory and event.name else event.directory or event.name
         match event.kind, event.is_directory:
+            case DiskEventKind.CREATED, False if is_temporary_name(event.name):
+                self._hold(path, now_s)
             case ((DiskEventKind.CREATED | DiskEventKind.MODIFIED), _):
                 self._mark(event.directory, now_s)
             case DiskEventKind.APPEARED, _:

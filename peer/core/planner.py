@@ -14,6 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from peer.core.exclusions import Apart
 from peer.core.operations import (
     Act,
     Adopt,
@@ -77,7 +78,7 @@ DECISIONS: Final[Mapping[tuple[Side, Side], Decision]] = MappingProxyType(
 )
 
 Excluded = Callable[[str, bool], bool]
-"""(path, whether it is a directory) -> whether it is ignored or excluded here. What is under such a directory is, too."""
+"""(path, whether it is a directory) -> whether it is ignored here. What is under such a directory is, too."""
 
 
 def side_of(item: Item | None, base: Item | None) -> Side:
@@ -102,6 +103,7 @@ def plan(
     remote: Tree,
     dirty: Collection[ItemId],
     excluded: Excluded | None = None,
+    apart: Apart | None = None,
     mistrusted: Callable[[Item], bool] | None = None,
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
@@ -116,6 +118,7 @@ def plan(
         remote: What the folded log describes.
         dirty: The items that may differ in any two trees. Nothing else is looked at, but for what these need.
         excluded: What this device leaves alone: it is neither removed, nor changed, nor brought here. Its rows stay.
+        apart: What a person keeps off this device: left alone likewise, and what the folder moves there leaves this disk.
         mistrusted: Synced items whose absence proves no removal (just no longer excluded, a restored device, an undone
             removal): they are forgotten, so that they come back.
 
@@ -124,10 +127,10 @@ def plan(
         can be carried out as they stand: what changes places comes first, what needs bytes last, in any order.
     """
     ids = sorted(dirty)
-    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids)
+    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart)
     if rekeys:
         return Plan((), rekeys)
-    planning = _Planning(local, synced, remote, excluded, mistrusted)
+    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -167,12 +170,14 @@ class _Planning:
         synced: Tree,
         remote: Tree,
         excluded: Excluded | None,
+        apart: Apart,
         mistrusted: Callable[[Item], bool] | None,
     ) -> None:
         self._local = local
         self._synced = synced
         self._remote = remote
         self._excluded = excluded
+        self._apart = apart
         self._mistrusted = mistrusted
         self._seen: set[ItemId] = {ROOT}
         self._acting: list[_View] = []
@@ -208,6 +213,8 @@ class _Planning:
         decision = view.decision()
         if decision is Decision.ACT:
             yield from self._decide_act(view)
+        elif self._departs(view):
+            yield from self._decide_departure(view)
         elif decision is Decision.STEP and not self._is_out_of_bounds(view):
             self._changed.append(view)
             yield from self._decide_step(view)
@@ -220,7 +227,8 @@ class _Planning:
         if view.is_gone_here and view.synced is not None:
             top = self._gone_above(view.synced.parent) or view.id
             if self._mistrusted is not None and self._mistrusted(view.synced):
-                self._forgotten.append(view.synced)
+                if not self._is_excluded(view) or self._comes_here(view):
+                    self._forgotten.append(view.synced)
             elif view.local is not None or not self._is_excluded(self._view(top)):
                 self._removed.add(top)
         elif view.local is not None and not self._is_excluded(view):
@@ -254,20 +262,40 @@ class _Planning:
         if shift.is_removal and source is not None and source.is_directory:
             yield from (child.id for child in self._local.children(view.id))
 
+    def _departs(self, view: _View) -> bool:
+        """Tell whether the folder has moved something to where this device is not to have it."""
+        return (
+            bool(self._apart)
+            and view.local is not None
+            and view.remote is not None
+            and side_of(view.local, view.synced) is Side.SAME
+            and not self._is_excluded(view)
+            and self._apart.holds(self._remote, view.remote)
+        )
+
+    def _decide_departure(self, view: _View) -> Iterator[ItemId]:
+        """Take it off this disk; what is changed in it becomes an act first, and then goes too."""
+        assert view.synced is not None
+        self._shifts[view.id] = Shift(path_of(self._synced, view.id) or "", view.synced, None)
+        if view.synced.is_directory:
+            yield from (child.id for child in self._local.children(view.id))
+
     def _is_excluded(self, view: _View) -> bool:
-        if self._excluded is None:
-            return False
         tree, item = (self._local, view.local) if view.local is not None else (self._synced, view.synced)
         return item is not None and self._is_hidden(tree, item)
 
     def _is_out_of_bounds(self, view: _View) -> bool:
         """Tell whether a step would change something excluded, or bring it here."""
-        if self._excluded is None:
-            return False
         return self._is_excluded(view) or (view.remote is not None and self._is_hidden(self._remote, view.remote))
 
+    def _comes_here(self, view: _View) -> bool:
+        return view.remote is not None and not self._is_hidden(self._remote, view.remote)
+
     def _is_hidden(self, tree: Tree, item: Item) -> bool:
-        assert self._excluded is not None
+        if self._apart.holds(tree, item):
+            return True
+        if self._excluded is None:
+            return False
         path = path_of(tree, item.id)
         return path is not None and self._excluded(path, item.is_directory)
 

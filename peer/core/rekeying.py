@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from peer.core.exclusions import Apart
 from peer.core.operations import Rekey
 from peer.core.tree import Item, ItemId, Member, Tree
 from protocol.ids import ROOT, NodeId, copy_id
 
 
-def find_rekeys(*, local: Tree, synced: Tree, remote: Tree, dirty: Iterable[ItemId]) -> tuple[Rekey, ...]:
+def find_rekeys(
+    *, local: Tree, synced: Tree, remote: Tree, dirty: Iterable[ItemId], apart: Apart | None = None
+) -> tuple[Rekey, ...]:
     """Return the rows that must change their id before anything else is planned, parents before children.
 
     Args:
@@ -24,8 +27,9 @@ def find_rekeys(*, local: Tree, synced: Tree, remote: Tree, dirty: Iterable[Item
         synced: What both sides held when they last agreed.
         remote: What the folded log describes.
         dirty: The items to look at, sorted.
+        apart: What a person keeps off this device: nothing that stands here becomes one of these.
     """
-    search = _Search(local, synced, remote)
+    search = _Search(local, synced, remote, apart or Apart())
     ids = list(dirty)
     for id in ids:
         search.note_members(id)
@@ -39,7 +43,8 @@ def find_rekeys(*, local: Tree, synced: Tree, remote: Tree, dirty: Iterable[Item
 
 
 class _Search:
-    def __init__(self, local: Tree, synced: Tree, remote: Tree) -> None:
+    def __init__(self, local: Tree, synced: Tree, remote: Tree, apart: Apart) -> None:
+        self._apart = apart
         self._local = local
         self._synced = synced
         self._remote = remote
@@ -87,11 +92,17 @@ class _Search:
             found = self._by_member(base)
         if found is None:
             found = self._by_place(item)
-        if found is None:
+        if found is None or self._would_hide(item.id, found):
             return item.id
         self._taken.add(found)
         self.rekeys[item.id] = found
         return found
+
+    def _would_hide(self, id: ItemId, found: ItemId) -> bool:
+        here, there = self._local.item(id), self._remote.item(found)
+        if here is None or there is None or not self._apart.holds(self._remote, there):
+            return False
+        return not self._apart.holds(self._local, here)
 
     def _by_member(self, base: Item) -> ItemId | None:
         for key in (base.id, *(_own_id(member) for member in base.members)):

@@ -22,6 +22,7 @@ from peer.core.tree import Item, ItemId
 from peer.disk.attributes import set_attributes
 from peer.disk.groups import flush_names, flush_stages, groups
 from peer.disk.journal import Journal, Swap, SwapKind
+from peer.disk.naming import Spelling, is_listed, refusal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome, StopStep
 from peer.disk.places import Local, Places
 from peer.disk.recovery import record, settle
@@ -112,6 +113,7 @@ class Applier:
         self._outside_links = outside_links
         self._places = Places(local)
         self._swaps = Swaps(root)
+        self._spelling = Spelling(root, entropy)
         self._asides: dict[ItemId, _Aside] = {}
         self._touched: set[str] = set()
         self._checked: list[Swap] = []
@@ -260,6 +262,7 @@ class Applier:
             raise DiskError("name", "no file can have this name here")
         if item.parent == ROOT and is_reserved(raw):
             raise DiskError("name", f"{CONTROL} belongs to Kinfolder itself")
+        self._spelling.check(item.name)
 
     def _stage_of(self, item: Item) -> tuple[str, Stat]:
         staged = self._staged.get(item.id)
@@ -334,13 +337,16 @@ class Applier:
         fs = self._fs
         directory = self._new_path(item)
         with self._directory(directory) as parent:
-            if item.content.kind is Kind.FILE:
-                fs.rename(self._root.hidden("tmp"), ready.stage, parent, item.name)
-            elif item.content.kind is Kind.DIRECTORY:
-                fs.make_directory(parent, item.name, 0o777)
-            else:
-                self._check_link(directory, item)
-                fs.make_link(parent, item.name, item.content.target)
+            try:
+                if item.content.kind is Kind.FILE:
+                    fs.rename(self._root.hidden("tmp"), ready.stage, parent, item.name)
+                elif item.content.kind is Kind.DIRECTORY:
+                    fs.make_directory(parent, item.name, 0o777)
+                else:
+                    self._check_link(directory, item)
+                    fs.make_link(parent, item.name, item.content.target)
+            except OSError as error:
+                raise refusal(fs, parent, item.name, error) from None
             self._touched.add(directory)
             self._places.move(item)
             return self._now(parent, item.name, ready.new)
@@ -409,7 +415,12 @@ class Applier:
         known = self._known(expected)
         with self._directory(directory) as parent, self._directory(new_directory) as new_parent:
             before = self._identify(parent, name, expected, known)
-            self._fs.rename(parent, name, new_parent, item.name)
+            try:
+                self._fs.rename(parent, name, new_parent, item.name)
+            except OSError as error:
+                if self._is_respelled(parent, new_parent, item.name, before):
+                    return self._respell(expected, item)
+                raise refusal(self._fs, new_parent, item.name, error) from None
             self._touched |= {directory, new_directory}
             after = self._fs.lstat(new_parent, item.name)
             if not same_node(before, after):
@@ -422,6 +433,23 @@ class Applier:
             self._over.append(aside.swap.id)
             is_known = aside.is_known
         return fingerprint(after) if is_known and known is not None and same_but_ctime(known, after) else None
+
+    def _is_respelled(self, parent: Handle, new_parent: Handle, name: str, before: Stat) -> bool:
+        """Tell whether a new name leads to the very file that is to be renamed, where only its spelling differs."""
+        try:
+            found = self._fs.lstat(new_parent, name)
+        except OSError:
+            return False
+        is_here = self._fs.fstat(parent)[:2] == self._fs.fstat(new_parent)[:2]
+        return is_here and same_node(found, before) and not is_listed(self._fs, new_parent, name)
+
+    def _respell(self, expected: Item, item: Item) -> Fingerprint | None:
+        """Give a file another spelling of its name, by way of a hidden one; a crash in between brings it back."""
+        ready = _Ready(swap=self._swap(SwapKind.ASIDE, expected))
+        assert ready.swap is not None
+        self._journal.put([ready.swap])
+        self._put_aside(expected, ready)
+        return self._rename(expected, item)
 
     def _put_aside(self, expected: Item, ready: _Ready) -> None:
         directory, name = self._places.where(expected)

@@ -12,8 +12,10 @@ from peer.disk.journal import Swap
 from peer.disk.roots import RootGuard
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader
+from peer.engine.exclusions import Exclusions
 from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
+from peer.engine.freeing import Freer
 from peer.engine.observer import Observer
 from peer.engine.recorder import Recorder
 from peer.engine.stepper import Stepper
@@ -94,12 +96,17 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     guard = RootGuard(context.files, os.fsdecode(record.path), record.id, context.device.hex())
     journal = StoredJournal(context.database, record.key)
     observer = Observer(context, record.key, guard, journal)
+    exclusions = Exclusions(context, follower, observer, guard)
+    await exclusions.load()
+    stepper = Stepper(context, record.key, guard, journal)
     return FolderEngine(
         context,
         follower,
         observer,
-        Recorder(context, follower, observer.is_excluded),
-        Stepper(context, record.key, guard, journal),
+        Recorder(context, follower, observer.is_ignored, lambda: observer.apart),
+        stepper,
+        exclusions,
+        Freer(context, follower, observer, stepper, exclusions),
         Uploader(context, lambda: follower.record, guard),
         Downloader(context, lambda: follower.record, guard),
     )

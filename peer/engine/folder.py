@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,14 +26,15 @@ from peer.core.tree import ItemId
 from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
+from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
+from peer.engine.freeing import Freer
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
-from peer.store.trees import mark_all_dirty
 from protocol import limits
 from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
 
@@ -82,6 +83,8 @@ class FolderEngine:
         observer: Observer,
         recorder: Recorder,
         stepper: Stepper,
+        exclusions: Exclusions,
+        freer: Freer,
         uploader: Uploader,
         downloader: Downloader,
     ) -> None:
@@ -90,6 +93,8 @@ class FolderEngine:
         self.observer = observer
         self._recorder = recorder
         self._stepper = stepper
+        self.exclusions = exclusions
+        self.freer = freer
         self._uploader = uploader
         self._downloader = downloader
         self._wake = asyncio.Event()
@@ -123,6 +128,11 @@ class FolderEngine:
     def record(self) -> FolderRecord:
         """The folder's record as it is now."""
         return self.follower.record
+
+    @property
+    def recorder(self) -> Recorder:
+        """Who writes down what this device's user did; for decisions of his that are no change of the disk."""
+        return self._recorder
 
     # --- What others tell the loop
 
@@ -320,9 +330,27 @@ class FolderEngine:
                 await self._context.database.run(lambda db: self.follower.put_record(db, looked=True))
 
     def _plan_all_anew(self, db: sqlite3.Connection) -> None:
-        """What the old rules held back, in either direction, is looked at under the new ones."""
-        mark_all_dirty(db, self.record.key)
+        self._recorder.plan_all_anew(db)
         self.follower.put_record(db, rules=self.observer.rules_hash)
+
+    # --- A person's decisions
+
+    @contextlib.asynccontextmanager
+    async def deciding(self) -> AsyncIterator[None]:
+        """Hold the disk while a person's decision is recorded and carried out; then all is planned anew."""
+        try:
+            async with self._disk:
+                yield
+        finally:
+            self._cursor = b""
+            self._push_wanted = True
+            self.observer.expect_trash()
+            self._want_plan()
+            self._wake.set()
+
+    def is_in_job(self, id: ItemId) -> bool:
+        """Whether a transfer works on an item, or soon will."""
+        return id in self._in_job
 
     # --- The trash
 
@@ -360,6 +388,9 @@ class FolderEngine:
     # --- Plan and act
 
     async def _plan(self) -> None:
+        if await self.exclusions.follow():
+            self._want_plan()
+            return  # what moved is looked at first under its new path
         busy = set(self._in_job)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
@@ -457,6 +488,9 @@ class FolderEngine:
 
     async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
         async with self._disk:
+            if self.observer.apart:
+                planned = steps
+                steps = await self._context.database.run(lambda db: self._recorder.allowed(db, planned))
             try:
                 applied = await self._stepper.apply(steps, staged)
             finally:

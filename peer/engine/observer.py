@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import structlog
 from blake3 import blake3
 
+from peer.core.exclusions import Apart
 from peer.core.hints import Hints, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
@@ -85,6 +86,10 @@ class Observer:
         self._rules: bytes | None = None
         """What ``.kinignore`` held when its rules were taken; None before the first look."""
         self._coming: _Coming | None = None
+        self.apart = Apart()
+        """What a person keeps off this device."""
+        self.lifted: str | None = None
+        """An excluded path that is looked at for once, so that its room can be given back."""
         self._at_once = True
         self.rules_changed = False
         """Whether other rules are in force since this was last set back."""
@@ -162,6 +167,12 @@ class Observer:
             self._degraded = False
             self._watching = asyncio.create_task(self._listen(self._watcher, self._watch_wanted), name="watcher")
 
+    def _watch_anew(self) -> None:
+        """Watch what is no longer left out, too."""
+        if self._watching is not None:
+            self._stop_watcher()
+            self._start_watcher()
+
     def _stop_watcher(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -184,22 +195,46 @@ class Observer:
             self._degraded = True
         self._hints.handle(event, self._context.clock.monotonic_s())
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether some of the root is not watched though it is there."""
+        return self._degraded and not self.missing
+
     def close(self) -> None:
         """Stop watching."""
         self._stop_watcher()
 
     # --- Ignoring
 
-    def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that scanner and planner call
-        """Tell whether this device leaves a path alone."""
+    def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that the scanner calls
+        """Tell whether this device leaves a path of its disk alone."""
+        if self.apart:
+            above = self.apart.above(path)
+            if above is not None and above != self.lifted:
+                return True
+        return self.is_ignored(path, is_directory)
+
+    def is_ignored(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that the planner calls
+        """Tell whether a rule says that a path stays on the device that it is on."""
         return self._ignores.is_ignored(path, is_directory) or (
             self._coming is not None and self._coming.ignores.is_ignored(path, is_directory)
         )
 
     @property
     def rules_hash(self) -> bytes:
-        """What tells the rules in force from others; empty if there are none."""
+        """What tells the rules and exclusions in force from others; empty if there are none."""
+        if self.apart:
+            paths = b"\0".join(os.fsencode(each.path) for each in self.apart.exclusions)
+            return blake3(b"\0".join((self._rules or b"", paths))).digest()
         return blake3(self._rules).digest() if self._rules else b""
+
+    def exclude(self, apart: Apart) -> None:
+        """Take other exclusions: all is looked at under them before anything is planned."""
+        self.apart = apart
+        self._watch_anew()
+        self.has_looked = False
+        self.rules_changed = True
+        self.look_everywhere()
 
     async def _take_rules(self, root: Root, now: float) -> None:
         """Take other rules once ``.kinignore`` has come to rest: an editor may have emptied it for a moment.
@@ -215,7 +250,10 @@ class Observer:
         if self._rules is not None and not self._at_once and now < self._coming.rest_s:
             self._again[""] = min(self._coming.rest_s, self._again.get("", self._coming.rest_s))
             return
+        is_change = self._rules is not None
         self._rules, self._ignores, self._coming = data, self._coming.ignores, None
+        if is_change:
+            self._watch_anew()
         for problem in self._ignores.problems:
             log.warning("a rule has no effect", line=problem.line, reason=problem.text)
         self._full_wanted = self.rules_changed = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -18,18 +18,36 @@ import structlog
 
 from peer.core.authoring import Draft, DraftEntry, author
 from peer.core.entry_sealing import seal_entry
+from peer.core.exclusions import Apart
 from peer.core.links import enrol_op, make_control_link
-from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Rekey, Remove, Replace, Step, Touch
+from peer.core.operations import (
+    Act,
+    Create,
+    Delete,
+    Edit,
+    Move,
+    Place,
+    Plan,
+    Rekey,
+    Remove,
+    Rename,
+    Replace,
+    SetAttributes,
+    Step,
+    Touch,
+)
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
+from peer.core.resolving import Overlay, drop_copy, keep_copy, main_of
 from peer.core.tree import Content, Item, ItemId, Tree, path_of
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
+from peer.engine.sight import Sight
 from peer.engine.uploader import Stored, ToSend
 from peer.net.coordinator_link import StaleError
 from peer.store import folders
-from peer.store.trees import LocalTree, SyncedTree, clean, dirty
+from peer.store.trees import LocalTree, SyncedTree, clean, dirty, mark_all_dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.entries import (
@@ -44,7 +62,7 @@ from protocol.entries import (
     SegmentKey,
     parse_entry,
 )
-from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError
+from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError, UserError
 from protocol.history import CHAIN_START
 from protocol.ids import ROOT, Dot, EntryHash, NodeId
 
@@ -72,23 +90,42 @@ class Planned(msgspec.Struct, frozen=True):
 class Recorder:
     """One folder's author."""
 
-    def __init__(self, context: Context, follower: Follower, excluded: Excluded | None) -> None:
+    def __init__(
+        self, context: Context, follower: Follower, ignored: Excluded, apart: Callable[[], Apart] = Apart
+    ) -> None:
+        """Make one.
+
+        Args:
+            context: Shared by all folders.
+            follower: The folder's view of the log.
+            ignored: Which paths a rule leaves out.
+            apart: Returns what a person keeps off this device now.
+        """
         self._context = context
         self._follower = follower
-        self.excluded = excluded
+        self._ignored = ignored
+        self._apart = apart
         self._enrolling = asyncio.Lock()
 
     # --- Planning
 
+    def plan_all_anew(self, db: sqlite3.Connection) -> None:
+        """What the old rules held back, in either direction, is looked at under the new ones."""
+        key = self._follower.record.key
+        mark_all_dirty(db, key)
+        Sight(db, key, self._ignored, self._apart(), self._context.entropy).sort_out_all()
+
     def plan(self, db: sqlite3.Connection, leave: Collection[ItemId], most: int, *, after: bytes) -> Planned:
         """Plan for up to ``most`` dirty items beyond an id, but for those to leave alone; take settled ones off the set."""
         key = self._follower.record.key
+        found = dirty(db, key, most, after=after)
+        sight = Sight(db, key, self._ignored, self._apart(), self._context.entropy)
+        sight.sort_out(found)
         local, synced = RememberedTree(LocalTree(db, key)), RememberedTree(SyncedTree(db, key))
         remote = RememberedTree(self._follower.remote(db).tree)
-        found = dirty(db, key, most, after=after)
         ids = [id for id in found if id not in leave]
         unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
-        made = self._plan_free(local, synced, remote, unsettled, leave)
+        made = self._plan_free(local, synced, remote, unsettled, leave, sight)
         kept = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
@@ -103,7 +140,7 @@ class Recorder:
                 if id not in busy
                 and (
                     is_settled(id, local=local, synced=synced, remote=remote)
-                    or self._is_left_alone(id, local, synced, remote)
+                    or sight.is_left_alone(id, local, synced, remote)
                 )
             ],
         )
@@ -117,13 +154,27 @@ class Recorder:
         return Planned(kept, tuple(ids), found[-1] if len(found) == most else None, to_send, known, sources)
 
     def _plan_free(
-        self, local: Tree, synced: Tree, remote: Tree, ids: Sequence[ItemId], leave: Collection[ItemId]
+        self,
+        local: Tree,
+        synced: Tree,
+        remote: Tree,
+        ids: Sequence[ItemId],
+        leave: Collection[ItemId],
+        sight: Sight,
     ) -> Plan:
         """Plan; an id that cannot be changed now, since its item is in a job, holds up no more than itself."""
         stuck: set[ItemId] = set()
         while True:
             rest = [id for id in ids if id not in stuck]
-            made = plan(local=local, synced=synced, remote=remote, dirty=rest, excluded=self.excluded)
+            made = plan(
+                local=local,
+                synced=synced,
+                remote=remote,
+                dirty=rest,
+                excluded=self._ignored,
+                apart=sight.apart,
+                mistrusted=lambda item: sight.is_mistrusted(item, synced, remote),
+            )
             waiting = {
                 id
                 for step in made.steps
@@ -134,16 +185,15 @@ class Recorder:
                 return made
             stuck |= waiting
 
-    def _is_left_alone(self, id: ItemId, local: Tree, synced: Tree, remote: Tree) -> bool:
-        """Tell whether an item stays as it is because its path is excluded; with other rules all are planned anew."""
-        if self.excluded is None or local.item(id) is not None:
-            return False
-        for tree in (synced, remote):
-            item = tree.item(id)
-            path = None if item is None else path_of(tree, id)
-            if item is not None and path is not None and self.excluded(path, item.is_directory):
-                return True
-        return False
+    def allowed(self, db: sqlite3.Connection, steps: Sequence[Step]) -> list[Step]:
+        """Return the steps that change nothing excluded and bring nothing there: it may be so since they were planned."""
+        apart, local = self._apart(), LocalTree(db, self._follower.record.key)
+        remote = self._follower.remote(db).tree
+        return [
+            step
+            for step in steps
+            if not any(apart.holds(tree, item) for tree, item in _changed_by(step, local=local, remote=remote))
+        ]
 
     def _find_bytes(
         self, db: sqlite3.Connection, act: Act, local: Tree, to_send: dict[ItemId, ToSend], known: dict[ItemId, Stored]
@@ -212,13 +262,27 @@ class Recorder:
     def _record(self, db: sqlite3.Connection, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
         key = self._follower.record.key
         local, synced = LocalTree(db, key), SyncedTree(db, key)
+        apart = self._apart()
+        if apart:
+            acts = [act for act in acts if not apart.holds(*_acted_on(act, local=local, synced=synced))]
         holding = _holding(acts, local, synced)
-        record = self._follower.record
-        if not holding or not record.number:  # a number can be given up between enrolling and recording
+        if not holding or not self._follower.record.number:  # a number can be given up between enrolling and recording
             return 0
-        contents, segments = _contents(holding, stored)
+        draft = self._author(db, holding, synced, stored)
+        for id in draft.dropped:
+            synced.drop(id)
+        for item in draft.synced:
+            synced.put(item)
+        return len(holding)
+
+    def _author(
+        self, db: sqlite3.Connection, acts: Sequence[Act], synced: Tree, stored: Mapping[ItemId, Stored]
+    ) -> Draft:
+        """Sign acts, and put their entries into the tail."""
+        contents, segments = _contents(acts, stored)
+        record = self._follower.record
         draft: Draft = author(
-            holding,
+            acts,
             synced=synced,
             state=self._follower.remote(db),
             device=record.number,
@@ -230,11 +294,47 @@ class Recorder:
             position=self._follower.position_of(record.own_seq + 1),
         )
         self._follower.add_tail(db, draft, [self._sign(db, part) for part in draft.entries])
-        for id in draft.dropped:
-            synced.drop(id)
-        for item in draft.synced:
-            synced.put(item)
-        return len(holding)
+        return draft
+
+    # --- Conflict copies
+
+    async def resolve(self, id: ItemId, *, keep: bool) -> None:
+        """Record that a person decided about a conflict copy: its bytes become the file, or it is removed.
+
+        ``synced`` stays what the disk holds, so the disk follows by steps, with all that these look at; a crash at any
+        moment leaves both versions, or the decision.
+
+        Raises:
+            UserError: It is no conflict copy (any more), or what is on this disk is not recorded yet.
+        """
+        await self._context.database.run(lambda db: self._resolve(db, id, keep=keep))
+
+    def _resolve(self, db: sqlite3.Connection, id: ItemId, *, keep: bool) -> None:
+        key = self._follower.record.key
+        local, synced = LocalTree(db, key), SyncedTree(db, key)
+        remote = self._follower.remote(db)
+        copy = synced.item(id)
+        if copy is None or remote.tree.item(id) is None:
+            raise UserError("this is no conflict copy any more: see 'kin conflicts'")
+        main = main_of(copy, synced, remote.nodes)
+        if main is None and all(member.copy is None for member in copy.members):
+            raise UserError("this is no conflict copy: see 'kin conflicts'")
+        if main is None and keep:
+            raise UserError("the file that it is a copy of has gone: give the copy the name that you want")
+        chosen = keep_copy(copy, main) if keep and main is not None else drop_copy(copy)
+        for item in (copy, *chosen.bases):
+            base, here = synced.item(item.id), local.item(item.id)
+            if base is None or here is None or not here.content.same_bytes(base.content):
+                raise UserError("it was changed on this device just now: try again once 'kin wait' is done")
+        stored = {}
+        if chosen.source is not None:
+            version = remote.content(chosen.source.node, chosen.source.content[0])
+            if version is None:
+                raise UserError("this is no conflict copy any more: see 'kin conflicts'")
+            stored = {base.id: stored_of(version.value, version.segments) for base in chosen.bases}
+        if not self._follower.record.number:  # as in _record
+            raise UserError("this device begins anew in the folder just now: try again")
+        self._author(db, chosen.acts, Overlay(synced, chosen.bases), stored)
 
     def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> AdmittedEntry:
         record = self._follower.record
@@ -411,6 +511,21 @@ def _step_subject(step: Step) -> ItemId:
         if isinstance(item, Item):
             return item.id
     return step.old  # type: ignore[union-attr]  # what is left is a Rekey
+
+
+def _changed_by(step: Step, *, local: Tree, remote: Tree) -> Iterator[tuple[Tree, Item]]:
+    """Yield what a step changes on the disk and what it brings there, each with the tree that tells where it is."""
+    if isinstance(step, Replace | SetAttributes | Rename | Delete):
+        yield local, step.expected
+    if isinstance(step, Place | Replace | Rename):
+        yield remote, step.item
+
+
+def _acted_on(act: Act, *, local: Tree, synced: Tree) -> tuple[Tree, Item]:
+    """Return what an act is about, with the tree that tells where it is."""
+    if isinstance(act, Create):
+        return local, act.item
+    return synced, act.base
 
 
 def _holding(acts: Sequence[Act], local: LocalTree, synced: SyncedTree) -> list[Act]:

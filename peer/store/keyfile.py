@@ -218,6 +218,16 @@ def has_keys(home: Path) -> bool:
     return any(os.path.lexists(home / name) for name in (SEALED_NAME, PLAIN_NAME))
 
 
+def lock_of(home: Path) -> Lock:
+    """Return what keeps a home's keys closed, without opening them.
+
+    Raises:
+        UserError: There are none, or others can read them.
+        CorruptStateError: The file is damaged.
+    """
+    return _read(home).lock
+
+
 def _choose(options: KeyOptions, vault: Vault | None) -> Lock:
     if vault is not None and not options.no_keyring:
         return Lock.KEYRING

@@ -51,6 +51,14 @@ CREATE TABLE IF NOT EXISTS dirty (folder INTEGER NOT NULL, id BLOB NOT NULL, PRI
 CREATE TABLE IF NOT EXISTS problem (
     folder INTEGER NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
 
+-- What a person keeps off this device.
+CREATE TABLE IF NOT EXISTS exclusion (
+    folder INTEGER NOT NULL, path BLOB NOT NULL, parent BLOB, nodes BLOB NOT NULL,
+    PRIMARY KEY (folder, path)) WITHOUT ROWID;
+-- Items of synced that no scan sees, since they are ignored or excluded: their absence proves no removal.
+CREATE TABLE IF NOT EXISTS unseen (
+    folder INTEGER NOT NULL, id BLOB NOT NULL, apart INTEGER NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+
 -- Chunks that are durable on storage nodes, by the hash of their raw bytes.
 CREATE TABLE IF NOT EXISTS chunk (
     folder INTEGER NOT NULL, raw_hash BLOB NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, raw_hash)) WITHOUT ROWID;

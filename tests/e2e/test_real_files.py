@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
+import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from protocol.ids import ROOT
 from simulations.processes import Cluster, Device, tree_of
 from tests.e2e.kit import ask, assert_no_tracebacks, folder_of, reasons, settle, start_agent, until
 
@@ -229,11 +233,18 @@ def test_a_rule_that_goes_lets_its_files_follow_again(world: World) -> None:
     (world.one / "sub").mkdir()
     (world.one / "sub" / "held").write_text("held")
     (world.one / "x.late").write_text("late")
+    (world.one / "was here").write_text("synced before it is ignored")
     world.settle()
     assert not (world.two / "sub").exists()
     assert not (world.two / "x.late").exists()
+    # What is removed while it is ignored is removed on this device alone, also when the rule has gone.
+    (world.one / ".kinignore").write_text("*.late\nsub/\nwas here\n")
+    world.settle()
+    (world.one / "was here").unlink()
+    world.settle()
     (world.one / ".kinignore").unlink()
     world.assert_same()
+    assert (world.one / "was here").read_text() == "synced before it is ignored"
     assert (world.two / "sub" / "held").read_text() == "held"
     assert (world.two / "x.late").read_text() == "late"
 
@@ -322,6 +333,152 @@ def test_a_save_is_one_edit_on_the_other_device(world: World, save) -> None:
     watcher.stop()
     assert not watcher.missed, "the file was away on the other device"
     assert watcher.names <= {name}, "a half of a save was seen on the other device"
+
+
+def save_like_vim_in_place(path: Path, data: bytes) -> None:
+    """``backupcopy=yes``: a swap file all the while, a copy of the old file beside it, the file itself written anew."""
+    swap, backup = path.with_name(f".{path.name}.swp"), path.with_name(f"{path.name}~")
+    swap.write_bytes(b"b0VIM")
+    shutil.copy2(path, backup)
+    save_in_place(path, data)
+    backup.unlink()
+    swap.unlink()
+
+
+def save_like_vim_with_backup(path: Path, data: bytes) -> None:
+    """``backup``: the old file is renamed to the backup's name and stays there."""
+    backup = path.with_name(f"{path.name}~")
+    backup.unlink(missing_ok=True)
+    path.rename(backup)
+    path.write_bytes(data)
+
+
+def save_like_emacs(path: Path, data: bytes) -> None:
+    """A lock that is a link to nowhere, what is not saved yet, a backup at the first save, later ones in place."""
+    lock, unsaved = path.with_name(f".#{path.name}"), path.with_name(f"#{path.name}#")
+    lock.symlink_to("anna@laptop.1234:1700000000")
+    unsaved.write_bytes(data)
+    backup = path.with_name(f"{path.name}~")
+    if not backup.exists():
+        path.rename(backup)
+    path.write_bytes(data)
+    unsaved.unlink()
+    lock.unlink()
+
+
+def save_like_libreoffice(path: Path, data: bytes) -> None:
+    """A lock file while it is open, the new content in a temporary beside it, renamed over it."""
+    lock, temporary = path.with_name(f".~lock.{path.name}#"), path.with_name("lu48213abc.tmp")
+    lock.write_bytes(b",anna,laptop,;")
+    temporary.write_bytes(data)
+    temporary.rename(path)
+    lock.unlink()
+
+
+def save_like_excel(path: Path, data: bytes) -> None:
+    """Names of eight digits, which no rule can know: the new file, the old one renamed away, both renamed, the old removed."""
+    lock = path.with_name(f"~${path.name}")
+    lock.write_bytes(b"owner")
+    new, old = path.with_name("5D3B2A00"), path.with_name("7F21C0DE.tmp")
+    new.write_bytes(data)
+    path.rename(old)
+    new.rename(path)
+    old.unlink()
+    lock.unlink()
+
+
+def save_like_jetbrains(path: Path, data: bytes) -> None:
+    new, old = path.with_name(f"{path.name}___jb_tmp___"), path.with_name(f"{path.name}___jb_old___")
+    new.write_bytes(data)
+    path.rename(old)
+    new.rename(path)
+    old.unlink()
+
+
+def save_like_kde(path: Path, data: bytes) -> None:
+    """QSaveFile, and with it most of KDE."""
+    temporary = path.with_name(f"{path.name}.qXvR1s")
+    temporary.write_bytes(data)
+    temporary.rename(path)
+
+
+def save_like_rsync(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.q8Zt2a")
+    temporary.write_bytes(data)
+    os.utime(temporary, ns=(0, 1_600_000_000 * 10**9 + len(data)))
+    temporary.rename(path)
+
+
+def save_like_a_browser(path: Path, data: bytes) -> None:
+    """An empty file that takes the name, the bytes beside it, renamed over it."""
+    path.write_bytes(b"")
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(data)
+    part.rename(path)
+
+
+MORE_SAVES = [
+    *(save_like_vim_in_place, save_like_vim_with_backup, save_like_emacs, save_like_libreoffice, save_like_excel),
+    *(save_like_jetbrains, save_like_kde, save_like_rsync, save_like_a_browser),
+]
+BACKUPS = {f"{save.__name__}.txt~" for save in (save_like_vim_with_backup, save_like_emacs)}
+
+
+def nodes_of(device: Device) -> dict[str, bytes]:
+    """Return the node behind each name in the root, as a device has it."""
+    with contextlib.closing(sqlite3.connect(f"{(device.home / 'state.db').as_uri()}?mode=ro", uri=True)) as db:
+        rows = db.execute("SELECT name, id FROM synced_item WHERE parent = ?", (ROOT,))
+        return {os.fsdecode(name): bytes(id) for name, id in rows}
+
+
+def test_programs_save_in_many_ways_and_each_is_an_edit_of_the_same_node(world: World) -> None:
+    """Not a removal and a new file, so its versions stay together; and no half of a save is ever seen elsewhere."""
+    names = {save: f"{save.__name__}.txt" for save in MORE_SAVES}
+    for name in names.values():
+        (world.one / name).write_bytes(b"first\n")
+    world.assert_same()
+    before = nodes_of(world.b)
+    watchers = [Watcher(world.two, name) for name in names.values()]
+    for turn in range(2):
+        for save, name in names.items():
+            save(world.one / name, b"%s %d\n" % (name.encode(), turn))
+        until(lambda: all(same(world.one / name, world.two / name) for name in names.values()), "the edits arrive")
+    tree = world.assert_same()
+    for watcher in watchers:
+        watcher.stop()
+    after = nodes_of(world.b)
+    assert {name: after[name] for name in names.values()} == {name: before[name] for name in names.values()}
+    assert {name: tree[name] for name in BACKUPS} == {
+        "save_like_emacs.txt~": b"first\n",
+        "save_like_vim_with_backup.txt~": b"save_like_vim_with_backup.txt 0\n",
+    }
+    assert not any(watcher.missed for watcher in watchers), "a file was away on the other device"
+    assert {name for watcher in watchers for name in watcher.names} <= {*names.values(), *BACKUPS}
+
+
+def test_an_office_save_and_an_edit_elsewhere_are_one_copy(world: World) -> None:
+    (world.one / "report.docx").write_bytes(b"before")
+    world.assert_same()
+    ask(world.b, "offline")
+    (world.two / "report.docx").write_bytes(b"of the desktop")
+    until(lambda: reasons(world.b, "work"), "the edit is seen")
+    save_like_office(world.one / "report.docx", b"of the laptop")
+    settle(world.a)
+    ask(world.b, "online")
+    tree = {name: data for name, data in world.assert_same().items() if name.startswith("report")}
+    assert tree.pop("report.docx") == b"of the laptop"
+    assert list(tree.values()) == [b"of the desktop"]
+    assert all("(conflict, desktop, " in name for name in tree)
+
+
+def test_a_download_that_takes_long_is_renamed_and_not_sent_again(world: World) -> None:
+    (world.one / "film.mkv.crdownload").write_bytes(b"half of a film")
+    world.assert_same()
+    node = nodes_of(world.b)["film.mkv.crdownload"]
+    (world.one / "film.mkv.crdownload").rename(world.one / "film.mkv")
+    tree = world.assert_same()
+    assert "film.mkv.crdownload" not in tree
+    assert nodes_of(world.b)["film.mkv"] == node
 
 
 class Watcher:

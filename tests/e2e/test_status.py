@@ -324,6 +324,50 @@ def test_more_rows_than_a_page(world: World) -> None:
     world.assert_same()
 
 
+# --- A checkup
+
+
+def checks_of(device: Device, code: int) -> dict[str, tuple[str, str]]:
+    """Return what ``kin doctor`` found, by check: how bad it is, and what it says."""
+    result = run(device, "doctor", "--json")
+    told = json.loads(result.out)
+    assert (result.code, told["exit"], told["ok"]) == (code, code, code == 0), result
+    assert all(row["advice"] for row in told["checks"] if row["state"] != "ok")
+    return {row["check"]: (row["state"], f"{row['text']}: {row['advice']}") for row in told["checks"]}
+
+
+def test_a_checkup_names_what_is_wrong_and_what_to_do(world: World) -> None:
+    names = ("home", "database", "keys", "agent", "coordinator", "clock", "storage", "folder work", "watching")
+    found = checks_of(world.a, 0)
+    assert {name: found[name][0] for name in names} == dict.fromkeys(names, "ok")
+    world.a.home.chmod(0o750)
+    moved = world.one.rename(world.one.with_name("elsewhere"))
+    world.cluster.coordinator.kill()
+    try:
+        until(lambda: folder_of(ask(world.a), "work")["state"] == "missing", "its directory is missed")
+        found = checks_of(world.a, 1)
+        assert found["home"] == ("wrong", f"others can read {world.a.home} (mode 750): chmod 700 {world.a.home}")
+        assert found["coordinator"][0] == "wrong"
+        assert found["folder work"][0] == "person"
+    finally:
+        restart(world.cluster.coordinator)
+    until(lambda: ask(world.b)["storage"]["reachable"] == 3, "the storage nodes are back")
+    world.a.home.chmod(0o700)
+    world.a.stop()
+    try:
+        found = checks_of(world.a, 4)
+        assert (found["agent"][0], found["coordinator"][0]) == ("note", "ok")
+        assert "mount its disk" in found["folder work"][1]
+        (world.a.home / "keys.plain").chmod(0o644)
+        text = run(world.a, "doctor").out
+        assert "chmod 600" in text
+        (world.a.home / "keys.plain").chmod(0o600)
+    finally:
+        moved.rename(world.one)
+        start_agent(world.a, world.cluster.root)
+    world.assert_same()
+
+
 # --- Exit codes
 
 

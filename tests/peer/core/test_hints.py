@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.core.hints import DEBOUNCE_S, HELD_MAX, HOLD_S, HOLD_S_MAX, SPOTS_MAX, Hints, Look, Spot
+from peer.core.hints import DEBOUNCE_S, HELD_MAX, HOLD_S, HOLD_S_MAX, SPOTS_MAX, Hints, Look, Spot, is_temporary_name
 from protocol.effects import DiskEvent, DiskEventKind
 
 K = DiskEventKind
@@ -46,6 +46,12 @@ def spots(*paths):
     [
         ("a creation", [event(K.CREATED, "d", "f")], [(SOON, spots(("d", False)), set())]),
         ("an edit", [event(K.MODIFIED, "d", "f")], [(SOON, spots(("d", False)), set())]),
+        ("half of a save", [event(K.CREATED, "d", "f.tmp")], [(HOLD_S, spots(("d", False)), set())]),
+        (
+            "a file beside half of a save",
+            [event(K.CREATED, "d", "f.tmp"), event(K.CREATED, "d", "g"), event(K.MODIFIED, "d", "f.tmp")],
+            [(SOON, spots(("d", False)), {"d/f.tmp"}), (HOLD_S, spots(("d", False)), set())],
+        ),
         ("a new directory", [event(K.APPEARED, "d")], [(SOON, spots(("d", True)), set())]),
         ("a removal", [event(K.DELETED, "d", "f")], [(HOLD_S, spots(("d", False)), set())]),
         ("a removed directory", [event(K.DELETED, "", "d", is_directory=True)], [(HOLD_S, spots(("", False)), set())]),
@@ -218,3 +224,21 @@ def test_both_ends_of_a_directory_s_moves_are_looked_at_by_one_scan():
     after = [{spot.path for spot in look.spots} for at, look in made if at > 2.0]
     ends = {"from", "busy", "to", "to/d"}
     assert [ends <= paths for paths in after if paths & {"from", "to", "to/d"}][:1] == [True]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x.tmp", "film.mkv.part", "film.mkv.crdownload", "a.txt___jb_tmp___", "a.txt~", ".a.txt.q8Zt2a"),
+        *("notes.txt.qXvR1s", "5D3B2A00", "sedA1b2C3", "4913", "odd\n.tmp"),
+    ],
+)
+def test_names_of_halves_of_saves_wait_a_moment(name):
+    assert is_temporary_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.txt", "photo.sqlite", "README", "a.tar.gz", "2024", "x.tmpl", ".bashrc", "ABCDEF", "tmp"]
+)
+def test_other_names_go_at_once(name):
+    assert not is_temporary_name(name)

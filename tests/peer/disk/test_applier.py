@@ -328,6 +328,19 @@ def test_many_steps_run_in_groups_in_order(folder):
     assert len(folder.tree()) == 2500
 
 
+def test_what_was_removed_after_it_was_replaced_stays_removed(folder):
+    """Its older version may still lie in the trash when the process starts again."""
+    folder.write("f", b"old")
+    seen = folder.seen()
+    item = item_at("f", b"newer")
+    assert found(folder.apply([Replace(seen["f"], item)], [(item, b"newer")], seen)) == ["done"]
+    os.unlink(folder.at("f"))
+    with folder.open() as root:
+        assert recover(root, folder.journal) == ((), (), ())
+    assert folder.tree() == {}
+    assert len(folder.hidden()) == 1
+
+
 def test_recover_of_a_quiet_folder_does_nothing(folder):
     with folder.open() as root:
         assert recover(root, folder.journal) == ((), (), ())
