@@ -40,6 +40,8 @@ LOOK_S: Final = 2.0
 """How long a report waits for a coordinator that may be there, before it tells what this device knows."""
 CHECK_S: Final = 5.0
 """How long a checkup waits for the coordinator."""
+TOLD_MS: Final = 7 * 86_400_000
+"""For how long a person is told that the coordinator was set back."""
 COUNTED_MAX: Final = 1_000_000
 
 TEXTS: Final = {
@@ -99,6 +101,7 @@ async def status(device: Device, *, everything: bool) -> Json:
         warnings.append("the keys of this device are protected by no passphrase and no keyring")
     if storage is not None and storage.replicas == 1:
         warnings.append("there is 1 copy of everything: another storage node would make it safe")
+    warnings += await device.context.database.run(lambda db: list(_set_back(db, device)))
     return {
         "version": 1,
         "device": {"id": device.record.device.hex(), "name": device.record.name},
@@ -117,6 +120,17 @@ async def status(device: Device, *, everything: bool) -> Json:
         "folders": rows,
         "warnings": warnings,
     }
+
+
+def _set_back(db: sqlite3.Connection, device: Device) -> Iterator[str]:
+    """Yield a line for each folder whose log this device lately found shorter than the coordinator once had it."""
+    for engine in device.engines.values():
+        found = store.set_back(db, engine.record.id)
+        if found is not None and device.context.clock.now_ms() - found.time_ms < TOLD_MS:
+            yield (
+                f"the coordinator was set back on {time_text(found.time_ms)[:10]}, as by a backup: it had lost the last"
+                f" {found.missing} changes of {engine.record.name}, and gets back those that devices still have"
+            )
 
 
 async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> Json:

@@ -25,7 +25,6 @@ from protocol.ids import NODE_ID_BYTES, ROOT, NodeId
 __all__ = ["HashResult", "Identification", "Identified", "LocalTree", "Row"]
 
 _EMPTY: Final = blake3(b"").digest()
-_SECOND_NS: Final = 1_000_000_000
 _UNPROVEN: Final = -1
 """Stands for the change time in the row of a file that was written just before it was read, so that it is read again."""
 _OWNER_EXECUTES: Final = 0o100
@@ -172,18 +171,19 @@ class Identification:
         return "/".join(reversed(names))
 
     def _known_hash(self, loose: Loose) -> bytes | None:
-        """Return the hash of what need not be read: an empty file, a link, or a file that only moved.
+        """Return the hash of what need not be read: an empty file, a link, or a file that came along with its directory.
 
-        A modification time in whole seconds is no proof: archives set it, and inodes are used again.
+        A file that was renamed itself is read: that changed its change time, and a program that restores the
+        modification time may have written to it too.
         """
         plain = _plain_hash(loose.sighting)
-        now = loose.sighting.fingerprint
-        if plain is not None or not now.mtime_ns % _SECOND_NS:
+        if plain is not None:
             return plain
+        now = loose.sighting.fingerprint
         for lost in self._lost.get(_inode(now), ()):
-            was = lost.row.fingerprint
-            if (was.size, was.mtime_ns, lost.row.item.content.kind) == (now.size, now.mtime_ns, Kind.FILE):
-                return None if was.ctime_ns == _UNPROVEN else lost.row.item.content.hash
+            was, kind = lost.row.fingerprint, lost.row.item.content.kind
+            if kind is Kind.FILE and (was.size, was.mtime_ns, was.ctime_ns) == (now.size, now.mtime_ns, now.ctime_ns):
+                return lost.row.item.content.hash
         return None
 
     # --- Deciding

@@ -276,7 +276,10 @@ class Follower:
         at = await self._context.database.run(lambda db: folders.chain_at(db, self.record.key, behind.position))
         if at != behind.chain:
             raise ForkError("the coordinator's older history is another one")
-        log.warning("coordinator is behind", missing=known.checkpoint.position - behind.position)
+        missing = known.checkpoint.position - behind.position
+        log.warning("coordinator is behind", missing=missing)
+        found = folders.SetBack(self._context.clock.now_ms(), missing)
+        await self._context.database.run(lambda db: folders.put_set_back(db, self.record.id, found))
         position = behind.position
         while position < known.checkpoint.position:
             items = await self._context.database.run(

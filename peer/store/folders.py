@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
@@ -47,6 +48,8 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 _record = msgspec.msgpack.Decoder(FolderRecord)
+_SET_BACK: Final = "set back:"
+"""Before the hexadecimal id of a folder."""
 
 
 def all_folders(connection: sqlite3.Connection) -> list[FolderRecord]:
@@ -207,3 +210,26 @@ def setting(connection: sqlite3.Connection, name: str) -> bytes | None:
 def put_setting(connection: sqlite3.Connection, name: str, value: bytes) -> None:
     """Change a setting of this device."""
     connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, value))
+
+
+class SetBack(msgspec.Struct, frozen=True, array_like=True):
+    """That a folder's log at the coordinator was found to end earlier than it once did."""
+
+    time_ms: int
+    """When this device noticed it last."""
+    missing: int
+    """How many of the positions that the coordinator had signed were gone."""
+
+
+_set_back = msgspec.msgpack.Decoder(SetBack)
+
+
+def put_set_back(connection: sqlite3.Connection, folder: FolderId, found: SetBack) -> None:
+    """Remember that the coordinator was set back, for the person to be told."""
+    put_setting(connection, _SET_BACK + folder.hex(), encode(found))
+
+
+def set_back(connection: sqlite3.Connection, folder: FolderId) -> SetBack | None:
+    """Return when the coordinator was last found to be set back; None if it never was."""
+    data = setting(connection, _SET_BACK + folder.hex())
+    return None if data is None else _set_back.decode(data)

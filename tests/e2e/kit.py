@@ -7,9 +7,7 @@ Rule 2: an agent of these tests logs all it can, so that a traceback nobody sees
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from peer.api.client import Agent
+from simulations import launcher
 from simulations.processes import Cluster, Device, Process, command, environment
 from simulations.wire import Meter
 
@@ -144,19 +143,7 @@ def restart(process: Process) -> None:
 
 # --- Without the rights that root has
 
-
-@functools.cache
-def without_root_rights() -> tuple[str, ...] | None:
-    """Return what makes a command obey the permissions of files; None if nothing does, () if it does anyhow."""
-    import os
-
-    if os.geteuid() != 0:
-        return ()
-    found = shutil.which("setpriv")
-    prefix = (found or "", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
-    if found is None or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
-        return None
-    return prefix
+without_root_rights = launcher.without_root_rights
 
 
 # --- Between the processes

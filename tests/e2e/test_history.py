@@ -53,6 +53,8 @@ def test_a_coordinator_set_back_is_given_back_what_it_lost(cluster: Cluster, pai
     assert (one / "before").read_text() == "edited after the backup"
     b.sync()
     assert dict(tree_of(two)) == dict(tree_of(one))
+    assert any("set back" in line and " of work, " in line for line in a.json("status")["warnings"])
+    assert not any("set back" in line for line in b.json("status")["warnings"])
 
 
 def test_two_histories_for_one_position_freeze_the_folder(cluster: Cluster, pair: tuple[Device, Device]) -> None:

@@ -1,0 +1,281 @@
+"""What a file of cases says: cases, their grids of parameters, sizes, times and devices. Pure.
+
+Rule 1: a case that says what this grammar does not know is skipped with the reason, never passed.
+Rule 2: nothing here knows how a case is run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+CHUNK: Final = 4 * MIB
+"""The product's largest chunk."""
+ACTORS: Final = frozenset({"OWNER", "COORD", "STORE", "NET"})
+_NAME: Final = re.compile(r"\$([A-Za-z0-9_]+)")
+_RANGE: Final = re.compile(r"([A-Za-z]+)(\d+)\.\.([A-Za-z]+)(\d+)")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)(KB|MB|chunk)?")
+_UNITS: Final = {"": 1, "KB": KIB, "MB": MIB, "chunk": CHUNK}
+_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "y": 365.25 * 86400}
+_KEYS: Final = frozenset(
+    {
+        "id", "source", "title", "tags", "upstream_outcome", "policy_note",
+        "needs", "devices", "setup", "steps", "expectation", "params",
+    }
+)  # fmt: skip
+_SET_BY_STEPS: Final = frozenset({"chain_root", "every_step"})
+
+
+class Skipped(Exception):
+    """The case cannot be run or judged here; the text is its reason."""
+
+
+class Case(NamedTuple):
+    """One scenario with one value for each of its parameters."""
+
+    id: str
+    title: str
+    values: Mapping[str, Any]
+    """The parameters of this run, for its label."""
+    needs: tuple[str, ...]
+    devices: tuple[str, ...]
+    setup: tuple[Mapping[str, Any], ...]
+    steps: tuple[Mapping[str, Any], ...]
+    expectation: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The id, and the parameters in brackets."""
+        shown = ", ".join(f"{key}={value}" for key, value in self.values.items())
+        return f"{self.id} [{shown}]" if shown else self.id
+
+    @property
+    def first(self) -> str:
+        """The device on which the setup runs."""
+        return "A" if "A" in self.devices else self.devices[0]
+
+    def named(self, text: str) -> list[str]:
+        """Return the devices that a step names, without ``*``: ``A``, ``A,B``, ``D1..D10``; OWNER is a device here."""
+        found = [name for part in text.split(",") for name in _span(part.strip())]
+        return [self.first if name == "OWNER" and name not in self.devices else name for name in found]
+
+
+def load(path: Path) -> list[Mapping[str, Any]]:
+    """Return the cases of a file, as they stand there.
+
+    Raises:
+        ValueError: It holds no list of cases.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, list) or not all(isinstance(each, dict) and "id" in each for each in found):
+        raise ValueError(f"{path}: not a list of cases")
+    return found
+
+
+def expand(raw: Mapping[str, Any]) -> Iterator[Case]:
+    """Yield a case once for each combination of its parameters.
+
+    Raises:
+        Skipped: It says what nobody here knows.
+    """
+    if unknown := sorted(set(raw) - _KEYS):
+        raise Skipped(f"unknown key {unknown[0]}")
+    devices = tuple(name for each in raw["devices"] for name in _span(each))
+    for values in _grid(raw.get("params") or {}):
+        body = {key: _filled(raw[key], values) for key in ("setup", "steps", "expectation")}
+        yield _in_its_world(
+            Case(
+                id=raw["id"],
+                title=raw.get("title", ""),
+                values=values,
+                needs=tuple(raw.get("needs", ())),
+                devices=devices,
+                setup=tuple(body["setup"]),
+                steps=tuple(body["steps"]),
+                expectation=body["expectation"],
+            ),
+            json.dumps([raw["setup"], raw["steps"], raw["expectation"]]),
+        )
+
+
+def _span(text: str) -> list[str]:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return [text]
+    if match[1] != match[3]:
+        raise Skipped(f"unknown range of devices {text}")
+    return [f"{match[1]}{number}" for number in range(int(match[2]), int(match[4]) + 1)]
+
+
+def _grid(params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    rows: Sequence[Mapping[str, Any]] = params.get("variants", [{}])
+    lists = {key: values for key, values in params.items() if key != "variants"}
+    for row in rows:
+        for chosen in itertools.product(*lists.values()):
+            yield {**row, **dict(zip(lists, chosen, strict=True))}
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """Put the parameters in; a string that is only ``$name`` becomes the value with its type."""
+    if isinstance(value, str):
+        whole = _NAME.fullmatch(value)
+        if whole is not None and whole[1] in values:
+            return values[whole[1]]
+        return _NAME.sub(lambda found: str(values[found[1]]) if found[1] in values else _left(found), value)
+    if isinstance(value, list):
+        return [_filled(each, values) for each in value]
+    if isinstance(value, dict):
+        return {_filled(key, values): _filled(each, values) for key, each in value.items()}
+    return value
+
+
+def _left(found: re.Match[str]) -> str:
+    if found[1] not in _SET_BY_STEPS:
+        raise Skipped(f"unknown parameter ${found[1]}")
+    return found[0]
+
+
+# --- Parameters that describe the world
+
+
+def _in_its_world(case: Case, text: str) -> Case:
+    """Have a case meet the parameters that no ``$`` names.
+
+    Raises:
+        Skipped: A value that this cannot make.
+    """
+    for key, value in case.values.items():
+        if f"${key}" in text:
+            continue
+        make = _WORLDS.get(key)
+        if make is None:
+            raise Skipped(f"unknown parameter {key}")
+        case = make(case, value)
+    return case
+
+
+def _plain_file_system(case: Case, value: Any) -> Case:
+    if value not in {"sensitive", "preserving"}:
+        raise Skipped(f"only the simulator has a file system that is {value}")
+    return case
+
+
+def _creates(case: Case, value: Any) -> Case:
+    if value == "file":
+        return case
+    steps = [dict(step) for step in case.steps]
+    step = next(each for each in steps if each["device"] == "B" and each["op"] == "write")
+    expectation = dict(case.expectation)
+    if value == "empty_dir":
+        token = step.pop("token")
+        expectation["survive"] = [each for each in expectation.get("survive", ()) if each != token]
+        step["op"] = "mkdir"
+    elif value == "dir_with_file":
+        step["path"] += "/inner"
+    else:
+        raise Skipped(f"unknown value B_creates={value}")
+    return case._replace(steps=tuple(steps), expectation=expectation)
+
+
+def _side(case: Case, value: Any) -> Case:
+    device = {"local": "A", "remote": "B"}[value]
+    moved = ({**step, "device": device} if step["op"] in {"append", "append_series"} else step for step in case.steps)
+    return case._replace(steps=tuple(moved))
+
+
+def _size_kb(case: Case, value: Any) -> Case:
+    def sized(step: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"size": value * KIB, **step} if step["op"] in {"write", "write_many"} else step
+
+    return case._replace(setup=tuple(map(sized, case.setup)), steps=tuple(map(sized, case.steps)))
+
+
+def _linked(case: Case, value: Any) -> Case:
+    if value == "dir":
+        return case
+    steps = [
+        {**step, "op": "symlink", "target": "nowhere"} if step["op"] == "mkdir" and step["device"] == "A" else step
+        for step in case.steps
+    ]
+    told = json.loads(json.dumps(case.expectation).replace('"<dir>"', '"<link:nowhere>"'))
+    return case._replace(steps=tuple(steps), expectation=told)
+
+
+def _only(*allowed: Any) -> Any:
+    def check(case: Case, value: Any) -> Case:
+        if value not in allowed:
+            raise Skipped(f"{value}: the same run as {allowed[0]}, or only the simulator can make it")
+        return case
+
+    return check
+
+
+_WORLDS: Final[Mapping[str, Any]] = {
+    "B_creates": _creates,
+    "child": _only("unscanned"),
+    "delivery": _only("all permutations"),
+    "fs": _plain_file_system,
+    "fs_B": _plain_file_system,
+    "kind": _only("case"),
+    "remote": _linked,
+    "side": _side,
+    "size_KB": _size_kb,
+    "versioning": _only("none"),
+    "when": _only("paused"),
+    "who": _only("receiver", "sender"),
+    "workers": lambda case, _: case,
+}
+
+
+# --- Values
+
+
+def size_of(value: Any) -> int:
+    """Return a size in bytes: a number, or sums of numbers with KB, MB and chunk.
+
+    Raises:
+        Skipped: It is another form.
+    """
+    if isinstance(value, int):
+        return value
+    total = 0.0
+    for part in str(value).split("+"):
+        match = _SIZE.fullmatch(part.strip())
+        if match is None:
+            raise Skipped(f"unknown size {value}")
+        total += float(match[1]) * _UNITS[match[2] or ""]
+    return int(total)
+
+
+def offset_s(value: str) -> float:
+    """Return an offset of time in seconds: sign, number, unit.
+
+    Raises:
+        Skipped: It is another form.
+    """
+    match = re.fullmatch(r"([+-]\d+(?:\.\d+)?)([smhdy])", value)
+    if match is None:
+        raise Skipped(f"unknown time {value}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def in_nfc(name: str) -> str:
+    """Return a name in the normal form in which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def orders(case: Case) -> list[tuple[str, ...]]:
+    """Return the orders in which ``*`` visits the devices, one for each run."""
+    if "delivery" in case.values:
+        return list(itertools.permutations(case.devices))
+    if len(case.devices) < 2:
+        return [case.devices]
+    one, two, *rest = case.devices
+    return [case.devices, (two, one, *rest)]
