@@ -289,6 +289,22 @@ def conflicts(
     work.conflicts(_session(ctx, json))
 
 
+@command("approve", FOLDERS, "kin approve Photos")
+def approve(ctx: typer.Context, folder: Folder) -> None:
+    """Let a mass change that waits pass: many files that were found missing or rewritten."""
+    from peer.commands import folders as work
+
+    work.approve(_session(ctx), folder=folder)
+
+
+@command("undo", FOLDERS, "kin undo Photos")
+def undo(ctx: typer.Context, folder: Folder) -> None:
+    """Drop a mass change that waits and bring the files back; else revert the folder's newest mass change."""
+    from peer.commands import folders as work
+
+    work.undo(_session(ctx), folder=folder)
+
+
 # --- Working
 
 

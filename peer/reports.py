@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.api.backend import Json
+from peer.core.brake import Waiting
 from peer.core.keys import open_device_name
 from peer.core.tree import Item, path_of
 from peer.store import folders as store
+from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
 from peer.store.trees import LocalTree, SyncedTree, dirty
@@ -116,10 +118,9 @@ async def status(device: Device, *, everything: bool) -> Json:
 
 async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> Json:
     most = COUNTED_MAX if everything else ROWS_MAX
-    if not device.watching:
-        await engine.observer.check()
+    missing = await engine.observer.check()
     facts = await device.context.database.run(lambda db: _facts(db, device, engine, most))
-    state, text = _state(device, engine, facts)
+    state, text = _state(device, engine, facts, missing)
     return {
         "id": engine.record.id.hex(),
         "name": engine.record.name,
@@ -139,7 +140,7 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
             "bytes": engine.download.bytes - engine.download.bytes_done,
         },
         "conflicts": facts["conflicts"],
-        "held": None,
+        "held": facts["held"],
         "unsynced_total": facts["total"],
         "unsynced": facts["rows"],
     }
@@ -156,13 +157,15 @@ def _role(device: Device, engine: FolderEngine) -> str:
     return {Role.READER: "reader", Role.WRITER: "writer", Role.ADMIN: "admin"}.get(role or Role.READER, "reader")
 
 
-def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]:
+def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "") -> tuple[str, str]:
     if engine.record.frozen:
         return "frozen", engine.record.frozen
-    if engine.observer.missing:
-        return "missing", engine.observer.missing
+    if missing or engine.observer.missing:
+        return "missing", missing or engine.observer.missing
     if engine.failed:
         return "stopped", engine.failed
+    if facts["held"] is not None:
+        return "held", _held_text(engine, facts["held"])
     if not engine.record.looked:
         return ("working", "") if device.watching else ("waiting", NOT_LOOKED_AT)
     if engine.record.checkpoint is None and not engine.trouble:
@@ -175,6 +178,16 @@ def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]
     if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
         return "waiting", engine.trouble or _why_waiting(device)
     return "working", ""
+
+
+def _held_text(engine: FolderEngine, found: Json) -> str:
+    files, name = found["files"], engine.record.name
+    what = (
+        f"{files:,} of its files were found missing"
+        if found["kind"] == "deletions"
+        else f"{files:,} of its files were found rewritten"
+    )
+    return f"{what}: nobody is told until 'kin approve {name}' lets that pass or 'kin undo {name}' brings them back"
 
 
 def _why_waiting(device: Device) -> str:
@@ -198,9 +211,14 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         if engine.is_kept(id):
             kept += 1
             continue
+        if engine.brake.waits(db, id):
+            continue  # listed below
         total += 1
         if len(rows) < most:
-            rows.append(_row(engine, here, base, want, (local, remote)))
+            row = _row(engine, here, base, want, (local, remote))
+            if row["reason"] == "queued" and here is None and engine.brake.is_under_held(db, remote, id):
+                row = _line(row["path"], row["direction"], "held", row["bytes"])
+            rows.append(row)
     shown = {row["path"] for row in rows}
     for row in _unordered(db, device, engine):
         if row["path"] in shown:
@@ -216,9 +234,25 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         total += 1
         if len(rows) < most:
             rows.append(_line(path, "up", reason, 0))
+    held = _held(db, key)
+    if held is not None:
+        total += held["files"]
+        for id in waiting.files(db, key, most=most - len(rows)):
+            item = synced.item(id)
+            if item is not None:
+                rows.append(_line(path_of(synced, id) or item.name, "up", "held", item.content.size))
     files, size, conflicts = counts(db, key)
     rows.sort(key=lambda row: str(row["path"]))
-    return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+    found = {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+    return found | {"held": held}
+
+
+def _held(db: sqlite3.Connection, key: int) -> Json | None:
+    removed = waiting.count(db, key, Waiting.REMOVAL)
+    if removed:
+        return {"kind": "deletions", "files": removed}
+    rewritten = sum(waiting.count(db, key, what) for what in (Waiting.REWRITE, Waiting.RETURN))
+    return {"kind": "rewrites", "files": rewritten} if rewritten else None
 
 
 def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> Iterator[Json]:

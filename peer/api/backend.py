@@ -111,6 +111,8 @@ METHODS: Final[dict[str, Method]] = {
     "status": Method({"all": bool}),
     "sync": Method({"timeout": _SECONDS}, cancellable=True, online=True),
     "wait": Method({"timeout": _SECONDS}, cancellable=True, online=True),
+    "approve": Method({"folder": str}),
+    "undo": Method({"folder": str}, cancellable=True, online=True),
     "offline": Method(),
     "online": Method(),
     "conflicts": Method(),

@@ -14,6 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from peer.core.brake import Held, Waiting
 from peer.core.operations import (
     Act,
     Adopt,
@@ -103,6 +104,7 @@ def plan(
     dirty: Collection[ItemId],
     excluded: Excluded | None = None,
     mistrusted: Callable[[Item], bool] | None = None,
+    held: Held | None = None,
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
 
@@ -118,6 +120,7 @@ def plan(
         excluded: What this device leaves alone: it is neither removed, nor changed, nor brought here. Its rows stay.
         mistrusted: Synced items whose absence proves no removal (just no longer excluded, a restored device, an undone
             removal): they are forgotten, so that they come back.
+        held: What of this device's changes waits for a person: it is no act, and is not undone either.
 
     Returns:
         Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
@@ -127,7 +130,7 @@ def plan(
     rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids)
     if rekeys:
         return Plan((), rekeys)
-    planning = _Planning(local, synced, remote, excluded, mistrusted)
+    planning = _Planning(local, synced, remote, excluded, mistrusted, held)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -168,12 +171,14 @@ class _Planning:
         remote: Tree,
         excluded: Excluded | None,
         mistrusted: Callable[[Item], bool] | None,
+        held: Held | None,
     ) -> None:
         self._local = local
         self._synced = synced
         self._remote = remote
         self._excluded = excluded
         self._mistrusted = mistrusted
+        self._held = held
         self._seen: set[ItemId] = {ROOT}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -221,6 +226,8 @@ class _Planning:
             top = self._gone_above(view.synced.parent) or view.id
             if self._mistrusted is not None and self._mistrusted(view.synced):
                 self._forgotten.append(view.synced)
+            elif self._is_held(view.id, Waiting.REMOVAL):
+                pass
             elif view.local is not None or not self._is_excluded(self._view(top)):
                 self._removed.add(top)
         elif view.local is not None and not self._is_excluded(view):
@@ -253,6 +260,10 @@ class _Planning:
                 yield occupant.id
         if shift.is_removal and source is not None and source.is_directory:
             yield from (child.id for child in self._local.children(view.id))
+
+    def _is_held(self, id: ItemId, what: Waiting) -> bool:
+        waiting = None if self._held is None else self._held(id)
+        return waiting in (what, Waiting.RETURN)
 
     def _is_excluded(self, view: _View) -> bool:
         if self._excluded is None:
@@ -289,7 +300,8 @@ class _Planning:
             if not same_place(item, base):
                 yield Move(base, item.parent, item.name)
             if not item.content.same_bytes(base.content):
-                written.append(Edit(base, item.content))
+                if not self._is_held(item.id, Waiting.REWRITE):
+                    written.append(Edit(base, item.content))
             elif not item.content.same(base.content):
                 written.append(Touch(base, item.content))
         yield from written
@@ -325,9 +337,9 @@ class _Planning:
         return top
 
     def _went(self, view: _View) -> bool:
-        return view.is_gone_here and not (
-            self._mistrusted is not None and view.synced is not None and self._mistrusted(view.synced)
-        )
+        if not view.is_gone_here or self._is_held(view.id, Waiting.REMOVAL):
+            return False
+        return self._mistrusted is None or view.synced is None or not self._mistrusted(view.synced)
 
     def _gone_subtree(self, base: Item) -> Iterator[Item]:
         """Yield what went with an item, parents first: not what was moved out before."""

@@ -98,7 +98,7 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
         context,
         follower,
         observer,
-        Recorder(context, follower, observer.is_excluded),
+        Recorder(context, follower, observer.is_excluded, observer.brake),
         Stepper(context, record.key, guard, journal),
         Uploader(context, lambda: follower.record, guard),
         Downloader(context, lambda: follower.record, guard),

@@ -72,6 +72,17 @@ class Progress(msgspec.Struct):
     bytes_done: int = 0
 
 
+class TakenBack(msgspec.Struct, frozen=True):
+    """What became of a change that waited and was dropped."""
+
+    removed: int
+    """Files that come back."""
+    rewritten: int
+    """Files whose old bytes come back."""
+    place: str
+    """Where the rewritten ones lie now, from the root; empty if there were none."""
+
+
 class FolderEngine:
     """Keeps one folder in sync."""
 
@@ -88,6 +99,7 @@ class FolderEngine:
         self._context = context
         self.follower = follower
         self.observer = observer
+        self.brake = observer.brake
         self._recorder = recorder
         self._stepper = stepper
         self._uploader = uploader
@@ -197,8 +209,7 @@ class FolderEngine:
         if self.online and self._push_wanted and self._may("push"):
             self._push_wanted = False
             return await self._part("push", self._push())
-        # Before everything was looked at, what is not seen may be there all the same.
-        if self.observer.has_looked and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
+        if self._may_plan and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
             return await self._part("plan", self._plan())
         return False
 
@@ -226,6 +237,14 @@ class FolderEngine:
         if len(self._in_job) >= QUEUED_MAX:
             return False
         return bool(self._cursor) or self._changes != self._changes_planned
+
+    @property
+    def _may_plan(self) -> bool:
+        """Whether what this device does not see is gone.
+
+        Before everything was looked at, it may be there all the same; a restored device has to catch up, too.
+        """
+        return self.observer.has_looked and (not self.record.mistrusted or self.follower.has_caught_up)
 
     def _want_plan(self) -> None:
         """Something changed: once the round of planning that is under way has ended, another one begins."""
@@ -262,10 +281,10 @@ class FolderEngine:
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self.observer.has_looked and len(self._in_job) < QUEUED_MAX:
+        if self._may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         idle = set() if self.online else {"pull", "push"}
-        if not self.observer.has_looked:
+        if not self._may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
         deadline = self.observer.next_deadline()
@@ -288,6 +307,8 @@ class FolderEngine:
             return False
         waiting = set(self._part_blocked)
         if not self.observer.has_looked and (self.observer.missing or "scan" in waiting):
+            waiting.add("plan")
+        if not self._may_plan and self.observer.has_looked and ("pull" in waiting or not self.online):
             waiting.add("plan")
         wanted = {
             name
@@ -345,6 +366,28 @@ class FolderEngine:
         async with self._disk:
             await self.observer.tidy_now()
 
+    # --- What a person says
+
+    async def approve(self) -> int:
+        """Let the change that waits pass; return how many files it is about."""
+        files = await self._context.database.run(self.brake.approve)
+        self._want_plan()
+        self._wake.set()
+        return files
+
+    async def take_back(self) -> TakenBack:
+        """Drop the change that waits: what it removed comes back, what it rewrote lies aside.
+
+        Raises:
+            UnavailableError: The root is away; it is done as soon as it is there.
+        """
+        removed, rewritten = await self._context.database.run(self.brake.take_back)
+        self._want_plan()
+        self._wake.set()
+        async with self._disk:
+            place = await self._stepper.put_aside(self.brake)
+        return TakenBack(removed, rewritten, place)
+
     # --- Follow and push
 
     async def _pull(self) -> None:
@@ -360,6 +403,8 @@ class FolderEngine:
     # --- Plan and act
 
     async def _plan(self) -> None:
+        if not self._cursor:
+            await self._begin_round()
         busy = set(self._in_job)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
@@ -382,6 +427,13 @@ class FolderEngine:
         if self.follower.is_verified:
             # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
+
+    async def _begin_round(self) -> None:
+        """Settle what every item's planning depends on."""
+        if self.record.mistrusted:
+            await self._context.database.run(self.follower.trust_again)
+        async with self._disk:
+            await self._stepper.put_aside(self.brake)
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)

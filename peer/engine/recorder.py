@@ -17,12 +17,14 @@ import msgspec
 import structlog
 
 from peer.core.authoring import Draft, DraftEntry, author
+from peer.core.brake import Held, is_held
 from peer.core.entry_sealing import seal_entry
 from peer.core.links import enrol_op, make_control_link
 from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Rekey, Remove, Replace, Step, Touch
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
 from peer.core.tree import Content, Item, ItemId, Tree, path_of
+from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
@@ -72,10 +74,11 @@ class Planned(msgspec.Struct, frozen=True):
 class Recorder:
     """One folder's author."""
 
-    def __init__(self, context: Context, follower: Follower, excluded: Excluded | None) -> None:
+    def __init__(self, context: Context, follower: Follower, excluded: Excluded | None, brake: Brake) -> None:
         self._context = context
         self._follower = follower
         self.excluded = excluded
+        self._brake = brake
         self._enrolling = asyncio.Lock()
 
     # --- Planning
@@ -87,8 +90,11 @@ class Recorder:
         remote = RememberedTree(self._follower.remote(db).tree)
         found = dirty(db, key, most, after=after)
         ids = [id for id in found if id not in leave]
+        held = self._brake.held(db)
+        if held is not None:
+            self._brake.refresh(db, ids)
         unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
-        made = self._plan_free(local, synced, remote, unsettled, leave)
+        made = self._plan_free(local, synced, remote, unsettled, leave, held)
         kept = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
@@ -104,6 +110,7 @@ class Recorder:
                 and (
                     is_settled(id, local=local, synced=synced, remote=remote)
                     or self._is_left_alone(id, local, synced, remote)
+                    or self._brake.waits(db, id)
                 )
             ],
         )
@@ -117,13 +124,19 @@ class Recorder:
         return Planned(kept, tuple(ids), found[-1] if len(found) == most else None, to_send, known, sources)
 
     def _plan_free(
-        self, local: Tree, synced: Tree, remote: Tree, ids: Sequence[ItemId], leave: Collection[ItemId]
+        self,
+        local: Tree,
+        synced: Tree,
+        remote: Tree,
+        ids: Sequence[ItemId],
+        leave: Collection[ItemId],
+        held: Held | None,
     ) -> Plan:
         """Plan; an id that cannot be changed now, since its item is in a job, holds up no more than itself."""
         stuck: set[ItemId] = set()
         while True:
             rest = [id for id in ids if id not in stuck]
-            made = plan(local=local, synced=synced, remote=remote, dirty=rest, excluded=self.excluded)
+            made = plan(local=local, synced=synced, remote=remote, dirty=rest, excluded=self.excluded, held=held)
             waiting = {
                 id
                 for step in made.steps
@@ -212,7 +225,8 @@ class Recorder:
     def _record(self, db: sqlite3.Connection, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
         key = self._follower.record.key
         local, synced = LocalTree(db, key), SyncedTree(db, key)
-        holding = _holding(acts, local, synced)
+        held = self._brake.held(db)
+        holding = [act for act in _holding(acts, local, synced) if held is None or not is_held(act, held)]
         record = self._follower.record
         if not holding or not record.number:  # a number can be given up between enrolling and recording
             return 0

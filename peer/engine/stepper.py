@@ -10,6 +10,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -22,12 +23,15 @@ from peer.disk.journal import Journal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome
 from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.stages import Staged
+from peer.disk.undone import move_aside, place_of
+from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
 from protocol.errors import KinfolderError, UnavailableError
 from protocol.ids import ROOT
 
+ASIDE_TOGETHER: Final = 256
 KEPT: Final = "kept"
 """Why a directory that was removed elsewhere stays here: something in it is not synced."""
 
@@ -116,6 +120,30 @@ class Stepper:
                     case Failed():
                         applied.blocked[_subject(outcome.step).id] = outcome.reason
         return applied
+
+    async def put_aside(self, brake: Brake) -> str:
+        """Move aside what was rewritten and shall be as it was; return where it lies, "" if there was nothing.
+
+        Raises:
+            UnavailableError: The root cannot be used now.
+            DiskError: It cannot be written.
+        """
+        place = ""
+        stamp = datetime.fromtimestamp(self._context.clock.now_ms() / 1000, UTC).strftime("%Y-%m-%d %H.%M.%S")
+        while rows := await self._context.database.run(lambda db: brake.returning(db, ASIDE_TOGETHER)):
+            paths = [path for _, path in rows if path]
+            await to_its_end(self._context.processor.run(self._move_aside, stamp, paths))
+            ids = [id for id, _ in rows]
+            await self._context.database.run(lambda db, ids=ids: brake.returned(db, ids))  # type: ignore[misc]
+            place = place_of(stamp)
+        return place
+
+    def _move_aside(self, stamp: str, paths: Sequence[str]) -> None:
+        root = self._guard.open()
+        if isinstance(root, RootMissing):
+            raise UnavailableError(root.text)
+        with root:
+            move_aside(root, stamp, paths)
 
     def _snapshot(self, db: sqlite3.Connection, steps: Iterable[Step]) -> Snapshot:
         tree = LocalTree(db, self._folder)

@@ -44,6 +44,8 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
     """Whether everything on this disk was ever looked at."""
     rules: bytes = b""
     """Hash of the rules of ``.kinignore`` under which all was planned; empty if there were none."""
+    mistrusted: bool = False
+    """Whether this is a restored or copied device that has not caught up yet: what its disk lacks proves no removal."""
 
 
 _record = msgspec.msgpack.Decoder(FolderRecord)

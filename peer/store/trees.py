@@ -189,4 +189,5 @@ def rekey(db: sqlite3.Connection, folder: int, old: ItemId, new: ItemId) -> None
         children = db.execute(f"SELECT id FROM {table} WHERE folder = ? AND parent = ?", (folder, old)).fetchall()
         db.execute(f"UPDATE {table} SET parent = ? WHERE folder = ? AND parent = ?", (new, folder, old))
         mark_dirty(db, folder, [row[0] for row in children])
+    db.execute("UPDATE OR REPLACE held SET id = ? WHERE folder = ? AND id = ?", (new, folder, old))
     mark_dirty(db, folder, [old, new])
