@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from peer.api.backend import Json
 from peer.folder_commands import find
+from peer.reports import time_text
 from protocol.errors import UnavailableError, UserError
 
 if TYPE_CHECKING:
@@ -39,17 +40,48 @@ async def undo(device: Device, folder: str) -> Json:
     """
     engine = find(device, folder)
     taken = await engine.take_back()
-    result = {
+    if taken.removed or taken.rewritten:
+        result = _result(engine, files=taken.removed + taken.rewritten, place=taken.place)
+    else:
+        await device.need_link()
+        await _look(device, engine)
+        reverted = await engine.revert()
+        if reverted is None:
+            raise UserError(f"{engine.record.name} had no mass change that could be undone", code="nothing_to_undo")
+        if not reverted.files and reverted.failed:
+            raise UnavailableError(
+                f"{engine.record.name}: what was there before cannot be fetched now: try again later"
+            )
+        result = _result(engine, files=reverted.files, time=time_text(reverted.time_ms), failed=reverted.failed)
+    note = await _bring(device, engine)
+    if result["failed"]:
+        note = f"{result['failed']:,} files could not be brought back now: 'kin undo {engine.record.name}' tries again"
+    return result | {"note": note}
+
+
+def _result(engine: FolderEngine, *, files: int, place: str = "", time: str | None = None, failed: int = 0) -> Json:
+    root = os.fsdecode(engine.record.path)
+    return {
         "id": engine.record.id.hex(),
         "name": engine.record.name,
-        "held": True,
-        "files": taken.removed + taken.rewritten,
-        "place": os.path.join(os.fsdecode(engine.record.path), taken.place) if taken.place else "",
-        "note": "",
+        "held": time is None,
+        "time": time,
+        "files": files,
+        "failed": failed,
+        "place": os.path.join(root, place) if place else "",
     }
-    if not result["files"]:
-        raise UserError(f"{engine.record.name} had no mass change that could be undone", code="nothing_to_undo")
-    return result | {"note": await _bring(device, engine)}
+
+
+async def _look(device: Device, engine: FolderEngine) -> None:
+    """Have the disk and the log looked at first, so that nothing is brought back over what came since."""
+    device.start_engine(engine.record.key)
+    engine.observer.look_everywhere()
+    engine.retry_all()
+    await engine.quiet()
+    if engine.observer.missing:
+        raise UnavailableError(engine.observer.missing)
+    if engine.record.frozen:
+        raise UserError(engine.record.frozen, code="frozen")
 
 
 async def _bring(device: Device, engine: FolderEngine) -> str:

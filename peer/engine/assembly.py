@@ -16,6 +16,7 @@ from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
 from peer.engine.recorder import Recorder
+from peer.engine.reverter import Reverter
 from peer.engine.stepper import Stepper
 from peer.engine.uploader import Uploader
 from peer.store.database import Database
@@ -102,4 +103,5 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
         Stepper(context, record.key, guard, journal),
         Uploader(context, lambda: follower.record, guard),
         Downloader(context, lambda: follower.record, guard),
+        Reverter(context, follower),
     )

@@ -29,6 +29,7 @@ from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
+from peer.engine.reverter import Reverter
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
@@ -83,6 +84,17 @@ class TakenBack(msgspec.Struct, frozen=True):
     """Where the rewritten ones lie now, from the root; empty if there were none."""
 
 
+class Reverted(msgspec.Struct):
+    """What became of reverting a change."""
+
+    time_ms: int
+    """When the change was made."""
+    files: int = 0
+    """Files that are as they were."""
+    failed: int = 0
+    """Files that could not be fetched or put in place; another try brings them."""
+
+
 class FolderEngine:
     """Keeps one folder in sync."""
 
@@ -95,6 +107,7 @@ class FolderEngine:
         stepper: Stepper,
         uploader: Uploader,
         downloader: Downloader,
+        reverter: Reverter,
     ) -> None:
         self._context = context
         self.follower = follower
@@ -104,6 +117,7 @@ class FolderEngine:
         self._stepper = stepper
         self._uploader = uploader
         self._downloader = downloader
+        self._reverter = reverter
         self._wake = asyncio.Event()
         self._disk = asyncio.Lock()
         """Held by whoever looks at the disk and records it, or changes it and records that."""
@@ -387,6 +401,41 @@ class FolderEngine:
         async with self._disk:
             place = await self._stepper.put_aside(self.brake)
         return TakenBack(removed, rewritten, place)
+
+    async def revert(self) -> Reverted | None:
+        """Revert the newest mass change that the log holds; None if there is none to revert.
+
+        Raises:
+            UnavailableError: The root, the coordinator or storage is away.
+        """
+        found = await self._context.database.run(self._reverter.newest)
+        if found is None:
+            return None
+        reverted = Reverted(found.time_ms)
+        await self._apply_as_user(found.directories, {}, reverted)
+        plain = [step for step in found.files if step.item.id not in found.sources]
+        await self._apply_as_user(plain, {}, reverted)
+        pairs = [(step, found.sources[step.item.id]) for step in found.files if step.item.id in found.sources]
+        for group in _groups(pairs, lambda pair: pair[1].item.content.size):
+            staged, problems = await self._downloader.fetch([file for _, file in group], self._downloaded)
+            reverted.failed += len(problems)
+            ready = [step for step, _ in group if step.item.id in staged]
+            await self._apply_as_user(ready, staged, reverted)
+        return reverted
+
+    async def _apply_as_user(
+        self, steps: Sequence[Place | Replace], staged: Mapping[ItemId, Staged], reverted: Reverted
+    ) -> None:
+        async with self._disk:
+            try:
+                applied = await self._stepper.apply(steps, staged, as_user=True)
+            finally:
+                self.observer.expect_trash()
+        files = [step.item for step in steps if not step.item.is_directory]
+        reverted.files += sum(item.id in applied.done for item in files)
+        reverted.failed += sum(item.id not in applied.done for item in files)
+        self._want_plan()
+        self._wake.set()
 
     # --- Follow and push
 

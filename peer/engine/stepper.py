@@ -85,8 +85,11 @@ class Stepper:
         self._guard = guard
         self._journal = journal
 
-    async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> Applied:
+    async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged], *, as_user: bool = False) -> Applied:
         """Carry out steps in order; return what came of it.
+
+        With ``as_user`` they are this device's user's own act: the local tree follows the disk, ``synced`` does not, so
+        the next planning records them.
 
         Raises:
             UnavailableError: The root cannot be used now.
@@ -103,7 +106,7 @@ class Stepper:
 
             async def work() -> list[Outcome]:
                 outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
-                await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))
+                await self._context.database.run(lambda db: self._record(db, outcomes, snapshot, as_user=as_user))
                 return outcomes
 
             # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
@@ -185,7 +188,9 @@ class Stepper:
                     raise
         return outcomes
 
-    def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
+    def _record(
+        self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot, *, as_user: bool
+    ) -> None:
         local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
         for outcome in outcomes:
             if not isinstance(outcome, Done):
@@ -200,7 +205,8 @@ class Stepper:
                 case Place(item) | Replace(item=item) | SetAttributes(item=item) | Rename(item=item):
                     seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
                     local.put(msgspec.structs.replace(item, members=()), seen)
-                    synced.put(item)
+                    if not as_user:
+                        synced.put(item)
 
     def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
         synced = SyncedTree(db, self._folder)

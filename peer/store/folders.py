@@ -145,6 +145,15 @@ def log_items(connection: sqlite3.Connection, key: int, after: int, most: int) -
     return [LogItem(row[0], ItemKind(row[1]), row[2], row[3]) for row in rows]
 
 
+def log_backwards(connection: sqlite3.Connection, key: int, most: int) -> Iterator[LogItem]:
+    """Yield items of the ordered log, the newest first; nothing may be written to it meanwhile."""
+    rows = connection.execute(
+        "SELECT position, kind, time_ms, data FROM log WHERE folder = ? ORDER BY position DESC LIMIT ?", (key, most)
+    )
+    for row in rows:
+        yield LogItem(row[0], ItemKind(row[1]), row[2], row[3])
+
+
 def put_entry_hash(
     connection: sqlite3.Connection, key: int, device: int, seq: int, hash: EntryHash, position: int
 ) -> EntryHash | None:
