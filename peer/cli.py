@@ -324,18 +324,18 @@ def stop(ctx: typer.Context) -> None:
     syncing.stop(_session(ctx))
 
 
-@command("sync", WORK, "kin sync", "kin sync --timeout 60")
+@command("sync", WORK, "kin sync", "kin sync --timeout 60", "kin sync --dry-run")
 def sync(
     ctx: typer.Context,
     timeout: Timeout = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Not in this version.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     json: AsJson = False,
 ) -> int:
     """Bring all folders up to date once, with or without an agent."""
     from peer.commands import syncing
 
     if dry_run:
-        later.refuse()
+        return syncing.preview(_session(ctx, json))
     return syncing.sync(_session(ctx, json), timeout_s=timeout)
 
 

@@ -360,6 +360,8 @@ class Device:
                 return await self.settle(
                     params["timeout"], report, patient=method == "wait" or params["timeout"] is not None
                 )
+            case "preview":
+                return await safety_commands.preview(self)
             case "approve":
                 return await safety_commands.approve(self, params["folder"])
             case "undo":

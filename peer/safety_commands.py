@@ -1,6 +1,6 @@
-"""What a person says about a mass change: ``approve`` and ``undo``.
+"""What a person says about a mass change (``approve``, ``undo``), or asks before anything changes (``sync --dry-run``).
 
-Rule 1: both take effect on this device at once, with or without the network; what has to be fetched comes when it can.
+Rule 1: the first two take effect on this device at once, with or without the network; what has to be fetched comes when it can.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from peer.api.backend import Json
+from peer.core.previews import PlannedLine
+from peer.engine.previewer import Preview
 from peer.folder_commands import find
 from peer.reports import time_text
 from protocol.errors import UnavailableError, UserError
@@ -25,7 +27,7 @@ async def approve(device: Device, folder: str) -> Json:
         UserError: Nothing waits.
     """
     engine = find(device, folder)
-    files = await engine.approve()
+    files = await engine.safety.approve()
     if not files:
         raise UserError(f"no change of {engine.record.name} waits to be approved", code="nothing_held")
     return {"id": engine.record.id.hex(), "name": engine.record.name, "files": files}
@@ -39,13 +41,13 @@ async def undo(device: Device, folder: str) -> Json:
         UnavailableError: What is needed for it cannot be had now.
     """
     engine = find(device, folder)
-    taken = await engine.take_back()
+    taken = await engine.safety.take_back()
     if taken.removed or taken.rewritten:
         result = _result(engine, files=taken.removed + taken.rewritten, place=taken.place)
     else:
         await device.need_link()
         await _look(device, engine)
-        reverted = await engine.revert()
+        reverted = await engine.safety.revert()
         if reverted is None:
             raise UserError(f"{engine.record.name} had no mass change that could be undone", code="nothing_to_undo")
         if not reverted.files and reverted.failed:
@@ -57,6 +59,42 @@ async def undo(device: Device, folder: str) -> Json:
     if result["failed"]:
         note = f"{result['failed']:,} files could not be brought back now: 'kin undo {engine.record.name}' tries again"
     return result | {"note": note}
+
+
+async def preview(device: Device) -> Json:
+    """Return what a pass over all folders would do. Nothing is signed or sent, and no name of a user changes.
+
+    Raises:
+        UnavailableError: The coordinator cannot be asked.
+    """
+    if not device.watching:
+        await device.need_link()
+    rows: list[Json] = []
+    for engine in device.engines.values():
+        if not device.watching:
+            await engine.look()
+        found = await engine.safety.preview() if engine.may_plan else Preview()
+        text = engine.observer.missing or engine.record.frozen or engine.failed
+        rows.append(
+            {
+                "id": engine.record.id.hex(),
+                "name": engine.record.name,
+                "text": text,
+                "total": found.total,
+                "plan": [_line(line) for line in found.lines],
+            }
+        )
+    return {"version": 1, "dry_run": True, "folders": rows}
+
+
+def _line(line: PlannedLine) -> Json:
+    return {
+        "path": line.path,
+        "action": line.action,
+        "direction": line.direction,
+        "to": line.to or None,
+        "bytes": line.bytes,
+    }
 
 
 def _result(engine: FolderEngine, *, files: int, place: str = "", time: str | None = None, failed: int = 0) -> Json:

@@ -110,6 +110,7 @@ METHODS: Final[dict[str, Method]] = {
     "folders": Method(online=True),
     "status": Method({"all": bool}),
     "sync": Method({"timeout": _SECONDS}, cancellable=True, online=True),
+    "preview": Method(cancellable=True, online=True),
     "wait": Method({"timeout": _SECONDS}, cancellable=True, online=True),
     "approve": Method({"folder": str}),
     "undo": Method({"folder": str}, cancellable=True, online=True),

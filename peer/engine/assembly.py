@@ -15,8 +15,10 @@ from peer.engine.downloader import Downloader
 from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
+from peer.engine.previewer import Previewer
 from peer.engine.recorder import Recorder
 from peer.engine.reverter import Reverter
+from peer.engine.safety import Safety
 from peer.engine.stepper import Stepper
 from peer.engine.uploader import Uploader
 from peer.store.database import Database
@@ -95,13 +97,17 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     guard = RootGuard(context.files, os.fsdecode(record.path), record.id, context.device.hex())
     journal = StoredJournal(context.database, record.key)
     observer = Observer(context, record.key, guard, journal)
+    recorder = Recorder(context, follower, observer.is_excluded, observer.brake)
+    stepper = Stepper(context, record.key, guard, journal)
+    downloader = Downloader(context, lambda: follower.record, guard)
+    reverter, previewer = Reverter(context, follower), Previewer(context, follower, recorder)
     return FolderEngine(
         context,
         follower,
         observer,
-        Recorder(context, follower, observer.is_excluded, observer.brake),
-        Stepper(context, record.key, guard, journal),
+        recorder,
+        stepper,
         Uploader(context, lambda: follower.record, guard),
-        Downloader(context, lambda: follower.record, guard),
-        Reverter(context, follower),
+        downloader,
+        Safety(context, observer, stepper, downloader, reverter, previewer),
     )

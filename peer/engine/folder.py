@@ -27,15 +27,15 @@ from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.follower import Follower
+from peer.engine.grouping import groups
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
-from peer.engine.reverter import Reverter
+from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
 from peer.store.trees import mark_all_dirty
-from protocol import limits
 from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
 
 PLAN_ITEMS_MAX: Final = 8_000
@@ -43,10 +43,7 @@ PLAN_ITEMS_MAX: Final = 8_000
 QUEUED_MAX: Final = 8_000
 """Files in transfers, begun or waiting; planning goes on as they end."""
 JOBS_MAX: Final = 6
-GROUP_FILES_MAX: Final = 256
 GROUP_ACTS_MAX: Final = 400
-GROUP_BYTES_MAX: Final = 16 * limits.MIB
-LARGE_BYTES: Final = 8 * limits.MIB
 MISSED_MAX: Final = 4
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
@@ -73,28 +70,6 @@ class Progress(msgspec.Struct):
     bytes_done: int = 0
 
 
-class TakenBack(msgspec.Struct, frozen=True):
-    """What became of a change that waited and was dropped."""
-
-    removed: int
-    """Files that come back."""
-    rewritten: int
-    """Files whose old bytes come back."""
-    place: str
-    """Where the rewritten ones lie now, from the root; empty if there were none."""
-
-
-class Reverted(msgspec.Struct):
-    """What became of reverting a change."""
-
-    time_ms: int
-    """When the change was made."""
-    files: int = 0
-    """Files that are as they were."""
-    failed: int = 0
-    """Files that could not be fetched or put in place; another try brings them."""
-
-
 class FolderEngine:
     """Keeps one folder in sync."""
 
@@ -107,7 +82,7 @@ class FolderEngine:
         stepper: Stepper,
         uploader: Uploader,
         downloader: Downloader,
-        reverter: Reverter,
+        safety: Safety,
     ) -> None:
         self._context = context
         self.follower = follower
@@ -117,10 +92,10 @@ class FolderEngine:
         self._stepper = stepper
         self._uploader = uploader
         self._downloader = downloader
-        self._reverter = reverter
+        self.safety = safety
+        safety.changed = self._changed
         self._wake = asyncio.Event()
-        self._disk = asyncio.Lock()
-        """Held by whoever looks at the disk and records it, or changes it and records that."""
+        self._disk = safety.disk
         self._quiet_waiters: list[asyncio.Future[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -223,7 +198,7 @@ class FolderEngine:
         if self.online and self._push_wanted and self._may("push"):
             self._push_wanted = False
             return await self._part("push", self._push())
-        if self._may_plan and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
+        if self.may_plan and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
             return await self._part("plan", self._plan())
         return False
 
@@ -253,12 +228,16 @@ class FolderEngine:
         return bool(self._cursor) or self._changes != self._changes_planned
 
     @property
-    def _may_plan(self) -> bool:
+    def may_plan(self) -> bool:
         """Whether what this device does not see is gone.
 
         Before everything was looked at, it may be there all the same; a restored device has to catch up, too.
         """
         return self.observer.has_looked and (not self.record.mistrusted or self.follower.has_caught_up)
+
+    def _changed(self) -> None:
+        self._want_plan()
+        self._wake.set()
 
     def _want_plan(self) -> None:
         """Something changed: once the round of planning that is under way has ended, another one begins."""
@@ -295,10 +274,10 @@ class FolderEngine:
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self._may_plan and len(self._in_job) < QUEUED_MAX:
+        if self.may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         idle = set() if self.online else {"pull", "push"}
-        if not self._may_plan:
+        if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
         deadline = self.observer.next_deadline()
@@ -322,7 +301,7 @@ class FolderEngine:
         waiting = set(self._part_blocked)
         if not self.observer.has_looked and (self.observer.missing or "scan" in waiting):
             waiting.add("plan")
-        if not self._may_plan and self.observer.has_looked and ("pull" in waiting or not self.online):
+        if not self.may_plan and self.observer.has_looked and ("pull" in waiting or not self.online):
             waiting.add("plan")
         wanted = {
             name
@@ -380,62 +359,16 @@ class FolderEngine:
         async with self._disk:
             await self.observer.tidy_now()
 
-    # --- What a person says
-
-    async def approve(self) -> int:
-        """Let the change that waits pass; return how many files it is about."""
-        files = await self._context.database.run(self.brake.approve)
-        self._want_plan()
-        self._wake.set()
-        return files
-
-    async def take_back(self) -> TakenBack:
-        """Drop the change that waits: what it removed comes back, what it rewrote lies aside.
+    async def look(self) -> None:
+        """Look at the disk and at the log, and do no more; only where the loop does not run.
 
         Raises:
-            UnavailableError: The root is away; it is done as soon as it is there.
+            UnavailableError: The coordinator cannot be asked.
         """
-        removed, rewritten = await self._context.database.run(self.brake.take_back)
-        self._want_plan()
-        self._wake.set()
-        async with self._disk:
-            place = await self._stepper.put_aside(self.brake)
-        return TakenBack(removed, rewritten, place)
-
-    async def revert(self) -> Reverted | None:
-        """Revert the newest mass change that the log holds; None if there is none to revert.
-
-        Raises:
-            UnavailableError: The root, the coordinator or storage is away.
-        """
-        found = await self._context.database.run(self._reverter.newest)
-        if found is None:
-            return None
-        reverted = Reverted(found.time_ms)
-        await self._apply_as_user(found.directories, {}, reverted)
-        plain = [step for step in found.files if step.item.id not in found.sources]
-        await self._apply_as_user(plain, {}, reverted)
-        pairs = [(step, found.sources[step.item.id]) for step in found.files if step.item.id in found.sources]
-        for group in _groups(pairs, lambda pair: pair[1].item.content.size):
-            staged, problems = await self._downloader.fetch([file for _, file in group], self._downloaded)
-            reverted.failed += len(problems)
-            ready = [step for step, _ in group if step.item.id in staged]
-            await self._apply_as_user(ready, staged, reverted)
-        return reverted
-
-    async def _apply_as_user(
-        self, steps: Sequence[Place | Replace], staged: Mapping[ItemId, Staged], reverted: Reverted
-    ) -> None:
-        async with self._disk:
-            try:
-                applied = await self._stepper.apply(steps, staged, as_user=True)
-            finally:
-                self.observer.expect_trash()
-        files = [step.item for step in steps if not step.item.is_directory]
-        reverted.files += sum(item.id in applied.done for item in files)
-        reverted.failed += sum(item.id not in applied.done for item in files)
-        self._want_plan()
-        self._wake.set()
+        self.observer.look_everywhere()
+        await self._observe()
+        if self.record.pseudonym is not None:
+            await self.follower.follow()
 
     # --- Follow and push
 
@@ -497,7 +430,7 @@ class FolderEngine:
         for start in range(0, len(now), GROUP_ACTS_MAX):
             await self._record(now[start : start + GROUP_ACTS_MAX], planned.known)
         to_send = [(act, planned.to_send[subject(act)]) for act in rest if subject(act) in planned.to_send]
-        for group in _groups(to_send, lambda pair: pair[1].content.size):
+        for group in groups(to_send, lambda pair: pair[1].content.size):
             self._start_upload([act for act, _ in group], [file for _, file in group], {})
 
     async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
@@ -538,7 +471,7 @@ class FolderEngine:
                 later.append((step, file))
         if now:
             await self._apply(now, {})
-        for group in _groups(later, lambda pair: pair[1].item.content.size):
+        for group in groups(later, lambda pair: pair[1].item.content.size):
             self._start_download([step for step, _ in group], [file for _, file in group])
 
     def _start_download(self, steps: list[Step], files: list[ToFetch]) -> None:
@@ -723,21 +656,3 @@ _REASONS: Final = frozenset(
         "error",
     ]
 )
-
-
-def _groups(pairs: list[Any], size_of: Callable[[Any], int]) -> Iterable[list[Any]]:
-    """Large files alone, small ones together."""
-    group: list[Any] = []
-    total = 0
-    for pair in pairs:
-        size = size_of(pair)
-        if size >= LARGE_BYTES:
-            yield [pair]
-            continue
-        if group and (len(group) == GROUP_FILES_MAX or total + size > GROUP_BYTES_MAX):
-            yield group
-            group, total = [], 0
-        group.append(pair)
-        total += size
-    if group:
-        yield group
