@@ -37,6 +37,8 @@ NEVER_FOLLOWED: Final = "was never compared with the coordinator"
 ROWS_MAX: Final = 1_000
 LOOK_S: Final = 2.0
 """How long a report waits for a coordinator that may be there, before it tells what this device knows."""
+OFFER_MS: Final = 7 * 24 * 3_600_000
+"""How long status offers to undo a mass removal."""
 COUNTED_MAX: Final = 1_000_000
 
 TEXTS: Final = {
@@ -172,12 +174,21 @@ def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "")
         return ("working", "") if device.coordinator.is_up else ("waiting", NEVER_FOLLOWED)
     if facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
         kept = facts["kept"]
-        return "in_sync", f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
+        text = f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
+        return "in_sync", text or _offer(device, engine)
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} of its items need a person"
     if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
         return "waiting", engine.trouble or _why_waiting(device)
     return "working", ""
+
+
+def _offer(device: Device, engine: FolderEngine) -> str:
+    """Return how to undo a mass removal that passed not long ago, "" if there was none."""
+    files, time_ms = engine.record.removed
+    if not files or device.context.clock.now_ms() - time_ms > OFFER_MS:
+        return ""
+    return f"{files:,} files were removed at once: 'kin undo {engine.record.name}' brings them back"
 
 
 def _held_text(engine: FolderEngine, found: Json) -> str:

@@ -68,7 +68,7 @@ class Brake:
         if noted.gone:
             self._judge_removals(db, noted.gone)
         if noted.written:
-            ids = waiting_rewrites(noted.written, of=self._files(db, len(noted.written)))
+            ids = waiting_rewrites(noted.written, of=self.files(db, len(noted.written)))
             self._hold(db, [(id, True) for id in ids], Waiting.REWRITE)
 
     def _judge_removals(self, db: sqlite3.Connection, gone: Iterable[tuple[Item, str]]) -> None:
@@ -80,7 +80,7 @@ class Brake:
             if base.id in bases
         ]
         files = sum(one.is_file for one in found)
-        ids = waiting_removals(found, held=held.count(db, self._folder, Waiting.REMOVAL), of=self._files(db, files))
+        ids = waiting_removals(found, held=held.count(db, self._folder, Waiting.REMOVAL), of=self.files(db, files))
         self._hold(db, [(id, not bases[id].is_directory) for id in ids], Waiting.REMOVAL)
 
     def _was_seen(self, local: Tree, base: Item, path: str) -> bool:
@@ -90,7 +90,7 @@ class Brake:
         above = path_of(local, base.parent)
         return above is not None and self._witness.saw_go(f"{above}/{base.name}" if above else base.name)
 
-    def _files(self, db: sqlite3.Connection, changed: int) -> int:
+    def files(self, db: sqlite3.Connection, changed: int) -> int:
         """Return how many files the folder held, as far as it matters for so many changed ones."""
         enough = files_that_matter(changed)
         files = 0

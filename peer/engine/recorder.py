@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from peer.core.authoring import Draft, DraftEntry, author
-from peer.core.brake import Held, is_held
+from peer.core.brake import Held, is_held, is_mass
 from peer.core.entry_sealing import seal_entry
 from peer.core.links import enrol_op, make_control_link
 from peer.core.operations import Act, Create, Edit, Move, Place, Plan, Rekey, Remove, Replace, Step, Touch
@@ -243,12 +243,20 @@ class Recorder:
             label=self._context.label,
             position=self._follower.position_of(record.own_seq + 1),
         )
+        self._note_mass(db, holding)
         self._follower.add_tail(db, draft, [self._sign(db, part) for part in draft.entries])
         for id in draft.dropped:
             synced.drop(id)
         for item in draft.synced:
             synced.put(item)
         return len(holding)
+
+    def _note_mass(self, db: sqlite3.Connection, acts: Sequence[Act]) -> None:
+        """Offer to undo a mass removal that passes."""
+        items = (item for act in acts if isinstance(act, Remove) for item in (act.subtree or (act.base,)))
+        files = sum(not item.is_directory for item in items)
+        if files and is_mass(files, self._brake.files(db, files)):
+            self._follower.put_record(db, removed=(files, self._context.clock.now_ms()))
 
     def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> AdmittedEntry:
         record = self._follower.record

@@ -69,6 +69,10 @@ class Reverter:
                 return reversal
         return None
 
+    def offer_no_more(self, db: sqlite3.Connection) -> None:
+        """What could be undone is."""
+        self._follower.put_record(db, removed=(0, 0))
+
     def _entries(self, db: sqlite3.Connection) -> Iterator[Recorded]:
         """Yield what this device knows of the log, the newest first."""
         key = self._follower.record.key

@@ -98,6 +98,8 @@ class Safety:
             UnavailableError: The root, the coordinator or storage is away.
         """
         found = await self._context.database.run(self._reverter.newest)
+        if found is None or found.directories or any(isinstance(step, Place) for step in found.files):
+            await self._context.database.run(self._reverter.offer_no_more)
         if found is None:
             return None
         reverted = Reverted(found.time_ms)

@@ -46,6 +46,8 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
     """Hash of the rules of ``.kinignore`` under which all was planned; empty if there were none."""
     mistrusted: bool = False
     """Whether this is a restored or copied device that has not caught up yet: what its disk lacks proves no removal."""
+    removed: tuple[int, int] = (0, 0)
+    """Files of the newest mass removal that passed here, and when in ms: for as long as undoing it is offered."""
 
 
 _record = msgspec.msgpack.Decoder(FolderRecord)

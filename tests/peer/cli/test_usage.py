@@ -59,7 +59,6 @@ def test_what_is_not_in_this_version_refuses_whatever_it_is_given(name):
         (["wait", "--timeout", "-1"], "'--timeout'"),
         (["sync", "--timeout", "inf"], "--timeout"),
         (["init", "--device", "Laptop"], "Missing option '--user'"),
-        (["sync", "--dry-run"], "not in this version"),
         (["conflicts", "--keep", "a"], "not in this version"),
         (["host", "--listen", "here"], "'here' is not HOST:PORT"),
         (["recover", "--recovery-file", "words"], "not in this version"),
