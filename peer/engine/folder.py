@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from peer.core.authoring import split_acts
-from peer.core.operations import Act, Edit, Place, Replace, Step
+from peer.core.operations import Act, Edit, Place, Remove, Replace, Step
 from peer.core.tree import ItemId
 from peer.disk.stages import Staged
 from peer.engine.context import Context
@@ -36,7 +36,7 @@ from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
 from peer.store.trees import mark_all_dirty
-from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
+from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError, UnavailableError
 
 PLAN_ITEMS_MAX: Final = 8_000
 """Items planned at once; a round goes through all dirty items in such pieces."""
@@ -419,6 +419,10 @@ class FolderEngine:
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)
+        if any(isinstance(act, Remove) for act in tied):
+            missing = await self.observer.check()  # whoever takes the root away takes away what is in it first
+            if missing:
+                raise UnavailableError(missing)
         tied_files = [
             planned.to_send[subject(act)] for act in tied if isinstance(act, Edit) and subject(act) in planned.to_send
         ]
