@@ -215,6 +215,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     remote = engine.follower.remote(db).tree
     rows: list[Json] = []
     total = kept = 0
+    held = _held(db, key)
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
         if here is None and base is None and want is None:
@@ -222,12 +223,17 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         if engine.is_kept(id):
             kept += 1
             continue
-        if engine.brake.waits(db, id):
+        if held is not None and engine.brake.waits(db, id):
             continue  # listed below
         total += 1
         if len(rows) < most:
             row = _row(engine, here, base, want, (local, remote))
-            if row["reason"] == "queued" and here is None and engine.brake.is_under_held(db, remote, id):
+            if (
+                held is not None
+                and row["reason"] == "queued"
+                and here is None
+                and engine.brake.is_under_held(db, remote, id)
+            ):
                 row = _line(row["path"], row["direction"], "held", row["bytes"])
             rows.append(row)
     shown = {row["path"] for row in rows}
@@ -245,7 +251,6 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         total += 1
         if len(rows) < most:
             rows.append(_line(path, "up", reason, 0))
-    held = _held(db, key)
     if held is not None:
         total += held["files"]
         for id in waiting.files(db, key, most=most - len(rows)):

@@ -47,6 +47,8 @@ class Brake:
     def note(self, db: sqlite3.Connection, found: Identified) -> Noted:
         """Return what matters of a look's outcome; to be asked before the local tree is changed."""
         local, synced = RememberedTree(LocalTree(db, self._folder)), SyncedTree(db, self._folder)
+        if synced.is_empty():
+            return Noted((), (), ())
         gone = []
         for id in found.drops:
             base = synced.item(id)
@@ -123,6 +125,8 @@ class Brake:
 
     def refresh(self, db: sqlite3.Connection, ids: Iterable[ItemId]) -> None:
         """Let go of what waits for nothing any more: it came back, was taken back, or is the same elsewhere by now."""
+        if not held.is_any(db, self._folder):
+            return
         local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
         over = []
         for id in ids:
@@ -181,6 +185,10 @@ class Brake:
             synced.drop(id)
         held.release(db, self._folder, [row[0] for row in back])
         return removed, held.count(db, self._folder, Waiting.RETURN)
+
+    def is_returning(self, db: sqlite3.Connection) -> bool:
+        """Tell whether something is to be moved aside."""
+        return next(held.files(db, self._folder, Waiting.RETURN, 1), None) is not None
 
     def returning(self, db: sqlite3.Connection, most: int) -> list[tuple[ItemId, str]]:
         """Return some of the rewritten files that are to be moved aside, with where they stand ("" for nowhere)."""

@@ -414,8 +414,9 @@ class FolderEngine:
         """Settle what every item's planning depends on."""
         if self.record.mistrusted:
             await self._context.database.run(self.follower.trust_again)
-        async with self._disk:
-            await self._stepper.put_aside(self.brake)
+        if await self._context.database.run(self.brake.is_returning):
+            async with self._disk:
+                await self._stepper.put_aside(self.brake)
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)

@@ -71,6 +71,11 @@ class _Rows:
         ).fetchone()[0]
         return found
 
+    def is_empty(self) -> bool:
+        """Tell whether there is no item."""
+        query = f"SELECT 1 FROM {self._table} WHERE folder = ? LIMIT 1"
+        return self._db.execute(query, (self._folder,)).fetchone() is None
+
     def drop(self, id: ItemId) -> None:
         """Remove an item; what stands under it stays."""
         self._db.execute(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", (self._folder, id))

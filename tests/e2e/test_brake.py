@@ -162,7 +162,8 @@ def test_a_removal_that_the_watcher_saw_passes_and_is_reverted(world: World) -> 
         for path in world.one.glob("d*/*"):
             path.write_text("rewritten " + path.name)
         settle(world.a, world.b)
-        assert all(data.startswith(b"rewritten") for data in world.assert_same().values() if data != b"<dir>")
+        rewritten = [data for path, data in world.assert_same().items() if "/" in path]
+        assert all(data.startswith(b"rewritten") for data in rewritten)
         (world.two / "d0" / "f0").write_text("and written again")
         settle(world.b, world.a)
         result = run(world.a, "undo", "work")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,18 +14,34 @@ from simulations.processes import Cluster, Device, tree_of
 FILES = 6  # too few for the brake on mass changes
 
 
-@pytest.fixture
-def pair(tmp_path: Path):
-    with Cluster(tmp_path / "cluster", nodes=1, replicas=1, quorum=1) as cluster:
+class World(NamedTuple):
+    a: Device
+    b: Device
+    one: Path
+    two: Path
+    backup: Path
+    """Where this test may keep something."""
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Device, Device]]:
+    with Cluster(tmp_path_factory.mktemp("restored") / "cluster", nodes=1, replicas=1, quorum=1) as cluster:
         a = cluster.first_device("laptop")
-        a.add(cluster.root / "one", "work")
-        b = cluster.link_device(a, "desktop")
-        for number in range(FILES):
-            (cluster.root / "one" / f"f{number}").write_text(f"first {number}")
-        a.sync()
-        b.get("work", cluster.root / "two")
-        b.sync()
-        yield a, b
+        yield a, cluster.link_device(a, "desktop")
+
+
+@pytest.fixture
+def world(devices: tuple[Device, Device], tmp_path: Path) -> World:
+    """A folder of this test's own, on both devices."""
+    a, b = devices
+    world = World(a, b, tmp_path / "one", tmp_path / "two", tmp_path / "backup")
+    a.add(world.one, tmp_path.name)
+    for number in range(FILES):
+        (world.one / f"f{number}").write_text(f"first {number}")
+    a.sync()
+    b.get(tmp_path.name, world.two)
+    b.sync()
+    return world
 
 
 def set_back(path: Path, backup: Path) -> None:
@@ -31,14 +49,9 @@ def set_back(path: Path, backup: Path) -> None:
     shutil.copytree(backup, path, symlinks=True)
 
 
-def roots(device: Device) -> tuple[Path, Path]:
-    return device.home.parent / "one", device.home.parent / "two"
-
-
-def test_files_that_are_gone_come_back_as_the_folder_has_them(pair: tuple[Device, Device]) -> None:
-    a, b = pair
-    one, two = roots(a)
-    shutil.copytree(a.home, backup := one.parent / "backup")
+def test_files_that_are_gone_come_back_as_the_folder_has_them(world: World) -> None:
+    a, b, one, two, backup = world
+    shutil.copytree(a.home, backup)
     (one / "f0").write_text("second 0")
     (one / "f1").unlink()
     (one / "new").write_text("new")
@@ -61,14 +74,13 @@ def test_files_that_are_gone_come_back_as_the_folder_has_them(pair: tuple[Device
     assert dict(tree_of(two)) == dict(tree_of(one))
 
 
-def test_older_files_stand_beside_the_newer_ones(pair: tuple[Device, Device]) -> None:
-    a, b = pair
-    one, two = roots(a)
+def test_older_files_stand_beside_the_newer_ones(world: World) -> None:
+    a, b, one, two, backup = world
     shutil.copytree(one, files := one.parent / "files", symlinks=True)
     (one / "f0").write_text("second 0")
     (one / "made").write_text("made")
     a.sync()
-    shutil.copytree(a.home, backup := one.parent / "backup")
+    shutil.copytree(a.home, backup)
     (one / "f1").write_text("second 1")
     a.sync()
     b.sync()
@@ -85,11 +97,10 @@ def test_older_files_stand_beside_the_newer_ones(pair: tuple[Device, Device]) ->
     assert dict(tree_of(one)) == dict(tree_of(two))
 
 
-def test_nothing_is_removed_while_the_coordinator_is_away(pair: tuple[Device, Device]) -> None:
+def test_nothing_is_removed_while_the_coordinator_is_away(world: World) -> None:
     """What was recorded before the device knew that it was set back is dropped."""
-    a, b = pair
-    one, two = roots(a)
-    shutil.copytree(a.home, backup := one.parent / "backup")
+    a, b, one, two, backup = world
+    shutil.copytree(a.home, backup)
     (one / "later").write_text("later")
     a.sync()
     b.sync()
