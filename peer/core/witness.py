@@ -7,6 +7,7 @@ Rule 3: bounded: what comes when :data:`NAMES_MAX` names are kept is not remembe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from protocol.effects import DiskEvent, DiskEventKind
@@ -36,13 +37,11 @@ class _Names:
     def drop_below(self, directory: str) -> None:
         self.count -= len(self._below.pop(directory, ()))
 
-    def drop_before(self, turn: int) -> None:
-        kept = {
-            directory: {name: at for name, at in names.items() if at >= turn}
-            for directory, names in self._below.items()
-        }
-        self._below = {directory: names for directory, names in kept.items() if names}
-        self.count = sum(len(names) for names in self._below.values())
+    def drop_before(self, turn: int, directories: Collection[str] | None, but: Collection[str]) -> None:
+        for directory in list(self._below) if directories is None else directories:
+            for name, at in list(self._below.get(directory, {}).items()):
+                if at < turn and (f"{directory}/{name}" if directory else name) not in but:
+                    self.drop(directory, name)
 
     def holds(self, path: str) -> bool:
         """Tell whether a path, or a directory above it, is among them."""
@@ -70,6 +69,7 @@ class Witness:
                     path = f"{event.directory}/{event.name}" if event.directory else event.name
                     self._gone.drop_below(path)
                     self._written.drop_below(path)
+                self._written.drop(event.directory, event.name)
                 self._note(self._gone, event)
             case DiskEventKind.CREATED | DiskEventKind.MOVED_TO | DiskEventKind.MODIFIED:
                 if event.is_directory and event.kind is DiskEventKind.MODIFIED:
@@ -98,11 +98,17 @@ class Witness:
         self._gone, self._written = _Names(), _Names()
 
     def turn(self) -> int:
-        """Begin a scan of everything; return what :meth:`settle` takes once its outcome is recorded."""
+        """Begin a scan; return what :meth:`settle` takes once its outcome is recorded."""
         self._turn += 1
         return self._turn
 
-    def settle(self, turn: int) -> None:
-        """Forget what was noted before a scan that has seen every name."""
-        self._gone.drop_before(turn)
-        self._written.drop_before(turn)
+    def settle(self, turn: int, directories: Collection[str] | None = None, but: Collection[str] = ()) -> None:
+        """Forget what was noted before a scan that has judged it.
+
+        Args:
+            turn: Of the scan.
+            directories: Those that it listed; None: all.
+            but: Paths that it could not judge yet.
+        """
+        self._gone.drop_before(turn, directories, but)
+        self._written.drop_before(turn, directories, but)

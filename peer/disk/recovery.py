@@ -133,8 +133,9 @@ def _settle_aside(swaps: Swaps, swap: Swap, parent: Handle, name: str) -> Settle
 
 def _settle_trash(swaps: Swaps, swap: Swap, parent: Handle, name: str, found: Stat) -> Settled:
     if _is_known(swaps, swap, found):
-        if swap.kind is SwapKind.REPLACE and look(swaps.fs, parent, name) is None:
-            # Taken away and not replaced yet: left so, the next scan would find a removal that no user made.
+        if swap.checked is None and swap.kind is SwapKind.REPLACE and look(swaps.fs, parent, name) is None:
+            # Taken away and not replaced yet: left so, the next scan would find a removal that no user made. (One that
+            # was checked had been replaced: there it was a user who removed what took its place.)
             swaps.fs.rename(swaps.root.hidden("trash"), swap.name, parent, name)
             return Settled(None, back=swap.path)
         return Settled(_checked(swap, found))

@@ -386,11 +386,8 @@ class Observer:
 
     async def _scan(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> bool:
         changed = False
-        turn = self._witness.turn()
         for attempt in range(LOOKS_MAX):
             found = await self._scan_once(root, spots, unsettled)
-            if spots is None:
-                self._witness.settle(turn)
             changed = changed or bool(found.puts or found.drops)
             if not found.undecided and not found.wanted:
                 return changed
@@ -408,6 +405,7 @@ class Observer:
 
     async def _scan_once(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> Identified:
         context, folder = self._context, self._folder
+        turn = self._witness.turn()
         identification = await context.database.run(
             lambda db: Identification(
                 local=LocalTree(db, folder), synced=SyncedTree(db, folder), entropy=context.entropy, full=spots is None
@@ -453,7 +451,10 @@ class Observer:
             _put_problems(db, folder, listed if spots is not None else None, problems)
             return found
 
-        return await context.database.run(record)
+        found = await context.database.run(record)
+        left = {*unsettled, *found.undecided, *(path for path, _ in found.unread)}
+        self._witness.settle(turn, None if spots is None else listed, left)
+        return found
 
 
 def _read_rules(root: Root) -> bytes:

@@ -55,6 +55,12 @@ def test_a_lost_root_or_a_finished_scan_ends_it():
     assert not seen.saw_go("during the scan")
 
 
+def test_a_scan_of_some_directories_ends_what_it_judged():
+    seen = witness((GONE, "d/f"), (GONE, "d/held"), (GONE, "e/f"))
+    seen.settle(seen.turn(), ["d"], {"d/held"})
+    assert [path for path in ("d/f", "d/held", "e/f") if seen.saw_go(path)] == ["d/held", "e/f"]
+
+
 def test_it_forgets_what_is_beyond_its_bound_and_then_says_no():
     seen = Witness()
     for number in range(NAMES_MAX + 1):
