@@ -228,7 +228,8 @@ class Recorder:
         held = self._brake.held(db)
         holding = [act for act in _holding(acts, local, synced) if held is None or not is_held(act, held)]
         record = self._follower.record
-        if not holding or not record.number:  # a number can be given up between enrolling and recording
+        # A number can be given up between enrolling and recording; then what was planned before has no base to trust.
+        if not holding or not record.number or record.mistrusted:
             return 0
         contents, segments = _contents(holding, stored)
         draft: Draft = author(
