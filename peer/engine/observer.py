@@ -50,6 +50,7 @@ TRASH_PAUSE_S: Final = TRASH_AGE_MS / 1_000
 TRASH_PAUSE_S_MAX: Final = 640.0
 """Between looks at a trash of which nothing may go yet: what a program has open, or the disk gives no name back."""
 RULES_REST_S: Final = 1.0
+CHECK_S_MAX: Final = 2.0
 EVENTS_S_MAX: Final = 5.0
 """How long the outcome of a scan waits for what the watcher has still to tell of the time before it."""
 STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
@@ -273,13 +274,12 @@ class Observer:
 
         No watcher tells that another disk was mounted over a root.
         """
-        root = await self._context.processor.run(self._guard.open)
-        missing, is_other = "", False
-        if isinstance(root, RootMissing):
-            missing = root.text
-        else:
-            is_other = self._identity not in (None, root.identity)
-            root.close()
+        try:
+            async with asyncio.timeout(CHECK_S_MAX):
+                missing, identity = await self._context.processor.run(_peek, self._guard)
+        except TimeoutError:  # the pool has much to do: what the last look said must do
+            return self.missing
+        is_other = identity is not None and self._identity not in (None, identity)
         if self._watch_wanted is None:
             self.missing = missing
         elif bool(missing) != bool(self.missing) or is_other:
@@ -455,6 +455,15 @@ class Observer:
         left = {*unsettled, *found.undecided, *(path for path, _ in found.unread)}
         self._witness.settle(turn, None if spots is None else listed, left)
         return found
+
+
+def _peek(guard: RootGuard) -> tuple[str, RootIdentity | None]:
+    """Return why a root is not there, or which directory it is; runs in the pool."""
+    root = guard.open()
+    if isinstance(root, RootMissing):
+        return root.text, None
+    with root:
+        return "", root.identity
 
 
 def _read_rules(root: Root) -> bytes:
