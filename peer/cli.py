@@ -324,6 +324,22 @@ def conflicts(
     work.conflicts(_session(ctx, json), keep=keep, drop=drop)
 
 
+@command("approve", FOLDERS, "kin approve Photos")
+def approve(ctx: typer.Context, folder: Folder) -> None:
+    """Let a mass change that waits pass: many files that were found missing or rewritten."""
+    from peer.commands import folders as work
+
+    work.approve(_session(ctx), folder=folder)
+
+
+@command("undo", FOLDERS, "kin undo Photos")
+def undo(ctx: typer.Context, folder: Folder) -> None:
+    """Drop a mass change that waits and bring the files back; else revert the folder's newest mass change."""
+    from peer.commands import folders as work
+
+    work.undo(_session(ctx), folder=folder)
+
+
 # --- Working
 
 
@@ -343,18 +359,18 @@ def stop(ctx: typer.Context) -> None:
     syncing.stop(_session(ctx))
 
 
-@command("sync", WORK, "kin sync", "kin sync --timeout 60")
+@command("sync", WORK, "kin sync", "kin sync --timeout 60", "kin sync --dry-run")
 def sync(
     ctx: typer.Context,
     timeout: Timeout = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Not in this version.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     json: AsJson = False,
 ) -> int:
     """Bring all folders up to date once, with or without an agent."""
     from peer.commands import syncing
 
     if dry_run:
-        later.refuse()
+        return syncing.preview(_session(ctx, json))
     return syncing.sync(_session(ctx, json), timeout_s=timeout)
 
 

@@ -18,7 +18,15 @@ from typing import Final
 import msgspec
 import structlog
 
-from peer import conflict_commands, exclusion_commands, folder_commands, joining, linking, reports
+from peer import (
+    conflict_commands,
+    exclusion_commands,
+    folder_commands,
+    joining,
+    linking,
+    reports,
+    safety_commands,
+)
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
 from peer.disk.files import LinuxFileSystem
@@ -239,7 +247,7 @@ class Device:
         self.watching = True
         self._start_link()
         for key in self.engines:
-            self._start_engine(key)
+            self.start_engine(key)
         ready()
         await self._closed.wait()
 
@@ -258,7 +266,8 @@ class Device:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _start_engine(self, key: int) -> None:
+    def start_engine(self, key: int) -> None:
+        """Work on a folder, if that has not begun."""
         if key not in self._tasks:
             engine = self.engines[key]
             if self.watching:
@@ -269,7 +278,7 @@ class Device:
         """Begin to work on a folder that was just added."""
         engine = await self._load_folder(record)
         if self._tasks or self.watching:
-            self._start_engine(record.key)
+            self.start_engine(record.key)
         return engine
 
     async def stop_folder(self, key: int) -> None:
@@ -367,6 +376,12 @@ class Device:
                 return await self.settle(
                     params["timeout"], report, patient=method == "wait" or params["timeout"] is not None
                 )
+            case "preview":
+                return await safety_commands.preview(self)
+            case "approve":
+                return await safety_commands.approve(self, params["folder"])
+            case "undo":
+                return await safety_commands.undo(self, params["folder"])
             case "offline" | "online":
                 return await self._set_offline(offline=method == "offline")
             case "link_code":
@@ -431,7 +446,7 @@ class Device:
 
     async def _settle(self, *, patient: bool) -> None:
         for key in self.engines:
-            self._start_engine(key)
+            self.start_engine(key)
         engines = list(self.engines.values())
         for engine in engines:
             engine.observer.look_everywhere()
@@ -474,11 +489,16 @@ class Device:
         remains = []
         reasons = set()
         for folder in state["folders"]:
-            if folder["state"] in ("frozen", "missing", "held", "stopped"):
+            if folder["state"] in ("frozen", "missing", "stopped"):
                 remains.append(f"{folder['name']}: {folder['text']}")
                 reasons.add("error" if folder["state"] == "stopped" else "frozen")
                 continue
+            if folder["state"] == "held":
+                remains.append(f"{folder['name']}: {folder['text']}")
+                reasons.add("held")
             for row in folder["unsynced"]:
+                if row["reason"] == "held":
+                    continue
                 remains.append(f"{folder['name']}/{row['path']}: {row['text']}")
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":

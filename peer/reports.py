@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.api.backend import Json
+from peer.core.brake import Waiting
 from peer.core.exclusions import Apart
 from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, Tree, path_of
 from peer.store import folders as store
+from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
 from peer.store.trees import LocalTree, SyncedTree, dirty
@@ -42,6 +44,8 @@ CHECK_S: Final = 5.0
 """How long a checkup waits for the coordinator."""
 TOLD_MS: Final = 7 * 86_400_000
 """For how long a person is told that the coordinator was set back."""
+OFFER_MS: Final = 7 * 24 * 3_600_000
+"""How long status offers to undo a mass removal."""
 COUNTED_MAX: Final = 1_000_000
 
 TEXTS: Final = {
@@ -135,10 +139,9 @@ def _set_back(db: sqlite3.Connection, device: Device) -> Iterator[str]:
 
 async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> Json:
     most = COUNTED_MAX if everything else ROWS_MAX
-    if not device.watching:
-        await engine.observer.check()
+    missing = await engine.observer.check()
     facts = await device.context.database.run(lambda db: _facts(db, device, engine, most))
-    state, text = _state(device, engine, facts)
+    state, text = _state(device, engine, facts, missing)
     return {
         "id": engine.record.id.hex(),
         "name": engine.record.name,
@@ -158,7 +161,7 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
             "bytes": engine.download.bytes - engine.download.bytes_done,
         },
         "conflicts": facts["conflicts"],
-        "held": None,
+        "held": facts["held"],
         "excluded": [each.path for each in engine.observer.apart.exclusions],
         "unsynced_total": facts["total"],
         "unsynced": facts["rows"],
@@ -176,25 +179,46 @@ def _role(device: Device, engine: FolderEngine) -> str:
     return {Role.READER: "reader", Role.WRITER: "writer", Role.ADMIN: "admin"}.get(role or Role.READER, "reader")
 
 
-def _state(device: Device, engine: FolderEngine, facts: Json) -> tuple[str, str]:
+def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "") -> tuple[str, str]:
     if engine.record.frozen:
         return "frozen", engine.record.frozen
-    if engine.observer.missing:
-        return "missing", engine.observer.missing
+    if missing or engine.observer.missing:
+        return "missing", missing or engine.observer.missing
     if engine.failed:
         return "stopped", engine.failed
+    if facts["held"] is not None:
+        return "held", _held_text(engine, facts["held"])
     if not engine.record.looked:
         return ("working", "") if device.watching else ("waiting", NOT_LOOKED_AT)
     if engine.record.checkpoint is None and not engine.trouble:
         return ("working", "") if device.coordinator.is_up else ("waiting", NEVER_FOLLOWED)
     if facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
         kept = facts["kept"]
-        return "in_sync", f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
+        text = f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
+        return "in_sync", text or _offer(device, engine)
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} of its items need a person"
     if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
         return "waiting", engine.trouble or _why_waiting(device)
     return "working", ""
+
+
+def _offer(device: Device, engine: FolderEngine) -> str:
+    """Return how to undo a mass removal that passed not long ago, "" if there was none."""
+    files, time_ms = engine.record.removed
+    if not files or device.context.clock.now_ms() - time_ms > OFFER_MS:
+        return ""
+    return f"{files:,} files were removed at once: 'kin undo {engine.record.name}' brings them back"
+
+
+def _held_text(engine: FolderEngine, found: Json) -> str:
+    files, name = found["files"], engine.record.name
+    what = (
+        f"{files:,} of its files were found missing"
+        if found["kind"] == "deletions"
+        else f"{files:,} of its files were found rewritten"
+    )
+    return f"{what}: nobody is told until 'kin approve {name}' lets that pass or 'kin undo {name}' brings them back"
 
 
 def _why_waiting(device: Device) -> str:
@@ -212,6 +236,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     rows: list[Json] = []
     total = kept = 0
     apart = engine.observer.apart
+    held = _held(db, key)
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
         if here is None and base is None and want is None:
@@ -221,9 +246,19 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         if engine.is_kept(id):
             kept += 1
             continue
+        if held is not None and engine.brake.waits(db, id):
+            continue  # listed below
         total += 1
         if len(rows) < most:
-            rows.append(_row(engine, here, base, want, (local, remote)))
+            row = _row(engine, here, base, want, (local, remote))
+            if (
+                held is not None
+                and row["reason"] == "queued"
+                and here is None
+                and engine.brake.is_under_held(db, remote, id)
+            ):
+                row = _line(row["path"], row["direction"], "held", row["bytes"])
+            rows.append(row)
     shown = {row["path"] for row in rows}
     for row in _unordered(db, device, engine):
         if row["path"] in shown:
@@ -239,9 +274,24 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         total += 1
         if len(rows) < most:
             rows.append(_line(path, "up", reason, 0))
+    if held is not None:
+        total += held["files"]
+        for id in waiting.files(db, key, most=most - len(rows)):
+            item = synced.item(id)
+            if item is not None:
+                rows.append(_line(path_of(synced, id) or item.name, "up", "held", item.content.size))
     files, size, conflicts = counts(db, key, engine.follower.remote(db))
     rows.sort(key=lambda row: str(row["path"]))
-    return {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+    found = {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
+    return found | {"held": held}
+
+
+def _held(db: sqlite3.Connection, key: int) -> Json | None:
+    removed = waiting.count(db, key, Waiting.REMOVAL)
+    if removed:
+        return {"kind": "deletions", "files": removed}
+    rewritten = sum(waiting.count(db, key, what) for what in (Waiting.REWRITE, Waiting.RETURN))
+    return {"kind": "rewrites", "files": rewritten} if rewritten else None
 
 
 def _is_apart(apart: Apart, *places: tuple[Tree, Item | None]) -> bool:

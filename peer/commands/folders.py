@@ -88,6 +88,28 @@ def folders(session: Session) -> None:
     write_table(terminal, rows)
 
 
+def approve(session: Session, *, folder: str) -> None:
+    """Let a held mass change pass."""
+    result = session.call("approve", folder=folder_reference(folder))
+    session.terminal.say(f"{result['name']}: the change of {count(result['files'], 'file')} passes")
+
+
+def undo(session: Session, *, folder: str) -> None:
+    """Drop a held mass change, or revert the newest one."""
+    result = session.call("undo", folder=folder_reference(folder))
+    what = (
+        "the change that waited is dropped" if result["held"] else f"the change of {moment(result['time'])} is undone"
+    )
+    come = "come" if result["note"] else "came"
+    session.terminal.say(f"{result['name']}: {what}; {count(result['files'], 'file')} {come} back")
+    if result["place"]:
+        session.terminal.say(
+            f"  what had been written instead lies in {result['place']}; delete it when you need it no more"
+        )
+    if result["note"]:
+        session.terminal.note(result["note"])
+
+
 def exclude(session: Session, *, path: str | None, remove: bool, free: bool) -> None:
     """Keep a path off this device, bring it back, or list what is excluded."""
     if path is None and (remove or free):

@@ -11,8 +11,6 @@ COMMANDS: Final = (
     ("recover", "--recovery-file FILE --device NAME", "Bring the account back with its 24 words."),
     ("revoke", "DEVICE", "Take a device out of the account."),
     ("lan", "[on|off] [--json]", "Devices on this network: what was found, and whether to look."),
-    ("approve", "FOLDER", "Let a held mass change pass."),
-    ("undo", "FOLDER", "Drop a held mass change and bring the files back."),
     ("share", "FOLDER[/PATH] USER --role reader|writer|admin", "Let another user in."),
     ("unshare", "FOLDER USER", "Take a user out."),
     ("history", "PATH [--json]", "Show the versions of a path."),

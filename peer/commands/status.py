@@ -68,7 +68,7 @@ def _show_folder(terminal: Terminal, folder: Json, *, all_rows: bool) -> None:
     position = folder["position"]
     if position["head"] > position["applied"]:
         terminal.say(f"  {count(position['head'] - position['applied'], 'change')} of others to apply")
-    if folder["held"]:
+    if folder["held"] and not folder.get("text"):
         held = folder["held"]
         terminal.say(
             f"  held: {count(held['files'], 'file')}, many {held['kind']} at once; "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from peer.api.backend import STOP, Json
 from peer.commands.session import AGENT_START_S_MAX, Session
+from peer.progress import size
 from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
 STOP_S_MAX = 60.0
@@ -15,6 +17,43 @@ def sync(session: Session, *, timeout_s: float | None) -> int:
     """Do one pass over all folders, or ask the agent for one."""
     _check_timeout(timeout_s)
     return _show_outcome(session, session.call("sync", timeout=timeout_s))
+
+
+_WORDS: Final = {
+    ("send", "up"): "send",
+    ("conflict", "up"): "send, in conflict",
+    ("make", "up"): "make elsewhere",
+    ("make", "down"): "make here",
+    ("fetch", "down"): "fetch",
+    ("remove", "up"): "remove elsewhere",
+    ("remove", "down"): "remove here",
+    ("rename", "up"): "rename elsewhere",
+    ("rename", "down"): "rename here",
+    ("attributes", "up"): "set attributes elsewhere",
+    ("attributes", "down"): "set attributes here",
+    ("hold", "up"): "hold until it is approved",
+}
+
+
+def preview(session: Session) -> int:
+    """Show what a pass would do."""
+    result = session.call("preview")
+    if session.terminal.as_json:
+        session.terminal.print_json(result)
+        return EXIT_DONE
+    for folder in result["folders"]:
+        lines = folder["plan"]
+        session.terminal.say(
+            f"{folder['name']}: {folder['text'] or ('' if lines else 'nothing to do')}".rstrip(), "bold"
+        )
+        for line in lines:
+            what = _WORDS.get((line["action"], line["direction"]), line["action"])
+            to = f" -> {line['to']}" if line["to"] else ""
+            amount = f" ({size(line['bytes'])})" if line["bytes"] else ""
+            session.terminal.say(f"  {what}: {line['path']}{to}{amount}")
+        if folder["total"] > len(lines):
+            session.terminal.say(f"  and {folder['total'] - len(lines):,} more", "dim")
+    return EXIT_DONE
 
 
 def wait(session: Session, *, timeout_s: float | None) -> int:

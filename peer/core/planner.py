@@ -14,6 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from peer.core.brake import Held, Waiting
 from peer.core.exclusions import Apart
 from peer.core.operations import (
     Act,
@@ -105,6 +106,7 @@ def plan(
     excluded: Excluded | None = None,
     apart: Apart | None = None,
     mistrusted: Callable[[Item], bool] | None = None,
+    held: Held | None = None,
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
 
@@ -121,6 +123,7 @@ def plan(
         apart: What a person keeps off this device: left alone likewise, and what the folder moves there leaves this disk.
         mistrusted: Synced items whose absence proves no removal (just no longer excluded, a restored device, an undone
             removal): they are forgotten, so that they come back.
+        held: What of this device's changes waits for a person: it is no act, and is not undone either.
 
     Returns:
         Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
@@ -130,7 +133,7 @@ def plan(
     rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart)
     if rekeys:
         return Plan((), rekeys)
-    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted)
+    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -172,6 +175,7 @@ class _Planning:
         excluded: Excluded | None,
         apart: Apart,
         mistrusted: Callable[[Item], bool] | None,
+        held: Held | None,
     ) -> None:
         self._local = local
         self._synced = synced
@@ -179,6 +183,7 @@ class _Planning:
         self._excluded = excluded
         self._apart = apart
         self._mistrusted = mistrusted
+        self._held = held
         self._seen: set[ItemId] = {ROOT}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -229,6 +234,8 @@ class _Planning:
             if self._mistrusted is not None and self._mistrusted(view.synced):
                 if not self._is_excluded(view) or self._comes_here(view):
                     self._forgotten.append(view.synced)
+            elif self._is_held(view.id, Waiting.REMOVAL):
+                pass
             elif view.local is not None or not self._is_excluded(self._view(top)):
                 self._removed.add(top)
         elif view.local is not None and not self._is_excluded(view):
@@ -280,6 +287,10 @@ class _Planning:
         if view.synced.is_directory:
             yield from (child.id for child in self._local.children(view.id))
 
+    def _is_held(self, id: ItemId, what: Waiting) -> bool:
+        waiting = None if self._held is None else self._held(id)
+        return waiting in (what, Waiting.RETURN)
+
     def _is_excluded(self, view: _View) -> bool:
         tree, item = (self._local, view.local) if view.local is not None else (self._synced, view.synced)
         return item is not None and self._is_hidden(tree, item)
@@ -317,7 +328,8 @@ class _Planning:
             if not same_place(item, base):
                 yield Move(base, item.parent, item.name)
             if not item.content.same_bytes(base.content):
-                written.append(Edit(base, item.content))
+                if not self._is_held(item.id, Waiting.REWRITE):
+                    written.append(Edit(base, item.content))
             elif not item.content.same(base.content):
                 written.append(Touch(base, item.content))
         yield from written
@@ -353,9 +365,9 @@ class _Planning:
         return top
 
     def _went(self, view: _View) -> bool:
-        return view.is_gone_here and not (
-            self._mistrusted is not None and view.synced is not None and self._mistrusted(view.synced)
-        )
+        if not view.is_gone_here or self._is_held(view.id, Waiting.REMOVAL):
+            return False
+        return self._mistrusted is None or view.synced is None or not self._mistrusted(view.synced)
 
     def _gone_subtree(self, base: Item) -> Iterator[Item]:
         """Yield what went with an item, parents first: not what was moved out before."""

@@ -30,6 +30,10 @@ _NETWORK: Final = frozenset(
 )
 
 
+_MOUNT: Final = "mount its disk or put it back, and it goes on by itself"
+_ANEW: Final = "or 'kin remove' the folder and 'kin get' it anew"
+
+
 class RootIdentity(NamedTuple):
     """Which directory a root was when it was last seen; worth a notice when it changes, the marker is what counts."""
 
@@ -112,20 +116,20 @@ class RootGuard:
         try:
             handle = fs.open_root(self.path)
         except FileNotFoundError:
-            return RootMissing("missing", f"{self.path} is not there")
+            return RootMissing("missing", f"{self.path} is not there: {_MOUNT}")
         except OSError as error:
-            return RootMissing("unreadable", f"{self.path} cannot be opened: {text_of(error)}")
+            return RootMissing("unreadable", f"{self.path} cannot be opened ({text_of(error)}): {_MOUNT}")
         try:
             found = fs.fstat(handle)
             marker = self._read(handle)
         except FileNotFoundError:
-            missing = RootMissing("unmarked", f"{self.path} is not the folder's directory: is its disk mounted?")
+            missing = RootMissing("unmarked", f"{self.path} was emptied or is another directory: {_MOUNT}, {_ANEW}")
         except OSError as error:
-            missing = RootMissing("unreadable", f"{self.path} cannot be read: {text_of(error)}")
+            missing = RootMissing("unreadable", f"{self.path} cannot be read ({text_of(error)}): check its permissions")
         else:
             if marker == self._marker:
                 return Root(fs, handle, self.path, found)
-            missing = RootMissing("foreign", f"{self.path} belongs to another folder or device")
+            missing = RootMissing("foreign", f"{self.path} belongs to another folder or device: {_MOUNT}, {_ANEW}")
         fs.close(handle)
         return missing
 

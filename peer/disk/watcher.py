@@ -8,9 +8,13 @@ Rule 3: what cannot be watched is reported once, and never stops the rest.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
 import errno
+import fcntl
 import os
+import termios
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -35,6 +39,7 @@ _MASK: Final = (
     | Mask.ONLYDIR
 )
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+CATCH_UP_S: Final = 0.005
 _SLICE: Final = 64
 """Directories that are watched before other tasks get their turn."""
 _EVENTS_MAX: Final = 4096
@@ -99,6 +104,13 @@ class InotifyWatcher:
         self._device = -1
         self._is_degraded = False
         self._is_gone = False
+        self._is_idle = False
+        """Whether nothing is left to read or to report but what the system still holds."""
+        self._was_idle = False
+        self._is_read = False
+        """Whether all that the system held was read, though not yet returned."""
+        self._times_read = 0
+        """How often all that the system held was read and returned."""
         self._inotify: Inotify | None = None
         self._start()
 
@@ -117,6 +129,9 @@ class InotifyWatcher:
 
     async def get(self) -> tuple[DiskEvent, ...]:
         """Wait until something happened; first of all, once everything is watched, the root appears."""
+        if self._is_read:
+            self._is_read = False
+            self._times_read += 1
         while True:
             for _ in range(_SLICE):
                 if not self._to_add:
@@ -135,9 +150,23 @@ class InotifyWatcher:
                 await asyncio.sleep(0)
                 continue
             if self._inotify is None or self._is_gone:
+                self._is_idle = True
                 await asyncio.get_running_loop().create_future()  # nothing will ever come: wait to be cancelled
             else:
                 await self._read(self._inotify)
+
+    async def caught_up(self, timeout_s: float) -> None:
+        """Wait until all that has happened up to now was returned by :meth:`get`, or the time is over.
+
+        What comes meanwhile is not waited for, nor the beginning: before all is watched, something may go unseen anyway.
+        """
+        before = self._times_read
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._inotify is not None and self._was_idle and self._times_read < before + 2:
+                    if self._is_idle and not _unread(self._inotify.fd):
+                        return
+                    await asyncio.sleep(CATCH_UP_S)
 
     def close(self) -> None:
         """Give all watches back."""
@@ -154,7 +183,11 @@ class InotifyWatcher:
     async def _read(self, inotify: Inotify) -> None:
         event = inotify.sync_get()
         if event is None:
-            await _readable(inotify.fd)
+            self._is_idle = self._was_idle = True
+            try:
+                await _readable(inotify.fd)
+            finally:
+                self._is_idle = False
             event = inotify.sync_get()
         taken = 0
         while event is not None:
@@ -165,6 +198,7 @@ class InotifyWatcher:
             if taken == _EVENTS_MAX:
                 return
             event = inotify.sync_get()
+        self._is_read = True
         for spot in self._moving.values():  # moved to where nothing is watched
             self._drop(spot)
         self._moving.clear()
@@ -324,6 +358,16 @@ class InotifyWatcher:
     def _emit(self, event: DiskEvent) -> None:
         if not self._ready or self._ready[-1] != event:
             self._ready.append(event)
+
+
+def _unread(fd: int) -> bool:
+    """Tell whether the system holds events that were not read."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except OSError:
+        return False
+    return count[0] > 0
 
 
 async def _readable(fd: int) -> None:

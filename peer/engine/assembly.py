@@ -17,7 +17,10 @@ from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
 from peer.engine.freeing import Freer
 from peer.engine.observer import Observer
+from peer.engine.previewer import Previewer
 from peer.engine.recorder import Recorder
+from peer.engine.reverter import Reverter
+from peer.engine.safety import Safety
 from peer.engine.stepper import Stepper
 from peer.engine.uploader import Uploader
 from peer.store.database import Database
@@ -98,15 +101,19 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     observer = Observer(context, record.key, guard, journal)
     exclusions = Exclusions(context, follower, observer, guard)
     await exclusions.load()
+    recorder = Recorder(context, follower, observer.is_ignored, lambda: observer.apart, observer.brake)
     stepper = Stepper(context, record.key, guard, journal)
+    downloader = Downloader(context, lambda: follower.record, guard)
+    reverter, previewer = Reverter(context, follower), Previewer(context, follower, recorder)
     return FolderEngine(
         context,
         follower,
         observer,
-        Recorder(context, follower, observer.is_ignored, lambda: observer.apart),
+        recorder,
         stepper,
         exclusions,
         Freer(context, follower, observer, stepper, exclusions),
         Uploader(context, lambda: follower.record, guard),
-        Downloader(context, lambda: follower.record, guard),
+        downloader,
+        Safety(context, observer, stepper, downloader, reverter, previewer),
     )

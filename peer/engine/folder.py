@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from peer.core.authoring import split_acts
-from peer.core.operations import Act, Edit, Place, Replace, Step
+from peer.core.operations import Act, Edit, Place, Remove, Replace, Step
 from peer.core.tree import ItemId
 from peer.disk.stages import Staged
 from peer.engine.context import Context
@@ -29,24 +29,22 @@ from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
 from peer.engine.freeing import Freer
+from peer.engine.grouping import groups
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
+from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.store.folders import FolderRecord
-from protocol import limits
-from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError
+from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError, UnavailableError
 
 PLAN_ITEMS_MAX: Final = 8_000
 """Items planned at once; a round goes through all dirty items in such pieces."""
 QUEUED_MAX: Final = 8_000
 """Files in transfers, begun or waiting; planning goes on as they end."""
 JOBS_MAX: Final = 6
-GROUP_FILES_MAX: Final = 256
 GROUP_ACTS_MAX: Final = 400
-GROUP_BYTES_MAX: Final = 16 * limits.MIB
-LARGE_BYTES: Final = 8 * limits.MIB
 MISSED_MAX: Final = 4
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
@@ -87,19 +85,22 @@ class FolderEngine:
         freer: Freer,
         uploader: Uploader,
         downloader: Downloader,
+        safety: Safety,
     ) -> None:
         self._context = context
         self.follower = follower
         self.observer = observer
+        self.brake = observer.brake
         self._recorder = recorder
         self._stepper = stepper
         self.exclusions = exclusions
         self.freer = freer
         self._uploader = uploader
         self._downloader = downloader
+        self.safety = safety
+        safety.changed = self._changed
         self._wake = asyncio.Event()
-        self._disk = asyncio.Lock()
-        """Held by whoever looks at the disk and records it, or changes it and records that."""
+        self._disk = safety.disk
         self._quiet_waiters: list[asyncio.Future[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -207,8 +208,7 @@ class FolderEngine:
         if self.online and self._push_wanted and self._may("push"):
             self._push_wanted = False
             return await self._part("push", self._push())
-        # Before everything was looked at, what is not seen may be there all the same.
-        if self.observer.has_looked and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
+        if self.may_plan and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
             return await self._part("plan", self._plan())
         return False
 
@@ -236,6 +236,18 @@ class FolderEngine:
         if len(self._in_job) >= QUEUED_MAX:
             return False
         return bool(self._cursor) or self._changes != self._changes_planned
+
+    @property
+    def may_plan(self) -> bool:
+        """Whether what this device does not see is gone.
+
+        Before everything was looked at, it may be there all the same; a restored device has to catch up, too.
+        """
+        return self.observer.has_looked and (not self.record.mistrusted or self.follower.has_caught_up)
+
+    def _changed(self) -> None:
+        self._want_plan()
+        self._wake.set()
 
     def _want_plan(self) -> None:
         """Something changed: once the round of planning that is under way has ended, another one begins."""
@@ -272,10 +284,10 @@ class FolderEngine:
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self.observer.has_looked and len(self._in_job) < QUEUED_MAX:
+        if self.may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         idle = set() if self.online else {"pull", "push"}
-        if not self.observer.has_looked:
+        if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
         deadline = self.observer.next_deadline()
@@ -298,6 +310,8 @@ class FolderEngine:
             return False
         waiting = set(self._part_blocked)
         if not self.observer.has_looked and (self.observer.missing or "scan" in waiting):
+            waiting.add("plan")
+        if not self.may_plan and self.observer.has_looked and ("pull" in waiting or not self.online):
             waiting.add("plan")
         wanted = {
             name
@@ -373,6 +387,17 @@ class FolderEngine:
         async with self._disk:
             await self.observer.tidy_now()
 
+    async def look(self) -> None:
+        """Look at the disk and at the log, and do no more; only where the loop does not run.
+
+        Raises:
+            UnavailableError: The coordinator cannot be asked.
+        """
+        self.observer.look_everywhere()
+        await self._observe()
+        if self.record.pseudonym is not None:
+            await self.follower.follow()
+
     # --- Follow and push
 
     async def _pull(self) -> None:
@@ -391,6 +416,8 @@ class FolderEngine:
         if await self.exclusions.follow():
             self._want_plan()
             return  # what moved is looked at first under its new path
+        if not self._cursor:
+            await self._begin_round()
         busy = set(self._in_job)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
@@ -414,8 +441,20 @@ class FolderEngine:
             # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
 
+    async def _begin_round(self) -> None:
+        """Settle what every item's planning depends on."""
+        if self.record.mistrusted:
+            await self._context.database.run(self.follower.trust_again)
+        if await self._context.database.run(self.brake.is_returning):
+            async with self._disk:
+                await self._stepper.put_aside(self.brake)
+
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)
+        if any(isinstance(act, Remove) for act in tied):
+            missing = await self.observer.check()  # whoever takes the root away takes away what is in it first
+            if missing:
+                raise UnavailableError(missing)
         tied_files = [
             planned.to_send[subject(act)] for act in tied if isinstance(act, Edit) and subject(act) in planned.to_send
         ]
@@ -427,7 +466,7 @@ class FolderEngine:
         for start in range(0, len(now), GROUP_ACTS_MAX):
             await self._record(now[start : start + GROUP_ACTS_MAX], planned.known)
         to_send = [(act, planned.to_send[subject(act)]) for act in rest if subject(act) in planned.to_send]
-        for group in _groups(to_send, lambda pair: pair[1].content.size):
+        for group in groups(to_send, lambda pair: pair[1].content.size):
             self._start_upload([act for act, _ in group], [file for _, file in group], {})
 
     async def _record(self, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> None:
@@ -468,7 +507,7 @@ class FolderEngine:
                 later.append((step, file))
         if now:
             await self._apply(now, {})
-        for group in _groups(later, lambda pair: pair[1].item.content.size):
+        for group in groups(later, lambda pair: pair[1].item.content.size):
             self._start_download([step for step, _ in group], [file for _, file in group])
 
     def _start_download(self, steps: list[Step], files: list[ToFetch]) -> None:
@@ -656,21 +695,3 @@ _REASONS: Final = frozenset(
         "error",
     ]
 )
-
-
-def _groups(pairs: list[Any], size_of: Callable[[Any], int]) -> Iterable[list[Any]]:
-    """Large files alone, small ones together."""
-    group: list[Any] = []
-    total = 0
-    for pair in pairs:
-        size = size_of(pair)
-        if size >= LARGE_BYTES:
-            yield [pair]
-            continue
-        if group and (len(group) == GROUP_FILES_MAX or total + size > GROUP_BYTES_MAX):
-            yield group
-            group, total = [], 0
-        group.append(pair)
-        total += size
-    if group:
-        yield group

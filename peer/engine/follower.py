@@ -24,10 +24,10 @@ from peer.core.tree import ItemId
 from peer.engine.context import Context
 from peer.engine.uploader import note_contents
 from peer.net.coordinator_link import RefusedError
-from peer.store import folders
+from peer.store import folders, held
 from peer.store.fold_store import SqliteState
 from peer.store.folders import FolderRecord
-from peer.store.trees import SyncedTree, mark_dirty
+from peer.store.trees import LocalTree, SyncedTree, mark_dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink, parse_control_link
@@ -94,6 +94,8 @@ class Follower:
         self.control: ControlState | None = None
         self.head = record.position
         """The highest position that the coordinator named."""
+        self.has_caught_up = False
+        """Whether the coordinator's head was reached since this began, or since this device began anew."""
         self._overlay: OverlayState | None = None
         self._following = asyncio.Lock()
         """Items are taken over in the order of the log, whoever asks: a job that enrols follows beside the loop."""
@@ -203,6 +205,7 @@ class Follower:
                 if await self._take(reply.items, reply.checkpoint):
                     news = True
                 if self.record.position >= self.head:
+                    self.has_caught_up = True
                     return news
         except RefusedError:
             raise  # no contradiction: the folder may be unknown yet, or not ours any more
@@ -400,7 +403,9 @@ class Follower:
                 if other is not None:
                     log.error("two entries under one number", device=entry.header.device)
                 folders.drop_tail(db, key, each.hash)
-                if entry.header.device == self.record.number and entry.header.seq > self.record.own_seq:
+                if entry.header.device == self.record.number and (
+                    entry.header.seq > self.record.own_seq or other is not None
+                ):
                     is_set_back = True
             if each.entry is not None:
                 changed |= fold(state, [each.entry], position=each.item.position)
@@ -422,7 +427,8 @@ class Follower:
         """Give this device another number before it signs anything more: its old one was used beyond what it knows.
 
         So it is with a home that was restored or copied, and with a folder that was removed here and brought back. What
-        is in the tail can never be ordered any more; it is planned anew from what the disk holds.
+        is in the tail can never be ordered any more; it is planned anew from what the disk holds. What the disk lacks or
+        holds otherwise than it was synced may be older than what this device once knew: see :meth:`trust_again`.
         """
         log.warning("this device begins a new incarnation")
         touched: set[ItemId] = set()
@@ -430,7 +436,24 @@ class Follower:
             folders.drop_tail(db, self.record.key, entry.hash)
             touched |= {change.node for change in entry.header.changes}
         reset_synced(SyncedTree(db, self.record.key), touched)
-        self.put_record(db, number=0, own_seq=0, own_hash=EntryHash(bytes(32)))
+        self.has_caught_up = False
+        self.put_record(db, number=0, own_seq=0, own_hash=EntryHash(bytes(32)), mistrusted=True)
+
+    def trust_again(self, db: sqlite3.Connection) -> None:
+        """After this device began anew and caught up: forget what it once agreed to where its disk is another.
+
+        Without a base, what is missing here comes back, and what differs stands beside what the folder has: a disk from
+        an older or a newer day than the database neither removes nor replaces anything elsewhere. What stands as it was
+        synced keeps its base, so that what was removed elsewhere goes.
+        """
+        key = self.record.key
+        local, synced = LocalTree(db, key), SyncedTree(db, key)
+        for item in list(synced.all()):
+            here = local.item(item.id)
+            if here is None or not here.content.same_bytes(item.content):
+                synced.drop(item.id)
+        held.release_all(db, key)
+        self.put_record(db, mistrusted=False)
 
     def _check_seen(self, db: sqlite3.Connection, admitted: Sequence[Admitted], chains: Mapping[int, bytes]) -> None:
         """Compare the histories that the coordinator signed for the authors with the one that it shows us.

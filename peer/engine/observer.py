@@ -24,13 +24,15 @@ from peer.core.hints import Hints, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
 from peer.core.observations import Listing
+from peer.core.witness import Witness
 from peer.disk.journal import Journal
 from peer.disk.recovery import Emptied, empty_trash, is_unfinished, recover
-from peer.disk.roots import Root, RootGuard, RootMissing
+from peer.disk.roots import Root, RootGuard, RootIdentity, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
 from peer.disk.stages import clean_stages
 from peer.disk.walk import DiskError, is_gone, kind_of, text_of
 from peer.disk.watcher import InotifyWatcher
+from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.effects import Access, DiskEvent, DiskEventKind
@@ -49,6 +51,9 @@ TRASH_PAUSE_S: Final = TRASH_AGE_MS / 1_000
 TRASH_PAUSE_S_MAX: Final = 640.0
 """Between looks at a trash of which nothing may go yet: what a program has open, or the disk gives no name back."""
 RULES_REST_S: Final = 1.0
+CHECK_S_MAX: Final = 2.0
+EVENTS_S_MAX: Final = 5.0
+"""How long the outcome of a scan waits for what the watcher has still to tell of the time before it."""
 STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
 
 log = structlog.get_logger("observer")
@@ -72,6 +77,9 @@ class Observer:
         self._guard = guard
         self._journal = journal
         self._hints = Hints()
+        self._witness = Witness()
+        self.brake = Brake(folder, self._witness)
+        self._identity: RootIdentity | None = None
         self._full_wanted = True
         self._again: dict[str, float] = {}
         self._recovered = False
@@ -194,6 +202,7 @@ class Observer:
             log.warning("not all directories can be watched: looking everywhere from time to time")
             self._degraded = True
         self._hints.handle(event, self._context.clock.monotonic_s())
+        self._witness.handle(event)
 
     @property
     def is_degraded(self) -> bool:
@@ -269,12 +278,15 @@ class Observer:
             if self.missing != root.text:
                 log.warning("root is away", reason=root.reason)
             self.missing, self._retry_s = root.text, now + MISSING_S
-            self._stop_watcher()
-            self._full_wanted, self.has_looked = True, False
+            self._begin_anew()
             return False
         try:
             if self.missing:
                 self.missing, self._full_wanted = "", True
+            if self._identity not in (None, root.identity):
+                log.warning("root is another directory than before, with the right marker")
+                self._begin_anew()
+            self._identity = root.identity
             self._start_watcher()
             await self._finish(root, now)
             await self._take_rules(root, now)
@@ -289,12 +301,29 @@ class Observer:
         finally:
             root.close()
 
-    async def check(self) -> None:
-        """See whether the root is there, and nothing else."""
-        root = await self._context.processor.run(self._guard.open)
-        self.missing = root.text if isinstance(root, RootMissing) else ""
-        if not isinstance(root, RootMissing):
-            root.close()
+    def _begin_anew(self) -> None:
+        """What was seen or watched until now says nothing about what stands at the root next."""
+        self._stop_watcher()
+        self._witness.forget()
+        self._full_wanted, self.has_looked = True, False
+
+    async def check(self) -> str:
+        """See whether the root is there, and nothing else; return why it is not. An agent looks itself at what changed.
+
+        No watcher tells that another disk was mounted over a root.
+        """
+        try:
+            async with asyncio.timeout(CHECK_S_MAX):
+                missing, identity = await self._context.processor.run(_peek, self._guard)
+        except TimeoutError:  # the pool has much to do: what the last look said must do
+            return self.missing
+        is_other = identity is not None and self._identity not in (None, identity)
+        if self._watch_wanted is None:
+            self.missing = missing
+        elif bool(missing) != bool(self.missing) or is_other:
+            self._full_wanted, self._retry_s = True, 0.0
+            self._watch_wanted()
+        return missing
 
     async def _finish(self, root: Root, now: float) -> None:
         """Finish what a crash or the disk cut off."""
@@ -414,6 +443,7 @@ class Observer:
 
     async def _scan_once(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> Identified:
         context, folder = self._context, self._folder
+        turn = self._witness.turn()
         identification = await context.database.run(
             lambda db: Identification(
                 local=LocalTree(db, folder), synced=SyncedTree(db, folder), entropy=context.entropy, full=spots is None
@@ -443,19 +473,35 @@ class Observer:
         moving = [path for path, hashed in hashes.items() if hashed.problem == "changing"]
         self.restless = self.restless + 1 if moving else 0
         self.look_at_files(moving + [path for path, hashed in hashes.items() if not hashed.settled])
+        if self._watcher is not None:  # a name that this scan missed was taken away before, and that was told before
+            await self._watcher.caught_up(EVENTS_S_MAX)
 
         def record(db: sqlite3.Connection) -> Identified:
             found = identification.result(hashes)
             local = LocalTree(db, folder)
+            noted = self.brake.note(db, found)
             for id in found.drops:
                 local.drop(id)
             for row in found.puts:
                 local.put(row.item, row.fingerprint)
+            self.brake.judge(db, noted)
             problems.update(found.unread)
             _put_problems(db, folder, listed if spots is not None else None, problems)
             return found
 
-        return await context.database.run(record)
+        found = await context.database.run(record)
+        left = {*unsettled, *found.undecided, *(path for path, _ in found.unread)}
+        self._witness.settle(turn, None if spots is None else listed, left)
+        return found
+
+
+def _peek(guard: RootGuard) -> tuple[str, RootIdentity | None]:
+    """Return why a root is not there, or which directory it is; runs in the pool."""
+    root = guard.open()
+    if isinstance(root, RootMissing):
+        return root.text, None
+    with root:
+        return "", root.identity
 
 
 def _read_rules(root: Root) -> bytes:

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from peer.core.authoring import Draft, DraftEntry, author
+from peer.core.brake import Held, is_held, is_mass
 from peer.core.entry_sealing import seal_entry
 from peer.core.exclusions import Apart
 from peer.core.links import enrol_op, make_control_link
@@ -40,6 +41,7 @@ from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
 from peer.core.resolving import Overlay, drop_copy, keep_copy, main_of
 from peer.core.tree import Content, Item, ItemId, Tree, path_of
+from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
@@ -91,7 +93,7 @@ class Recorder:
     """One folder's author."""
 
     def __init__(
-        self, context: Context, follower: Follower, ignored: Excluded, apart: Callable[[], Apart] = Apart
+        self, context: Context, follower: Follower, ignored: Excluded, apart: Callable[[], Apart], brake: Brake
     ) -> None:
         """Make one.
 
@@ -100,11 +102,13 @@ class Recorder:
             follower: The folder's view of the log.
             ignored: Which paths a rule leaves out.
             apart: Returns what a person keeps off this device now.
+            brake: Knows what waits for a person.
         """
         self._context = context
         self._follower = follower
         self._ignored = ignored
         self._apart = apart
+        self._brake = brake
         self._enrolling = asyncio.Lock()
 
     # --- Planning
@@ -124,8 +128,11 @@ class Recorder:
         local, synced = RememberedTree(LocalTree(db, key)), RememberedTree(SyncedTree(db, key))
         remote = RememberedTree(self._follower.remote(db).tree)
         ids = [id for id in found if id not in leave]
+        held = self._brake.held(db)
+        if held is not None:
+            self._brake.refresh(db, ids)
         unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
-        made = self._plan_free(local, synced, remote, unsettled, leave, sight)
+        made = self._plan_free(local, synced, remote, unsettled, leave, sight, held)
         kept = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
@@ -141,6 +148,7 @@ class Recorder:
                 and (
                     is_settled(id, local=local, synced=synced, remote=remote)
                     or sight.is_left_alone(id, local, synced, remote)
+                    or self._brake.waits(db, id)
                 )
             ],
         )
@@ -161,6 +169,7 @@ class Recorder:
         ids: Sequence[ItemId],
         leave: Collection[ItemId],
         sight: Sight,
+        held: Held | None,
     ) -> Plan:
         """Plan; an id that cannot be changed now, since its item is in a job, holds up no more than itself."""
         stuck: set[ItemId] = set()
@@ -174,6 +183,7 @@ class Recorder:
                 excluded=self._ignored,
                 apart=sight.apart,
                 mistrusted=lambda item: sight.is_mistrusted(item, synced, remote),
+                held=held,
             )
             waiting = {
                 id
@@ -262,11 +272,13 @@ class Recorder:
     def _record(self, db: sqlite3.Connection, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
         key = self._follower.record.key
         local, synced = LocalTree(db, key), SyncedTree(db, key)
-        apart = self._apart()
+        apart, held = self._apart(), self._brake.held(db)
         if apart:
             acts = [act for act in acts if not apart.holds(*_acted_on(act, local=local, synced=synced))]
-        holding = _holding(acts, local, synced)
-        if not holding or not self._follower.record.number:  # a number can be given up between enrolling and recording
+        holding = [act for act in _holding(acts, local, synced) if held is None or not is_held(act, held)]
+        record = self._follower.record
+        # A number can be given up between enrolling and recording; then what was planned before has no base to trust.
+        if not holding or not record.number or record.mistrusted:
             return 0
         draft = self._author(db, holding, synced, stored)
         for id in draft.dropped:
@@ -293,6 +305,7 @@ class Recorder:
             label=self._context.label,
             position=self._follower.position_of(record.own_seq + 1),
         )
+        self._note_mass(db, acts)
         self._follower.add_tail(db, draft, [self._sign(db, part) for part in draft.entries])
         return draft
 
@@ -335,6 +348,13 @@ class Recorder:
         if not self._follower.record.number:  # as in _record
             raise UserError("this device begins anew in the folder just now: try again")
         self._author(db, chosen.acts, Overlay(synced, chosen.bases), stored)
+
+    def _note_mass(self, db: sqlite3.Connection, acts: Sequence[Act]) -> None:
+        """Offer to undo a mass removal that passes."""
+        items = (item for act in acts if isinstance(act, Remove) for item in (act.subtree or (act.base,)))
+        files = sum(not item.is_directory for item in items)
+        if files and is_mass(files, self._brake.files(db, files)):
+            self._follower.put_record(db, removed=(files, self._context.clock.now_ms()))
 
     def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> AdmittedEntry:
         record = self._follower.record

@@ -10,6 +10,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -22,12 +23,15 @@ from peer.disk.journal import Journal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome
 from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.stages import Staged
+from peer.disk.undone import move_aside, place_of
+from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
 from protocol.errors import KinfolderError, UnavailableError
 from protocol.ids import ROOT
 
+ASIDE_TOGETHER: Final = 256
 KEPT: Final = "kept"
 """Why a directory that was removed elsewhere stays here: something in it is not synced."""
 
@@ -81,8 +85,11 @@ class Stepper:
         self._guard = guard
         self._journal = journal
 
-    async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> Applied:
+    async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged], *, as_user: bool = False) -> Applied:
         """Carry out steps in order; return what came of it.
+
+        With ``as_user`` they are this device's user's own act: the local tree follows the disk, ``synced`` does not, so
+        the next planning records them.
 
         Raises:
             UnavailableError: The root cannot be used now.
@@ -99,7 +106,7 @@ class Stepper:
 
             async def work() -> list[Outcome]:
                 outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
-                await self._context.database.run(lambda db: self._record(db, outcomes, snapshot))
+                await self._context.database.run(lambda db: self._record(db, outcomes, snapshot, as_user=as_user))
                 return outcomes
 
             # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
@@ -116,6 +123,30 @@ class Stepper:
                     case Failed():
                         applied.blocked[_subject(outcome.step).id] = outcome.reason
         return applied
+
+    async def put_aside(self, brake: Brake) -> str:
+        """Move aside what was rewritten and shall be as it was; return where it lies, "" if there was nothing.
+
+        Raises:
+            UnavailableError: The root cannot be used now.
+            DiskError: It cannot be written.
+        """
+        place = ""
+        stamp = datetime.fromtimestamp(self._context.clock.now_ms() / 1000, UTC).strftime("%Y-%m-%d %H.%M.%S")
+        while rows := await self._context.database.run(lambda db: brake.returning(db, ASIDE_TOGETHER)):
+            paths = [path for _, path in rows if path]
+            await to_its_end(self._context.processor.run(self._move_aside, stamp, paths))
+            ids = [id for id, _ in rows]
+            await self._context.database.run(lambda db, ids=ids: brake.returned(db, ids))  # type: ignore[misc]
+            place = place_of(stamp)
+        return place
+
+    def _move_aside(self, stamp: str, paths: Sequence[str]) -> None:
+        root = self._guard.open()
+        if isinstance(root, RootMissing):
+            raise UnavailableError(root.text)
+        with root:
+            move_aside(root, stamp, paths)
 
     def _snapshot(self, db: sqlite3.Connection, steps: Iterable[Step]) -> Snapshot:
         tree = LocalTree(db, self._folder)
@@ -157,7 +188,9 @@ class Stepper:
                     raise
         return outcomes
 
-    def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
+    def _record(
+        self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot, *, as_user: bool
+    ) -> None:
         local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
         for outcome in outcomes:
             if not isinstance(outcome, Done):
@@ -172,7 +205,8 @@ class Stepper:
                 case Place(item) | Replace(item=item) | SetAttributes(item=item) | Rename(item=item):
                     seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
                     local.put(msgspec.structs.replace(item, members=()), seen)
-                    synced.put(item)
+                    if not as_user:
+                        synced.put(item)
 
     def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
         synced = SyncedTree(db, self._folder)

@@ -45,6 +45,10 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
     """Whether everything on this disk was ever looked at."""
     rules: bytes = b""
     """Hash of the rules of ``.kinignore`` under which all was planned; empty if there were none."""
+    mistrusted: bool = False
+    """Whether this is a restored or copied device that has not caught up yet: what its disk lacks proves no removal."""
+    removed: tuple[int, int] = (0, 0)
+    """Files of the newest mass removal that passed here, and when in ms: for as long as undoing it is offered."""
 
 
 _record = msgspec.msgpack.Decoder(FolderRecord)
@@ -144,6 +148,15 @@ def log_items(connection: sqlite3.Connection, key: int, after: int, most: int) -
         (key, after, most),
     )
     return [LogItem(row[0], ItemKind(row[1]), row[2], row[3]) for row in rows]
+
+
+def log_backwards(connection: sqlite3.Connection, key: int, most: int) -> Iterator[LogItem]:
+    """Yield items of the ordered log, the newest first; nothing may be written to it meanwhile."""
+    rows = connection.execute(
+        "SELECT position, kind, time_ms, data FROM log WHERE folder = ? ORDER BY position DESC LIMIT ?", (key, most)
+    )
+    for row in rows:
+        yield LogItem(row[0], ItemKind(row[1]), row[2], row[3])
 
 
 def put_entry_hash(

@@ -47,6 +47,11 @@ CREATE TABLE IF NOT EXISTS synced_item (
 CREATE INDEX IF NOT EXISTS synced_child ON synced_item (folder, parent, name);
 -- Items of which two trees may differ; planning looks at these alone.
 CREATE TABLE IF NOT EXISTS dirty (folder INTEGER NOT NULL, id BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
+-- What of this disk's changes waits for a person (peer.core.brake), with the directories above it.
+CREATE TABLE IF NOT EXISTS held (
+    folder INTEGER NOT NULL, id BLOB NOT NULL, waiting INTEGER NOT NULL, is_file INTEGER NOT NULL,
+    PRIMARY KEY (folder, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS held_kind ON held (folder, is_file, waiting);
 -- What the last scan could not read or will never sync, by path.
 CREATE TABLE IF NOT EXISTS problem (
     folder INTEGER NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;

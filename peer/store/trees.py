@@ -71,6 +71,11 @@ class _Rows:
         ).fetchone()[0]
         return found
 
+    def is_empty(self) -> bool:
+        """Tell whether there is no item."""
+        query = f"SELECT 1 FROM {self._table} WHERE folder = ? LIMIT 1"
+        return self._db.execute(query, (self._folder,)).fetchone() is None
+
     def drop(self, id: ItemId) -> None:
         """Remove an item; what stands under it stays."""
         self._db.execute(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", (self._folder, id))
@@ -189,4 +194,5 @@ def rekey(db: sqlite3.Connection, folder: int, old: ItemId, new: ItemId) -> None
         children = db.execute(f"SELECT id FROM {table} WHERE folder = ? AND parent = ?", (folder, old)).fetchall()
         db.execute(f"UPDATE {table} SET parent = ? WHERE folder = ? AND parent = ?", (new, folder, old))
         mark_dirty(db, folder, [row[0] for row in children])
+    db.execute("UPDATE OR REPLACE held SET id = ? WHERE folder = ? AND id = ?", (new, folder, old))
     mark_dirty(db, folder, [old, new])

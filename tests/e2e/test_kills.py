@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.processes import Cluster, Device, command, environment, tree_of
+from protocol.errors import EXIT_NEEDS_PERSON
+from simulations.processes import Cluster, CommandError, Device, command, environment, tree_of
 from tests.e2e.users import Ledger, Reader, User, content_of
 
 MIB = 1 << 20
@@ -62,11 +63,22 @@ def settle(devices: tuple[Device, Device], roots: tuple[Path, Path]) -> dict[str
     deadline = time.monotonic() + SETTLE_S
     while True:
         for device in (*devices, devices[0]):
-            device.sync(timeout_s=60)
+            sync_all(device)
         one, two = (dict(tree_of(root)) for root in roots)
         if one == two:
             return one
         assert time.monotonic() < deadline, sorted(one.items() ^ two.items())
+
+
+def sync_all(device: Device) -> None:
+    """Sync, and let pass what waits: of a few files, users may change more than half while no agent lives long enough."""
+    try:
+        device.sync(timeout_s=60)
+    except CommandError as error:
+        if error.code != EXIT_NEEDS_PERSON:
+            raise
+        device.kin("approve", "work")
+        device.sync(timeout_s=60)
 
 
 def assert_clean(devices: tuple[Device, Device], roots: tuple[Path, Path]) -> None:

@@ -100,6 +100,8 @@ def test_an_agent_that_is_stopped_while_it_changes_the_disk_ends(cluster: Cluste
     b.sync()
     for number in range(1_500):
         (one / f"f{number}").unlink()
+    a.kin("sync", check=False)  # nobody saw them go
+    a.kin("approve", "work")
     a.sync()
     agent = b.start()
     trash = cluster.root / "two" / ".kinfolder" / "trash"

@@ -126,6 +126,26 @@ class Double:
         self.state["folders"] = [each for each in self.state["folders"] if each["name"] != folder]
         return {"name": folder}
 
+    async def approve(self, report, folder) -> Json:
+        if folder != "docs":
+            raise UserError(f"no change of {folder} waits to be approved", code="nothing_held")
+        return {"id": "cc" * 32, "name": folder, "files": 1_200}
+
+    async def undo(self, report, folder) -> Json:
+        held = {"held": True, "time": None, "place": f"/docs/.kinfolder/undone/2026 {folder}"}
+        passed = {"held": False, "time": "2026-01-02T03:04:05.000Z", "place": ""}
+        note = "they come back as soon as they can be fetched" if folder == "docs" else ""
+        return {"id": "cc" * 32, "name": folder, "files": 2, "note": note, **(held if folder == "docs" else passed)}
+
+    async def preview(self, report) -> Json:
+        lines = [
+            {"path": "a", "action": "rename", "direction": "down", "to": "b", "bytes": 0},
+            {"path": "c", "action": "send", "direction": "up", "to": None, "bytes": 3_000},
+        ]
+        folder = {"id": "cc" * 32, "name": "docs", "text": "", "total": 7, "plan": lines}
+        rest = {"id": "dd" * 32, "name": "rest", "text": "", "total": 0, "plan": []}
+        return {"version": 1, "dry_run": True, "folders": [folder, rest]}
+
     async def folders(self, report) -> Json:
         rows = [{**each, "role": "admin", "members": 1, "state": "in_sync"} for each in self.state["folders"]]
         rows.append({"id": "dd" * 32, "name": "away", "path": None, "role": "reader", "members": 2, "state": "stopped"})

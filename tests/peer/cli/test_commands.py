@@ -73,6 +73,30 @@ def test_with_an_agent_every_command_answers(served):
     assert "and 10 more" not in served("status", "--all").stdout
 
 
+def test_what_a_person_says_of_a_mass_change(served):
+    assert served("approve", "docs").stdout == "docs: the change of 1,200 files passes\n"
+    done = served("approve", "photos")
+    assert (done.returncode, done.stderr) == (1, "kin: no change of photos waits to be approved\n")
+    done = served("undo", "docs")
+    assert done.stdout.splitlines() == [
+        "docs: the change that waited is dropped; 2 files come back",
+        "  what had been written instead lies in /docs/.kinfolder/undone/2026 docs; delete it when you need it no more",
+    ]
+    assert "as soon as they can be fetched" in done.stderr
+    assert served("undo", "photos").stdout == "photos: the change of 2026-01-02 03:04 is undone; 2 files came back\n"
+
+
+def test_a_dry_run_is_shown_in_words(served):
+    assert served("sync", "--dry-run").stdout.splitlines() == [
+        "docs:",
+        "  rename here: a -> b",
+        "  send: c (3.0 KB)",
+        "  and 5 more",
+        "rest: nothing to do",
+    ]
+    assert json.loads(served("sync", "--dry-run", "--json").stdout)["folders"][0]["plan"][1]["bytes"] == 3_000
+
+
 @pytest.mark.parametrize("command", ["status", "folders", "conflicts", "devices"])
 def test_json_is_exactly_one_object(served, command):
     done = served(command, "--json")

@@ -59,7 +59,6 @@ def test_what_is_not_in_this_version_refuses_whatever_it_is_given(name):
         (["wait", "--timeout", "-1"], "'--timeout'"),
         (["sync", "--timeout", "inf"], "--timeout"),
         (["init", "--device", "Laptop"], "Missing option '--user'"),
-        (["sync", "--dry-run"], "not in this version"),
         (["conflicts", "--keep", "a", "--drop", "b"], "give one of --keep and --drop"),
         (["exclude", "--remove"], "name the path"),
         (["service", "restart"], "'install|remove'"),

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -184,7 +185,9 @@ def test_a_process_that_ends_lets_go_only_of_what_surely_has_no_writer(world):
 def test_the_loop_empties_the_trash_and_is_quiet_meanwhile(world):
     async def main() -> None:
         follower = SimpleNamespace(record=world.record)
-        engine = FolderEngine(world.context, follower, world.observer, *[None] * 6)  # type: ignore[arg-type]
+        safety = SimpleNamespace(disk=asyncio.Lock())
+        parts: list[Any] = [world.context, follower, world.observer, *[None] * 6, safety]
+        engine = FolderEngine(*parts)
         engine.online = False
         world.observer.has_looked, world.observer._full_wanted = True, False
         for part in ("pull", "push", "plan"):
