@@ -1,6 +1,7 @@
 """How a home becomes a device by making an account; being linked to one is in :mod:`peer.linking`.
 
-Rule 1: nothing is told to the coordinator before the keys are safe on this disk.
+Rule 1: nothing is told to the coordinator before the keys are safe on this disk; where they go, and under which
+passphrase, is settled before a connection is made.
 Rule 2: what fails leaves the home as it was, so the same command can be given again.
 """
 
@@ -16,14 +17,14 @@ import msgspec
 
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
-from peer.core.keys import AccountKeys, AccountRoot, DeviceSecrets, check_label
+from peer.core.keys import AccountRoot, DeviceSecrets, check_label
 from peer.core.links import make_account
 from peer.engine.context import Doors
 from peer.net.coordinator_link import Address, Identity, login, open_session
 from peer.store import folders
 from peer.store.database import ThreadedDatabase
 from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record, put_known_head
-from peer.store.keyfile import KeyStore, write_recovery_file
+from peer.store.keyfile import KeyPlace, KeyStore, write_recovery_file
 from peer.store.schema import SCHEMA
 from protocol import messages as m
 from protocol.chains import SignedLink
@@ -122,7 +123,7 @@ async def create_account(
     check_label(device)
     if not 0 < len(user) <= USER_CHARACTERS_MAX:
         raise UserError(f"--user has 1 to {USER_CHARACTERS_MAX} characters", exit_code=EXIT_USAGE)
-    with empty_home(home):
+    with empty_home(home), key_place(home, keys) as place:
         secrets = DeviceSecrets.create(doors.entropy)
         root = AccountRoot.create(doors.entropy)
         genesis, account_keys = make_account(
@@ -133,7 +134,7 @@ async def create_account(
             if recovery_file is not None:
                 write_recovery_file(recovery_file, root.words(), target.url, target.certificate_sha256)
             try:
-                store_keys(home, secrets, account_keys, keys, report)
+                place.put(secrets, account_keys, warn=lambda text: report({"warning": text}))
                 await session.ask(m.CreateAccount(target.token, user, genesis), m.Ok)
                 account = AccountId(genesis.hash)
                 await login(session, Identity(account, secrets.id, secrets.sign_seed), doors.entropy)
@@ -161,11 +162,19 @@ async def create_account(
     }
 
 
-def store_keys(
-    home: Path, secrets: DeviceSecrets, account_keys: AccountKeys, options: KeyOptions, report: Report
-) -> None:
-    """Put a device's keys where its user wants them, and say so if nothing protects them."""
-    KeyStore.create(home, secrets, account_keys, options, warn=lambda text: report({"warning": text}))
+@contextlib.contextmanager
+def key_place(home: Path, options: KeyOptions) -> Iterator[KeyPlace]:
+    """Settle where a new device's keys go before the work inside tells anybody of them; undone if that work fails.
+
+    Raises:
+        UserError: A person has not said where, gave no passphrase, or this disk or keyring takes no keys.
+    """
+    place = KeyStore.prepare(home, options)
+    try:
+        yield place
+    except BaseException:
+        place.forget()
+        raise
 
 
 async def put_first_record(
