@@ -214,10 +214,11 @@ def test_a_reader_that_goes_away_is_no_defect(served):
     assert done.stderr == ""
 
 
-def test_a_full_disk_behind_the_output_is_one_line(served):
+@pytest.mark.parametrize("command", [("folders",), ("status", "--json")])
+def test_a_full_disk_behind_the_output_is_one_line(served, command):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
-            served.command("folders"),
+            served.command(*command),
             stdout=full,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
