@@ -44,6 +44,8 @@ class DataDirectory:
         self._entropy = entropy
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"--data {path} is not a directory, nor can it become one", exit_code=EXIT_USAGE) from None
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from error
 

@@ -20,7 +20,7 @@ from peer.config import KeyOptions
 from peer.core.keys import AccountRoot, DeviceSecrets, check_label
 from peer.core.links import make_account
 from peer.engine.context import Doors
-from peer.net.coordinator_link import Address, Identity, login, open_session
+from peer.net.coordinator_link import Address, Identity, Session, login, open_session
 from peer.store import folders
 from peer.store.database import ThreadedDatabase
 from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record, put_known_head
@@ -28,7 +28,7 @@ from peer.store.keyfile import KeyPlace, KeyStore, write_recovery_file
 from peer.store.schema import SCHEMA
 from protocol import messages as m
 from protocol.chains import SignedLink
-from protocol.errors import EXIT_USAGE, UserError
+from protocol.errors import EXIT_USAGE, AccessDeniedError, UserError
 from protocol.history import SignedCheckpoint
 from protocol.ids import AccountId
 from protocol.invitations import coordinator_url, is_invitation, parse_invitation
@@ -56,7 +56,8 @@ def target_of(coordinator: str, invite: str) -> Target:
             raise UserError("--coordinator and --invite name two coordinators", exit_code=EXIT_USAGE)
         return Target(invitation.url, invitation.token, invitation.fingerprint or b"")
     if not coordinator:
-        raise UserError("name the coordinator with --coordinator URL, or give a whole invitation", exit_code=EXIT_USAGE)
+        text = "give a whole invitation with --invite, or name the coordinator with --coordinator URL"
+        raise UserError(text, exit_code=EXIT_USAGE)
     return Target(coordinator_url(coordinator), invite, b"")
 
 
@@ -135,7 +136,7 @@ async def create_account(
                 write_recovery_file(recovery_file, root.words(), target.url, target.certificate_sha256)
             try:
                 place.put(secrets, account_keys, warn=lambda text: report({"warning": text}))
-                await session.ask(m.CreateAccount(target.token, user, genesis), m.Ok)
+                await _be_let_in(session, m.CreateAccount(target.token, user, genesis))
                 account = AccountId(genesis.hash)
                 await login(session, Identity(account, secrets.id, secrets.sign_seed), doors.entropy)
                 record = DeviceRecord(
@@ -160,6 +161,16 @@ async def create_account(
         "device": {"id": secrets.id.hex(), "name": device},
         "words": None if recovery_file is not None else root.words(),
     }
+
+
+async def _be_let_in(session: Session, request: m.CreateAccount) -> None:
+    try:
+        await session.ask(request, m.Ok)
+    except (AccessDeniedError, UserError) as error:
+        if request.token:
+            raise
+        text = f"--invite is missing, and this coordinator lets nobody in without an invitation ({error})"
+        raise UserError(text, exit_code=EXIT_USAGE) from error
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from simulations.processes import STOP_S, Cluster, Device, command, environment
-from tests.e2e.kit import Result, assert_no_tracebacks, run
+from tests.e2e.kit import Result, assert_no_tracebacks, run, run_command
 
 
 class World(NamedTuple):
@@ -110,3 +112,27 @@ def test_kinfolders_own_data_becomes_no_folder(world: World, tmp_path: Path) -> 
     assert run(world.laptop, "add", str(folder), "--name", "good").code == 0
     assert run(world.laptop, "remove", "good").code == 0
     assert_one_line(run(world.laptop, "get", "good", str(other / "in it")), 1, "a device's state")
+
+
+def test_what_cannot_be_reached_or_used_is_named_in_words(world: World, tmp_path: Path) -> None:
+    other = Device(world.cluster, "other", tmp_path / "other")
+    init = ("init", "--user", "eve", "--no-keyring", "--recovery-file", str(tmp_path / "words"))
+    at = (*init, "--device", "x", "--invite", "x", "--coordinator")
+    assert_one_line(run(other, *at, "ws://127.0.0.1:1"), 1, "ws://127.0.0.1:1", "nothing listens there")
+    assert_one_line(run(other, *at, "wss://nowhere.invalid:1"), 1, "wss://nowhere.invalid:1", "name is not known")
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as web:
+        threading.Thread(target=web.handle_request, daemon=True).start()
+        url = f"ws://127.0.0.1:{web.server_port}"
+        assert_one_line(run(other, *at, url), 1, url, "something else")
+    assert_one_line(run(other, *init, "--device", "x"), 2, "--invite")
+    result = run(other, *init, "--device", "x", "--coordinator", world.cluster.url)
+    assert (result.code, "--invite is missing" in result.err) == (2, True), result
+    assert_one_line(run(other, *init, "--device", "x" * 300, "--coordinator", world.cluster.url), 2, "--device", "255")
+    for program, *more in (
+        ("peer.cli", "host"),
+        ("coordinator.cli", "serve", "--listen", "127.0.0.1:0"),
+        ("storage_node.cli", "serve", "--listen", "127.0.0.1:0", "--coordinator", world.cluster.url, "--invite", "x"),
+    ):
+        result = run_command(command(program, *more, "--data", "/etc/passwd"))
+        assert result.code in {1, 2}, result
+        assert_one_line(result, result.code, "--data", "/etc/passwd", "not a directory")
