@@ -365,7 +365,7 @@ def _lock(data: Path) -> int:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--data {data} is not a directory, nor can it become one", exit_code=EXIT_USAGE) from None
+        raise UserError(f"--data {data} is not a directory, nor can it become one") from None
     descriptor = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

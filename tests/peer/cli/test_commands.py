@@ -138,6 +138,16 @@ def test_sync_and_wait_exit_as_the_device_says(kin, folder, code, said):
         assert done.stdout == ("In sync\n" if code == 0 else "")
 
 
+def test_a_long_list_of_what_is_not_in_sync_is_cut(kin):
+    kin.agent()
+    assert kin("add", "many").returncode == 0
+    done = kin("wait", "--timeout", "5")
+    lines = done.stderr.splitlines()
+    assert (done.returncode, lines[0], len(lines)) == (3, "kin: not in sync: file 0", 11)
+    assert lines[-1] == "  and 1,490 more (kin status --all)"
+    assert len(json.loads(kin("wait", "--timeout", "5", "--json").stdout)["remains"]) == 1_000
+
+
 def test_errors_of_the_device_are_one_line_with_their_exit_code(served):
     done = served("add", "quorum")
     assert (done.returncode, done.stdout) == (1, "")
