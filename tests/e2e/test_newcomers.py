@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from simulations.processes import STOP_S, Cluster, Device, command, environment
-from tests.e2e.kit import Result, assert_no_tracebacks, run, run_command
+from tests.e2e.kit import Result, agents, ask, assert_no_tracebacks, folder_of, run, run_command, until
 
 
 class World(NamedTuple):
@@ -112,6 +112,22 @@ def test_kinfolders_own_data_becomes_no_folder(world: World, tmp_path: Path) -> 
     assert run(world.laptop, "add", str(folder), "--name", "good").code == 0
     assert run(world.laptop, "remove", "good").code == 0
     assert_one_line(run(world.laptop, "get", "good", str(other / "in it")), 1, "a device's state")
+
+
+def test_without_an_agent_status_says_that_it_tells_of_the_last_look(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    assert run(world.laptop, "add", str(folder), "--name", "docs").code == 0
+    world.laptop.sync()
+    (folder / "new").write_text("written since")
+    result = run(world.laptop, "status")
+    assert "Everything was in sync when last looked at" in result.out, result
+    assert "no agent runs" in result.out
+    state = json.loads(run(world.laptop, "status", "--json").out)
+    assert "last looked at" in folder_of(state, "docs")["text"]
+    with agents(world.root, world.laptop):
+        text = until(lambda: folder_of(ask(world.laptop), "docs"), "the agent knows the folder")["text"]
+        assert "last looked at" not in text
+    assert run(world.laptop, "remove", "docs").code == 0
 
 
 def test_what_cannot_be_reached_or_used_is_named_in_words(world: World, tmp_path: Path) -> None:
