@@ -1,4 +1,4 @@
-"""Where the console script ``kin`` begins: Ctrl-C must find no half-imported program that would show a traceback.
+"""Where ``kin`` begins: Ctrl-C must find no half-imported program that would show a traceback.
 
 Rule 1: nothing is imported here that takes time.
 """
@@ -6,6 +6,7 @@ Rule 1: nothing is imported here that takes time.
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> int:
@@ -14,3 +15,7 @@ def main() -> int:
     from peer.cli import main as work
 
     return work()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
