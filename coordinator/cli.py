@@ -114,6 +114,9 @@ def invite(
     """Print a new invitation; works before the first start and beside a running server."""
 
     def work() -> None:
+        from coordinator.directory import check_new_or_existing
+
+        check_new_or_existing(data)
         directory = _directory(data)
         if url:
             directory.invitation("")  # so that no token is made if this is going to fail
@@ -133,8 +136,10 @@ def copies(
 
     def work() -> None:
         from coordinator.config import check_copies
+        from coordinator.directory import check_existing
 
         check_copies(replicas, quorum)
+        check_existing(data)
         _directory(data).set_copies(replicas, quorum)
         print(f"{replicas} copies, {quorum} before a change counts as durable")
 
@@ -152,6 +157,9 @@ def nodes(data: Data, as_json: Annotated[bool, typer.Option("--json", help="Prin
     """List the storage nodes."""
 
     def work() -> None:
+        from coordinator.directory import check_existing
+
+        check_existing(data)
         directory = _directory(data)
         served = directory.is_served()
         rows = [

@@ -16,7 +16,14 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from coordinator.keys import ServerKeys, load_certificate, load_keys
+from coordinator.keys import (
+    CERTIFICATE_FILE,
+    CERTIFICATE_KEY_FILE,
+    KEYS_FILE,
+    ServerKeys,
+    load_certificate,
+    load_keys,
+)
 from coordinator.store.database import connect, create_private, foreign, transaction
 from coordinator.store.migrate import current, migrate
 from coordinator.store.nodes import StorageNode
@@ -28,11 +35,45 @@ from protocol.invitations import Invitation, format_invitation
 
 DATABASE_FILE: Final = "coordinator.sqlite"
 LOCK_FILE: Final = "coordinator.lock"
+HOST_DIRECTORY: Final = "coordinator"
+"""Where ``kin host`` has its coordinator, under its own data."""
+_OWN_FILES: Final = frozenset({LOCK_FILE, KEYS_FILE, CERTIFICATE_FILE, CERTIFICATE_KEY_FILE, "lost+found"})
+"""What may lie beside no database: what a first start that was cut off left, and what a disk of its own has."""
 LOCK_TRIES: Final = 4
 LOCK_PAUSE_S: Final = 0.1
 TOKEN_BYTES: Final = 16
 URL_SETTING: Final = "url"
 FINGERPRINT_SETTING: Final = "fingerprint"
+
+
+def check_existing(path: str) -> None:
+    """Refuse a directory in which no coordinator keeps its data.
+
+    Raises:
+        UserError: It is one; the text names another if that is what was meant.
+    """
+    if not os.path.lexists(os.path.join(path, DATABASE_FILE)):
+        raise UserError(f"--data {path} holds no coordinator{_meant(path)}", exit_code=EXIT_USAGE)
+
+
+def check_new_or_existing(path: str) -> None:
+    """Refuse a directory that holds something else than a coordinator's data; an empty one, or none, will do.
+
+    Raises:
+        UserError: It holds something else; the text names another if that is what was meant.
+    """
+    try:
+        names = set(os.listdir(path))
+    except OSError:
+        return  # not there yet; or using it fails and says why
+    if DATABASE_FILE not in names and not names <= _OWN_FILES:
+        raise UserError(f"--data {path} holds something else than a coordinator{_meant(path)}", exit_code=EXIT_USAGE)
+
+
+def _meant(path: str) -> str:
+    below = os.path.join(path, HOST_DIRECTORY)
+    found = os.path.lexists(os.path.join(below, DATABASE_FILE))
+    return f"; did you mean --data {below}?" if found else ": give the directory that serve was given"
 
 
 class DataDirectory:
@@ -44,6 +85,8 @@ class DataDirectory:
         self._entropy = entropy
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"--data {path} is not a directory, nor can it become one") from None
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from error
 

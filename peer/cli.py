@@ -491,6 +491,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     terminal = Terminal(as_json="--json" in arguments)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         result = app(arguments, prog_name="kin", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_DONE

@@ -420,7 +420,7 @@ class Device:
             patient: Whether to go on for ever with what another party refuses.
 
         Returns:
-            ``in_sync``, ``exit`` (contract, "Exit codes") and ``remains``, a line for each thing that is left.
+            ``in_sync``, ``exit`` (contract, "Exit codes"), ``remains``, a line for each thing left, and ``remains_total``.
         """
         if not self.is_online:
             raise UserError("network use is stopped: 'kin online' resumes it", code="offline")
@@ -512,7 +512,8 @@ class Device:
                 code = 0
             else:
                 code = EXIT_NEEDS_PERSON if reasons <= NEEDS_PERSON else EXIT_FAILED
-        left = {"in_sync": not remains and code == 0, "exit": code, "remains": remains}
+        total = len(remains) + sum(each["unsynced_total"] - len(each["unsynced"]) for each in state["folders"])
+        left = {"in_sync": not remains and code == 0, "exit": code, "remains": remains, "remains_total": total}
         return left | {"moves": bool(reasons) and reasons <= MOVING} if asked is None else left
 
     async def _tell_progress(self, report: Report) -> None:

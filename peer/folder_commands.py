@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
+from unicodedata import category
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from peer.core.keys import check_label
 from peer.core.links import make_folder
 from peer.core.membership import open_epochs, open_name
 from peer.disk.journal import Journal
+from peer.disk.kept_places import refuse_kept_place
 from peer.disk.recovery import empty_trash, recover
 from peer.disk.roots import RootGuard, RootMissing, check_new_root
 from peer.engine.assembly import StoredJournal
@@ -29,6 +31,7 @@ from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink, parse_control_link
 from protocol.errors import (
+    EXIT_USAGE,
     AccessDeniedError,
     KinfolderError,
     LimitExceededError,
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 FOLDER_PAGES_MAX: Final = 1_000
 CONTROL_LOG_LINKS_MAX: Final = limits.DEVICE_NUMBER_MAX * 2
 CONTROL_LOG_BYTES_MAX: Final = 64 * limits.MIB
+_UNSEEN: Final = frozenset({"Cc", "Zl", "Zp"})
+"""Unicode categories that a folder's name holds none of: control characters, and what ends a line."""
 log = structlog.get_logger("folder_commands")
 
 
@@ -63,9 +68,9 @@ class Remote(msgspec.Struct, frozen=True):
 
 async def add(device: Device, path: str, name: str | None) -> Json:
     """Make a directory a folder of this account; it is created if it is missing."""
-    real = _new_root(device, path)
-    shown = name or os.path.basename(os.fsencode(real)).decode(errors="replace")
-    check_label(shown)
+    real = await _new_root(device, path)
+    shown = os.path.basename(os.fsencode(real)).decode(errors="replace") if name is None else name
+    _check_name(shown)
     if any(engine.record.name == shown for engine in device.engines.values()):
         raise UserError(f"there is a folder {shown} on this device already: choose another --name")
     context = device.context
@@ -112,7 +117,7 @@ async def get(device: Device, folder: str, path: str) -> Json:
     head = await device.context.database.run(lambda db: known_head(db, remote.info.folder))
     if head is not None and remote.info.checkpoint.checkpoint.position < head.checkpoint.position:
         raise RollbackError(f"the coordinator shows an older {remote.name} than the one that this account has seen")
-    real = _new_root(device, path)
+    real = await _new_root(device, path)
     await device.context.processor.run(_make_root, device, real, remote.info.folder)
 
     def operation(db: sqlite3.Connection) -> FolderRecord:
@@ -288,9 +293,19 @@ def _choose(folder: str, found: list[Remote]) -> Remote:
     return named[0]
 
 
-def _new_root(device: Device, path: str) -> str:
+async def _new_root(device: Device, path: str) -> str:
     roots = [os.fsdecode(engine.record.path) for engine in device.engines.values()]
-    return check_new_root(path, state=[str(device.home)], roots=roots)
+    real = check_new_root(path, state=[str(device.home)], roots=roots)
+    await device.context.processor.run(refuse_kept_place, real)
+    return real
+
+
+def _check_name(name: str) -> None:
+    """Refuse a folder's name that no path can begin with, or that misleads who reads it."""
+    check_label(name)
+    if "/" in name or name in {".", ".."} or not name.strip() or any(category(each) in _UNSEEN for each in name):
+        text = f"{name!r} cannot be a folder's name: give --name one without '/' and control characters"
+        raise UserError(text, exit_code=EXIT_USAGE)
 
 
 def _make_root(device: Device, real: str, id: FolderId) -> None:

@@ -362,7 +362,10 @@ def _ending(code: int | None) -> str:
 
 def _lock(data: Path) -> int:
     """Return a descriptor whose lock keeps a second home server off this data."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--data {data} is not a directory, nor can it become one") from None
     descriptor = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,7 @@
 """How a home becomes a device by making an account; being linked to one is in :mod:`peer.linking`.
 
-Rule 1: nothing is told to the coordinator before the keys are safe on this disk.
+Rule 1: nothing is told to the coordinator before the keys are safe on this disk; where they go, and under which
+passphrase, is settled before a connection is made.
 Rule 2: what fails leaves the home as it was, so the same command can be given again.
 """
 
@@ -16,18 +17,18 @@ import msgspec
 
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
-from peer.core.keys import AccountKeys, AccountRoot, DeviceSecrets, check_label
+from peer.core.keys import AccountRoot, DeviceSecrets, check_label
 from peer.core.links import make_account
 from peer.engine.context import Doors
-from peer.net.coordinator_link import Address, Identity, login, open_session
+from peer.net.coordinator_link import Address, Identity, Session, login, open_session
 from peer.store import folders
 from peer.store.database import ThreadedDatabase
 from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record, put_known_head
-from peer.store.keyfile import KeyStore, write_recovery_file
+from peer.store.keyfile import KeyPlace, KeyStore, write_recovery_file
 from peer.store.schema import SCHEMA
 from protocol import messages as m
 from protocol.chains import SignedLink
-from protocol.errors import EXIT_USAGE, UserError
+from protocol.errors import EXIT_USAGE, AccessDeniedError, UserError
 from protocol.history import SignedCheckpoint
 from protocol.ids import AccountId
 from protocol.invitations import coordinator_url, is_invitation, parse_invitation
@@ -55,7 +56,8 @@ def target_of(coordinator: str, invite: str) -> Target:
             raise UserError("--coordinator and --invite name two coordinators", exit_code=EXIT_USAGE)
         return Target(invitation.url, invitation.token, invitation.fingerprint or b"")
     if not coordinator:
-        raise UserError("name the coordinator with --coordinator URL, or give a whole invitation", exit_code=EXIT_USAGE)
+        text = "give a whole invitation with --invite, or name the coordinator with --coordinator URL"
+        raise UserError(text, exit_code=EXIT_USAGE)
     return Target(coordinator_url(coordinator), invite, b"")
 
 
@@ -122,7 +124,7 @@ async def create_account(
     check_label(device)
     if not 0 < len(user) <= USER_CHARACTERS_MAX:
         raise UserError(f"--user has 1 to {USER_CHARACTERS_MAX} characters", exit_code=EXIT_USAGE)
-    with empty_home(home):
+    with empty_home(home), key_place(home, keys) as place:
         secrets = DeviceSecrets.create(doors.entropy)
         root = AccountRoot.create(doors.entropy)
         genesis, account_keys = make_account(
@@ -133,8 +135,8 @@ async def create_account(
             if recovery_file is not None:
                 write_recovery_file(recovery_file, root.words(), target.url, target.certificate_sha256)
             try:
-                store_keys(home, secrets, account_keys, keys, report)
-                await session.ask(m.CreateAccount(target.token, user, genesis), m.Ok)
+                place.put(secrets, account_keys, warn=lambda text: report({"warning": text}))
+                await _be_let_in(session, m.CreateAccount(target.token, user, genesis))
                 account = AccountId(genesis.hash)
                 await login(session, Identity(account, secrets.id, secrets.sign_seed), doors.entropy)
                 record = DeviceRecord(
@@ -161,11 +163,29 @@ async def create_account(
     }
 
 
-def store_keys(
-    home: Path, secrets: DeviceSecrets, account_keys: AccountKeys, options: KeyOptions, report: Report
-) -> None:
-    """Put a device's keys where its user wants them, and say so if nothing protects them."""
-    KeyStore.create(home, secrets, account_keys, options, warn=lambda text: report({"warning": text}))
+async def _be_let_in(session: Session, request: m.CreateAccount) -> None:
+    try:
+        await session.ask(request, m.Ok)
+    except (AccessDeniedError, UserError) as error:
+        if request.token:
+            raise
+        text = f"--invite is missing, and this coordinator lets nobody in without an invitation ({error})"
+        raise UserError(text, exit_code=EXIT_USAGE) from error
+
+
+@contextlib.contextmanager
+def key_place(home: Path, options: KeyOptions) -> Iterator[KeyPlace]:
+    """Settle where a new device's keys go before the work inside tells anybody of them; undone if that work fails.
+
+    Raises:
+        UserError: A person has not said where, gave no passphrase, or this disk or keyring takes no keys.
+    """
+    place = KeyStore.prepare(home, options)
+    try:
+        yield place
+    except BaseException:
+        place.forget()
+        raise
 
 
 async def put_first_record(

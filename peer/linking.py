@@ -2,6 +2,8 @@
 
 Rule 1: the machines decide; here messages are carried, digits shown and links appended.
 Rule 2: whatever ends a side closes the mailbox, so a code is good for one attempt.
+Rule 3: what a person decides or this disk may refuse is settled before the first message: no device is let in that
+cannot keep its keys.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from peer.core.linking import (
 from peer.core.linking_messages import Admission
 from peer.core.membership import open_account_keys
 from peer.engine.context import Doors
-from peer.joining import empty_home, put_first_record, store_keys
+from peer.joining import empty_home, key_place, put_first_record
 from peer.net.coordinator_link import Address, Identity, Session, StaleError, login, open_session
 from peer.store.home import DeviceRecord
 from protocol import limits
@@ -186,7 +188,7 @@ async def join(
     url = parsed.url or (coordinator_url(coordinator) if coordinator else "")
     if not url:
         raise UserError("name the coordinator with --coordinator URL: this code does not", exit_code=EXIT_USAGE)
-    with empty_home(home):
+    with empty_home(home), key_place(home, keys) as place:
         secrets = DeviceSecrets.create(doors.entropy)
         session = await open_session(Address(url, parsed.fingerprint or b"", b"", b""))
         try:
@@ -206,7 +208,7 @@ async def join(
         for head in admission.checkpoints:
             verify_checkpoint(head, admission.log_key)
         account_keys = open_account_keys(state, secrets, doors.hpke)
-        store_keys(home, secrets, account_keys, keys, report)
+        place.put(secrets, account_keys, warn=lambda text: report({"warning": text}))
         record = DeviceRecord(
             account=admission.account,
             user=admission.user,

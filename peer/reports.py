@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from peer.engine.folder import FolderEngine
 
 NOT_LOOKED_AT: Final = "was not looked at yet: 'kin sync' or 'kin run' does"
+LAST_LOOK: Final = "when last looked at: no agent runs, and what was changed since is found by 'kin sync' or 'kin run'"
 NEVER_FOLLOWED: Final = "was never compared with the coordinator"
 ROWS_MAX: Final = 1_000
 LOOK_S: Final = 2.0
@@ -195,7 +196,10 @@ def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "")
     if facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
         kept = facts["kept"]
         text = f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
-        return "in_sync", text or _offer(device, engine)
+        text = text or _offer(device, engine)
+        if not device.watching and not engine.observer.has_looked:
+            text = f"{LAST_LOOK}; {text}" if text else LAST_LOOK
+        return "in_sync", text
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} of its items need a person"
     if not device.is_online or not device.coordinator.is_up or engine.is_waiting:

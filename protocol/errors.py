@@ -144,3 +144,23 @@ class UserError(KinfolderError):
         self.exit_code = exit_code
         if code is not None:
             self.code = code
+
+
+def unreachable_because(error: Exception) -> str:
+    """Say in words why no connection came about, for a line that names who cannot be reached."""
+    for kind in type(error).__mro__:
+        if (words := _UNREACHABLE.get(kind.__name__)) is not None:
+            return words
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return "it broke off" if isinstance(error, OSError | EOFError) else "what answers there is something else"
+
+
+_UNREACHABLE: Final = {
+    "gaierror": "its name is not known",
+    "ConnectionRefusedError": "nothing listens there",
+    "TimeoutError": "it does not answer in time",
+    "SSLCertVerificationError": "this system does not trust its certificate; an invitation or a code pins it",
+    "SSLError": "it does not speak TLS as it should",
+}
+"""By name, so that what has no network need not import it."""

@@ -7,6 +7,7 @@ library's sources) and a large file. Everything lives in a temporary directory t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 MIB: Final = 1024 * 1024
 LARGE_MIB: Final = 256
+EXIT_INTERRUPTED: Final = 130
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Each ends the demo as Ctrl-C does; further ones while it cleans up change nothing."""
 
 
 class Show:
@@ -209,32 +213,65 @@ def main() -> int:
     )
     parser.add_argument("--keep", action="store_true", help="keep the temporary directory")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)
-    base = Path(tempfile.mkdtemp(prefix="kin-demo-"))
-    telling = Show()
-    begin = time.monotonic()
-    print(f"Kinfolder: two devices, one folder, never on together. Everything happens in {base}.")
+    _take_signals(_interrupted)
     try:
-        with Cluster(base / "demo") as cluster:
-            show(cluster, telling, options.large)
+        _run(options.large, keep=options.keep)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nkin demo: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except CommandError as error:
         print(f"\nkin demo: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        return 1  # whoever read our output has gone
+    except OSError as error:
+        print(f"\nkin demo: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return 1
     finally:
-        if not options.keep:
+        _take_signals(signal.SIG_IGN)
+        with contextlib.suppress(OSError):
+            _drop_output()
+    return 0
+
+
+def _run(large_mib: int, *, keep: bool) -> None:
+    begin = time.monotonic()
+    telling = Show()
+    base = Path(tempfile.mkdtemp(prefix="kin-demo-"))
+    try:
+        print(f"Kinfolder: two devices, one folder, never on together. Everything happens in {base}.", flush=True)
+        with Cluster(base / "demo", tether=True) as cluster:
+            try:
+                show(cluster, telling, large_mib)
+            finally:
+                _take_signals(signal.SIG_IGN)  # what was started is ended, however impatient somebody is
+    finally:
+        if not keep:
             shutil.rmtree(base, ignore_errors=True)
     print("\nMeasured")
     for name, value in telling.figures:
         print(f"  {name:<52} {value}")
     print(f"  {'all of it':<52} {time.monotonic() - begin:.0f} s")
-    return 0
+
+
+def _take_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:  # nohup goes on to hold
+            signal.signal(number, handler)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    _take_signals(signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _drop_output() -> None:
+    """Send what standard output still holds nowhere, if nobody takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ def command(module: str, *args: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *args]
 
 
+def tethered(args: Sequence[str]) -> list[str]:
+    """Return how to start what :func:`command` gave so that it dies with the thread that starts it (Linux)."""
+    return command("peer.commands.tether", str(os.getpid()), *args[args.index("-m") + 1 :])
+
+
 class Process:
     """One long-running process whose standard output is read until it says ``ready``."""
 
@@ -235,9 +240,18 @@ class Cluster:
     """A coordinator, storage nodes and devices under one directory; leaving the block ends all of them."""
 
     def __init__(
-        self, root: Path, *, nodes: int = 3, replicas: int = 3, quorum: int = 2, metered: bool = False
+        self,
+        root: Path,
+        *,
+        nodes: int = 3,
+        replicas: int = 3,
+        quorum: int = 2,
+        metered: bool = False,
+        tether: bool = False,
     ) -> None:
+        """Describe it; entering the block starts it. With ``tether`` nothing outlives a killed process of ours."""
         self.root = root
+        self._is_tethered = tether
         self._is_metered = metered
         self.meters: list[Meter] = []
         """If ``metered``: what stands before each storage node, in their order."""
@@ -290,8 +304,12 @@ class Cluster:
 
     def keep(self, process: Process) -> Process:
         """End this process with the others."""
+        process.args = self._bound(process.args)
         self._processes.append(process)
         return process
+
+    def _bound(self, args: Sequence[str]) -> list[str]:
+        return tethered(args) if self._is_tethered and "-m" in args else list(args)
 
     @property
     def url(self) -> str:
@@ -358,7 +376,7 @@ class Cluster:
         """Link a new device to an account by a code."""
         device = self._device(name)
         showing = subprocess.Popen(
-            command("peer.cli", "--home", str(existing.home), "link-code", "--yes"),
+            self._bound(command("peer.cli", "--home", str(existing.home), "link-code", "--yes")),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -392,7 +410,7 @@ class Cluster:
             CommandError: It failed, and ``check`` is on.
         """
         done = subprocess.run(
-            args,
+            self._bound(args),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -76,7 +76,9 @@ def locked(data: Path) -> Iterator[None]:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(data / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise UserError(f"--data: {data} cannot be used: {error.strerror}") from error
+        is_none = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "it is not a directory, nor can it become one" if is_none else error.strerror
+        raise UserError(f"--data: {data} cannot be used: {why}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,14 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from protocol import limits
 from protocol import messages as m
 from protocol.effects import Clock, Entropy
-from protocol.errors import KinfolderError, ProtocolError, SecurityError, UnavailableError, UserError
+from protocol.errors import (
+    KinfolderError,
+    ProtocolError,
+    SecurityError,
+    UnavailableError,
+    UserError,
+    unreachable_because,
+)
 from protocol.signing import sign
 from storage_node.identity import Coordinator, Identity
 
@@ -197,7 +204,7 @@ class Link:
                 raise UnavailableError("the coordinator broke off") from error
             log.info("the link to the coordinator broke")
         except (OSError, InvalidHandshake, InvalidURI, ValueError, TimeoutError, EOFError) as error:
-            raise UnavailableError(f"{self._contact.url} cannot be reached ({type(error).__name__})") from error
+            raise UnavailableError(f"{self._contact.url} cannot be reached: {unreachable_because(error)}") from error
 
     async def _connect(self) -> ClientConnection:
         return await _Connect(

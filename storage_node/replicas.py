@@ -27,7 +27,7 @@ from protocol.chunk_api import (
     encode_ids,
     request_headers,
 )
-from protocol.errors import KinfolderError, ProtocolError, UnavailableError
+from protocol.errors import KinfolderError, ProtocolError, UnavailableError, unreachable_because
 from protocol.grants import ReceiptFor, Signed, Statement
 from protocol.ids import ChunkId, StorageNodeId
 from protocol.invitations import is_loopback
@@ -229,7 +229,7 @@ class _Response:
                 raise decode_failure(await _read(self._response))
         except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
             self._close()
-            raise UnavailableError(f"another node cannot be reached ({type(error).__name__})") from error
+            raise UnavailableError(f"another node cannot be reached: {unreachable_because(error)}") from error
         except BaseException:
             self._close()
             raise

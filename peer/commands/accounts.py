@@ -13,6 +13,7 @@ from peer.commands.logs import start_log
 from peer.commands.session import Session
 from peer.commands.tables import moment, write_table
 from peer.commands.terminal import Terminal
+from protocol import limits
 from protocol.errors import EXIT_USAGE, UserError
 
 WORDS_ASKED: Final = 3
@@ -67,6 +68,8 @@ def _check_names(**names: str) -> None:
     for what, name in names.items():
         if not name.strip():
             raise UserError(f"--{what} is empty", exit_code=EXIT_USAGE)
+        if len(os.fsencode(name)) > limits.LABEL_BYTES_MAX:
+            raise UserError(f"--{what} is longer than {limits.LABEL_BYTES_MAX} bytes", exit_code=EXIT_USAGE)
 
 
 def show_words(

@@ -25,7 +25,13 @@ STATES = {
 
 
 def absolute(path: str) -> str:
-    """Return a path as the agent, which stands elsewhere, understands it; symbolic links stay."""
+    """Return a path as the agent, which stands elsewhere, understands it; symbolic links stay.
+
+    Raises:
+        UserError: It is empty: the working directory is meant only where somebody writes it.
+    """
+    if not path:
+        raise UserError("PATH is empty: name a directory", exit_code=EXIT_USAGE)
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -33,13 +39,20 @@ def folder_reference(folder: str) -> str:
     """Return what names a folder: a name or an id as it is, a path made absolute.
 
     A word with a separator, or one that begins as only a path does, is a path.
+
+    Raises:
+        UserError: It is empty.
     """
+    if not folder:
+        raise UserError("FOLDER is empty: give a folder's name, its id, or a path in it", exit_code=EXIT_USAGE)
     is_path = "/" in folder or folder in {".", "..", "~"}
     return absolute(folder) if is_path else folder
 
 
 def add(session: Session, *, path: str, name: str | None) -> None:
     """Make a directory a folder of the account."""
+    if name == "":
+        raise UserError("--name is empty: leave it out, or give the folder a name", exit_code=EXIT_USAGE)
     result = session.call("add", path=absolute(path), name=name)
     session.terminal.say(f"{result['path']} is the folder {result['name']}")
     if note := result.get("note"):

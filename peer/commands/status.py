@@ -49,7 +49,8 @@ def show(terminal: Terminal, state: Json, *, all_rows: bool) -> None:
     for folder in state["folders"]:
         _show_folder(terminal, folder, all_rows=all_rows)
     if state["in_sync"] and state["folders"]:
-        terminal.say("Everything is in sync", "good")
+        is_known = state["agent"] == "running"
+        terminal.say("Everything is in sync" if is_known else "Everything was in sync when last looked at", "good")
 
 
 def _show_folder(terminal: Terminal, folder: Json, *, all_rows: bool) -> None:

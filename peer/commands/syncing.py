@@ -11,6 +11,8 @@ from peer.progress import size
 from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
 STOP_S_MAX = 60.0
+LINES_SHOWN_MAX: Final = 10
+"""Of what is not in sync after ``sync`` or ``wait``; ``status --all`` shows all."""
 
 
 def sync(session: Session, *, timeout_s: float | None) -> int:
@@ -77,8 +79,11 @@ def _show_outcome(session: Session, result: Json) -> int:
         session.terminal.say("In sync", "good")
     else:
         session.terminal.warn(f"not in sync: {remains[0] if remains else 'kin status says why'}")
-        for line in remains[1:]:
+        for line in remains[1:LINES_SHOWN_MAX]:
             session.terminal.note(f"  {line}")
+        more = int(result.get("remains_total", len(remains))) - LINES_SHOWN_MAX
+        if more > 0:
+            session.terminal.note(f"  and {more:,} more (kin status --all)")
     return exit_code
 
 

@@ -72,8 +72,11 @@ class Terminal:
         exit_code = error.exit_code if isinstance(error, UserError) else EXIT_FAILED
         text = str(error) or error.code
         if self.as_json:
-            self.print_json({"version": 1, "error": {"code": error.code, "text": text}})
-        else:
+            with contextlib.suppress(OSError):
+                self.print_json({"version": 1, "error": {"code": error.code, "text": text}})
+                return exit_code
+        # People are told on the other stream, and so are scripts where the disk behind their own is full.
+        with contextlib.suppress(OSError):
             _write(sys.stderr, f"kin: {text}", "bad")
         return exit_code
 

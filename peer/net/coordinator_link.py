@@ -34,6 +34,7 @@ from protocol.errors import (
     SecurityError,
     UnavailableError,
     UserError,
+    unreachable_because,
 )
 from protocol.ids import AccountId, DeviceId
 from protocol.signing import sign
@@ -288,7 +289,7 @@ async def open_session(address: Address) -> Session:
     except Exception as error:
         # Whatever a server may answer instead of a WebSocket, and an address that cannot be one.
         raise UnavailableError(
-            f"the coordinator at {address.url} cannot be reached ({type(error).__name__})"
+            f"the coordinator at {address.url} cannot be reached: {unreachable_because(error)}"
         ) from error
     try:
         seen = _certificate_hash(socket, address.certificate_sha256)

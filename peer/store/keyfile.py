@@ -32,7 +32,7 @@ from protocol.codec import decode, encode
 from protocol.effects import Entropy
 from protocol.errors import EXIT_USAGE, CorruptStateError, KinfolderError, SecurityError, UserError
 
-__all__ = ["KeyStore", "Lock", "has_keys", "read_passphrase", "read_recovery_file", "write_recovery_file"]
+__all__ = ["KeyPlace", "KeyStore", "Lock", "has_keys", "read_passphrase", "read_recovery_file", "write_recovery_file"]
 
 SEALED_NAME: Final = "keys.sealed"
 PLAIN_NAME: Final = "keys.plain"
@@ -48,6 +48,9 @@ _ARGON2_LANES_MAX: Final = 64
 _SALT_BYTES: Final = 16
 _PURPOSE: Final = "key-file"
 _TEMPORARY: Final = ".keys.new"
+_PROBE: Final = ".keys.probe"
+_PROBE_BYTES: Final = 16 * limits.KIB
+"""More than a new key file has: what a disk takes of these it takes of that."""
 
 
 class Lock(IntEnum):
@@ -136,11 +139,30 @@ class KeyStore(Secret):
         Raises:
             UserError: There are keys already, or no lock could be chosen (exit code 2).
         """
+        place = cls.prepare(home, options, entropy=entropy, find_vault=find_vault)
+        return place.put(secrets, account_keys, warn=warn, entropy=entropy)
+
+    @classmethod
+    def prepare(
+        cls,
+        home: Path,
+        options: KeyOptions,
+        *,
+        entropy: Entropy = os.urandom,
+        find_vault: Callable[[], Vault | None] = system_vault,
+    ) -> KeyPlace:
+        """Settle where a new home's keys go, before anybody is told of them: all that asks a person or may fail here.
+
+        Raises:
+            UserError: As :meth:`create`; or no passphrase, two that differ, or a disk or keyring that takes nothing.
+        """
         with private_directory(home) as directory:
             if _exists(directory, SEALED_NAME) or _exists(directory, PLAIN_NAME):
                 raise UserError(f"{home} holds the keys of a device already: choose another home with --home")
         vault = None if options.no_keyring else find_vault()
         lock = _choose(options, vault)
+        _write(home, _PROBE, bytes(_PROBE_BYTES))
+        (home / _PROBE).unlink()
         file = _KeyFile(KEY_FILE_VERSION, lock, b"", b"", 0, 0, 0, b"")
         master = b""
         if lock is Lock.KEYRING:
@@ -157,11 +179,7 @@ class KeyStore(Secret):
                 lanes=ARGON2_LANES,
             )
             master = _stretch(_passphrase(options, new=True), file)
-        else:
-            warn(f"the keys lie in {home / PLAIN_NAME} without a passphrase: who can read that file is this device")
-        store = cls(home, file, master, _stored(secrets, account_keys), vault)
-        store.save(account_keys, entropy)
-        return store
+        return KeyPlace(home, file, master, vault)
 
     @classmethod
     def load(
@@ -210,6 +228,43 @@ class KeyStore(Secret):
             os.unlink(_name(self._file.lock), dir_fd=directory)
             os.fsync(directory)
         if self._file.lock is Lock.KEYRING and self._vault is not None:
+            self._vault.delete(self._file.vault_id.hex())
+
+
+class KeyPlace(Secret):
+    """Where a new home's keys are going to lie: settled, and still empty."""
+
+    __slots__ = ("_file", "_home", "_master", "_vault")
+
+    def __init__(self, home: Path, file: _KeyFile, master: bytes, vault: Vault | None) -> None:
+        self._home = home
+        self._file = file
+        self._master = master
+        self._vault = vault
+
+    def put(
+        self,
+        secrets: DeviceSecrets,
+        account_keys: AccountKeys,
+        *,
+        warn: Callable[[str], None],
+        entropy: Entropy = os.urandom,
+    ) -> KeyStore:
+        """Write the keys, durably, and return them open; ``warn`` is told one line if nothing protects them.
+
+        Raises:
+            UserError: The disk does not take them.
+        """
+        if self._file.lock is Lock.NOTHING:
+            place = self._home / PLAIN_NAME
+            warn(f"the keys lie in {place} without a passphrase: who can read that file is this device")
+        store = KeyStore(self._home, self._file, self._master, _stored(secrets, account_keys), self._vault)
+        store.save(account_keys, entropy)
+        return store
+
+    def forget(self) -> None:
+        """Take back what the keyring was given, for a home that did not become a device after all."""
+        if self._vault is not None and self._file.lock is Lock.KEYRING:
             self._vault.delete(self._file.vault_id.hex())
 
 

@@ -287,3 +287,26 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk):
     assert done.returncode == 1
     assert "full" in done.stderr or "No space" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("nodes",), ("copies", "1", "1")])
+def test_a_directory_without_a_coordinator_is_refused_and_stays_as_it_is(tmp_path, words):
+    command, *more = words
+    for data in (tmp_path, tmp_path / "missing"):
+        done = kin(command, "--data", str(data), *more)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert str(data) in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_invitation_is_made_where_nothing_else_lies(tmp_path):
+    host = tmp_path / "host"
+    inner = host / "coordinator"
+    assert kin("invite", "--data", str(inner)).returncode == 0
+    (host / "host.json").write_text("{}")
+    done = kin("invite", "--data", str(host))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"--data {inner}" in done.stderr
+    assert f"--data {inner}" in kin("nodes", "--data", str(host)).stderr
+    assert sorted(each.name for each in host.iterdir()) == ["coordinator", "host.json"]
+    assert kin("nodes", "--data", str(inner)).returncode == 0

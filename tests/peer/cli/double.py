@@ -162,6 +162,13 @@ class Double:
             return {"in_sync": False, "exit": 3, "remains": ["time is over: 1 file of endless to send"]}
         if "held" in names:
             return {"in_sync": False, "exit": 4, "remains": ["held: 12 deletions wait for you", "a\x1b[31m.txt"]}
+        if "many" in names:
+            return {
+                "in_sync": False,
+                "exit": 3,
+                "remains": [f"file {at}" for at in range(1_000)],
+                "remains_total": 1_500,
+            }
         return {"in_sync": True, "exit": 0, "remains": []}
 
     async def wait(self, report, **params) -> Json:

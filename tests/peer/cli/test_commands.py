@@ -138,6 +138,16 @@ def test_sync_and_wait_exit_as_the_device_says(kin, folder, code, said):
         assert done.stdout == ("In sync\n" if code == 0 else "")
 
 
+def test_a_long_list_of_what_is_not_in_sync_is_cut(kin):
+    kin.agent()
+    assert kin("add", "many").returncode == 0
+    done = kin("wait", "--timeout", "5")
+    lines = done.stderr.splitlines()
+    assert (done.returncode, lines[0], len(lines)) == (3, "kin: not in sync: file 0", 11)
+    assert lines[-1] == "  and 1,490 more (kin status --all)"
+    assert len(json.loads(kin("wait", "--timeout", "5", "--json").stdout)["remains"]) == 1_000
+
+
 def test_errors_of_the_device_are_one_line_with_their_exit_code(served):
     done = served("add", "quorum")
     assert (done.returncode, done.stdout) == (1, "")
@@ -214,10 +224,11 @@ def test_a_reader_that_goes_away_is_no_defect(served):
     assert done.stderr == ""
 
 
-def test_a_full_disk_behind_the_output_is_one_line(served):
+@pytest.mark.parametrize("command", [("folders",), ("status", "--json")])
+def test_a_full_disk_behind_the_output_is_one_line(served, command):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
-            served.command("folders"),
+            served.command(*command),
             stdout=full,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from peer.cli import SECTIONS, app
 from peer.commands import later
 from peer.commands.manual import describe
 from protocol.errors import UserError
-from tests.peer.cli.conftest import Kin, environment
+from tests.peer.cli.conftest import PATIENCE_S, Kin, environment
 
 ROOT = Path(__file__).resolve().parents[3]
 # fmt: off
@@ -137,3 +139,28 @@ def test_a_shell_completes_commands_and_names_of_folders(kin, shell):
     done = subprocess.run(kin.command()[:4], capture_output=True, text=True, env=environment(**env), check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "photos" in done.stdout
+
+
+INTERRUPT = """
+import signal, subprocess, sys, time
+child = subprocess.Popen(sys.argv[2:])
+time.sleep(float(sys.argv[1]))
+child.send_signal(signal.SIGINT)
+print(child.wait())
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2])
+def test_ctrl_c_while_a_command_starts_shows_no_traceback(place, delay_s):
+    script = Path(sysconfig.get_path("scripts")) / "kin"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", INTERRUPT, str(delay_s), str(script), "--home", str(place / "home"), "status"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+    assert int(done.stdout.splitlines()[-1]) in {1, 130, -signal.SIGINT}
