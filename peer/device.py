@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from peer import folder_commands, joining, linking, reports
+from peer import folder_commands, joining, linking, past_commands, reports
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
 from peer.disk.files import LinuxFileSystem
@@ -239,7 +239,7 @@ class Device:
         self.watching = True
         self._start_link()
         for key in self.engines:
-            self._start_engine(key)
+            self.start_engine(key)
         ready()
         await self._closed.wait()
 
@@ -258,7 +258,8 @@ class Device:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _start_engine(self, key: int) -> None:
+    def start_engine(self, key: int) -> None:
+        """Have a folder's loop run, if it does not yet."""
         if key not in self._tasks:
             engine = self.engines[key]
             if self.watching:
@@ -269,7 +270,7 @@ class Device:
         """Begin to work on a folder that was just added."""
         engine = await self._load_folder(record)
         if self._tasks or self.watching:
-            self._start_engine(record.key)
+            self.start_engine(record.key)
         return engine
 
     async def stop_folder(self, key: int) -> None:
@@ -359,6 +360,14 @@ class Device:
                 return await self.settle(
                     params["timeout"], report, patient=method == "wait" or params["timeout"] is not None
                 )
+            case "history":
+                return await past_commands.history(self, params["path"])
+            case "restore":
+                return await past_commands.restore(self, params, report)
+            case "snapshot":
+                return await past_commands.create_snapshot(self, params["folder"], params["name"])
+            case "snapshots":
+                return await past_commands.list_snapshots(self, params["folder"])
             case "offline" | "online":
                 return await self._set_offline(offline=method == "offline")
             case "link_code":
@@ -423,7 +432,7 @@ class Device:
 
     async def _settle(self, *, patient: bool) -> None:
         for key in self.engines:
-            self._start_engine(key)
+            self.start_engine(key)
         engines = list(self.engines.values())
         for engine in engines:
             engine.observer.look_everywhere()

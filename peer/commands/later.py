@@ -16,9 +16,6 @@ COMMANDS: Final = (
     ("exclude", "PATH [--remove] [--free]", "Keep a path off this device."),
     ("share", "FOLDER[/PATH] USER --role reader|writer|admin", "Let another user in."),
     ("unshare", "FOLDER USER", "Take a user out."),
-    ("history", "PATH [--json]", "Show the versions of a path."),
-    ("restore", "PATH (--version ID | --at TIME | --snapshot NAME) [--to PATH]", "Bring a version back."),
-    ("snapshot", "create|list FOLDER [NAME]", "Name a state of a folder."),
     ("doctor", "", "Check this device, and say what is wrong."),
     ("service", "install|remove", "Start the agent with the system."),
 )

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -70,6 +70,16 @@ class Progress(msgspec.Struct):
     files_done: int = 0
     bytes: int = 0
     bytes_done: int = 0
+
+
+class Hands(NamedTuple):
+    """What another part of the device may change this folder's disk with, as its user would."""
+
+    disk: asyncio.Lock
+    """To be held meanwhile."""
+    recorder: Recorder
+    stepper: Stepper
+    downloader: Downloader
 
 
 class FolderEngine:
@@ -142,6 +152,18 @@ class FolderEngine:
         for id in [id for id, why in self.blocked.items() if why.reason in _OF_NETWORK]:
             self.blocked[id].until_s = 0.0
         self._push_wanted = self._pull_wanted = True
+        self._want_plan()
+        self._wake.set()
+
+    @property
+    def hands(self) -> Hands:
+        """What works on the disk, for whoever brings an older state back."""
+        return Hands(self._disk, self._recorder, self._stepper, self._downloader)
+
+    def changed_here(self) -> None:
+        """The local tree was changed, or the tail: plan and send what follows."""
+        self.observer.expect_trash()
+        self._push_wanted = True
         self._want_plan()
         self._wake.set()
 

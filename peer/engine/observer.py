@@ -251,6 +251,10 @@ class Observer:
         finally:
             root.close()
 
+    def open_root(self) -> Root | RootMissing:
+        """Return the open root, or why it must not be touched; runs in the pool."""
+        return self._guard.open()
+
     async def check(self) -> None:
         """See whether the root is there, and nothing else."""
         root = await self._context.processor.run(self._guard.open)
