@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 RECORD_S: Final = 10.0
 """How long a command waits until what it did is signed and sent; after that the loop goes on by itself."""
+TIDY_S: Final = 2.0
+"""How long a command without an agent may empty the trash for."""
 COPIES_ASKED: Final = 4_096
 """Segments that the coordinator is asked for at once."""
 NAMED_MAX: Final = 20
@@ -214,6 +216,10 @@ async def restore(device: Device, params: Json, report: Report) -> Json:
         outcome = await Exporter(device.context, engine, restorer).export(moment, inside, params["to"], progress)
     if target is None or target[0] is engine:
         await _be_recorded(engine)
+        if not device.watching:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_S):
+                    await engine.tidy_now()
     return {"folder": record.name, "path": inside, "replaced": before, **_told(outcome)}
 
 

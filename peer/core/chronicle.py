@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
+from blake3 import blake3
 
 from peer.core.conflicts import bytes_of, name_key, text_of
 from peer.core.fold_state import ContentRow, FoldState, Lineage, NodeRow, PlaceKind, PlaceRow, Table
@@ -26,6 +27,7 @@ from protocol.ids import ROOT, Dot, NodeId
 
 Row = TypeVar("Row", bound=Lineage)
 
+_EMPTY: Final = blake3(b"").digest()
 CACHED_MAX: Final = 20_000
 """Nodes whose places are remembered at once."""
 
@@ -273,7 +275,7 @@ def _same(one: Event, other: Event) -> bool:
 
 def _tells(content: ContentRow) -> bool:
     """Tell whether equal bytes say anything: of an empty file they do not."""
-    return content.value.kind is not Kind.FILE or content.value.size > 0
+    return content.value.hash != _EMPTY
 
 
 def ever_at(rows: Iterable[PlaceRow], path: str) -> list[NodeId]:

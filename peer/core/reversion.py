@@ -117,9 +117,20 @@ def _id_for(old: OldTree, frame: Frame, item: Item, parent: ItemId, name: str, n
     if same is not None and same.is_directory == item.is_directory and frame.holds(item.id):
         return item.id
     here = frame.local.child(parent, name)
-    if here is not None and here.is_directory == item.is_directory and frame.holds(here.id) and not old.holds(here.id):
+    if (
+        here is not None
+        and here.is_directory == item.is_directory
+        and frame.holds(here.id)
+        and not _is_claimed(old, here)
+    ):
         return here.id
     return new_id()
+
+
+def _is_claimed(old: OldTree, here: Item) -> bool:
+    """Tell whether an item of this disk comes back as itself, perhaps to another place."""
+    item = old.tree.item(here.id)
+    return item is not None and item.is_directory == here.is_directory and old.holds(here.id)
 
 
 class LaidOut:

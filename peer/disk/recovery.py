@@ -133,8 +133,10 @@ def _settle_aside(swaps: Swaps, swap: Swap, parent: Handle, name: str) -> Settle
 
 def _settle_trash(swaps: Swaps, swap: Swap, parent: Handle, name: str, found: Stat) -> Settled:
     if _is_known(swaps, swap, found):
-        if swap.kind is SwapKind.REPLACE and look(swaps.fs, parent, name) is None:
-            # Taken away and not replaced yet: left so, the next scan would find a removal that no user made.
+        is_cut_off = swap.kind is SwapKind.REPLACE and swap.checked is None
+        if is_cut_off and look(swaps.fs, parent, name) is None:
+            # Taken away and not replaced yet: left so, the next scan would find a removal that no user made. Once it
+            # was checked, what replaced it had the name: then it was a user who took that away.
             swaps.fs.rename(swaps.root.hidden("trash"), swap.name, parent, name)
             return Settled(None, back=swap.path)
         return Settled(_checked(swap, found))
