@@ -19,7 +19,7 @@ from peer.core.keys import check_label
 from peer.engine.exporter import Exporter
 from peer.engine.past import Moment
 from peer.engine.restorer import Outcome, Progress, Restorer
-from peer.engine.versions import Version, versions_of
+from peer.engine.versions import Version, Versions
 from peer.folder_commands import find
 from peer.reports import LOOK_S, store_path, time_text
 from peer.store import folders
@@ -70,13 +70,17 @@ def locate(device: Device, path: str) -> tuple[FolderEngine, str]:
 async def history(device: Device, path: str) -> Json:
     """Return the object of ``kin history --json``."""
     engine, inside = locate(device, path)
-    versions, is_there = await device.context.database.run(lambda db: versions_of(db, engine.follower, inside))
+    run = device.context.database.run
+    found = await run(lambda db: Versions(db, engine.follower, inside))
+    while await run(lambda _: found.step()):
+        pass
+    versions = found.newest_first()
     if not versions and inside:
         raise UserError(_no_history(engine, inside), code="no_history")
     copies = await _copies(device, engine, versions)
     users = await _users(device)
     rows = [_row(version, copies, users) for version in versions]
-    if rows and (is_there or rows[0]["change"] == "removed"):
+    if rows and (found.is_there or rows[0]["change"] == "removed"):
         rows[0]["current"] = True
     return {"version": 1, "folder": engine.record.name, "path": inside, "versions": rows}
 
@@ -307,7 +311,7 @@ async def create_snapshot(device: Device, folder: str, name: str | None) -> Json
     ):
         raise UserError(f"{engine.record.name} has a snapshot {name} already: choose another name")
     await _be_ready(device, engine)
-    await Restorer(device.context, engine, device.home).record_what_is_there()
+    left = await Restorer(device.context, engine, device.home).record_what_is_there()
     recorder = engine.hands.recorder
     async with engine.hands.disk:
         if not engine.record.number:
@@ -316,7 +320,8 @@ async def create_snapshot(device: Device, folder: str, name: str | None) -> Json
     engine.changed_here()
     await _be_recorded(engine)
     found = await device.context.database.run(lambda db: all_snapshots(db, engine.record.key))
-    return {"folder": engine.record.name, "snapshot": next(_snapshot(one) for one in found if one.hash == entry.hash)}
+    made = next(_snapshot(one) for one in found if one.hash == entry.hash)
+    return {"folder": engine.record.name, "snapshot": made, "left_out": left}
 
 
 async def list_snapshots(device: Device, folder: str) -> Json:

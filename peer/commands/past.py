@@ -134,6 +134,9 @@ def _create(session: Session, folder: str, name: str | None) -> None:
     made = result["snapshot"]
     waits = "" if made["ordered"] else "; it is sent once the coordinator is there"
     session.terminal.say(f"{result['folder']}: snapshot {made['name']} is version {made['id']}{waits}")
+    if result["left_out"]:
+        text = f"{count(result['left_out'], 'item')} could not be recorded yet and left out of it; kin status says why"
+        session.terminal.warn(text)
 
 
 def _list(session: Session, folder: str) -> None:

@@ -21,6 +21,7 @@ from peer.core.conflicts import bytes_of, name_key, text_of
 from peer.core.fold_state import ContentRow, FoldState, Lineage, NodeRow, PlaceKind, PlaceRow, Table
 from peer.core.lineage import load
 from peer.core.registers import ORDER_BITS, in_force
+from peer.core.tree import Content, Item, Member
 from protocol import limits
 from protocol.entries import Kind
 from protocol.ids import ROOT, Dot, NodeId
@@ -123,6 +124,101 @@ class Chronicle:
             found.update((event.position, event) for event in self.events(subject))
         return _with_restored([found[position] for position in sorted(found)])[::-1]
 
+    # --- One old file
+
+    def file_at(self, path: str, nodes: Iterable[NodeId], current: NodeId | None, position: int) -> Item | None:
+        """Return the file or link that a path meant right after an entry, where that is sure without folding.
+
+        It is where only one node can have stood there, or none did and ``current`` stands there now, and nobody ever
+        changed it without knowing what the others did.
+
+        Args:
+            path: From the folder's root.
+            nodes: All that may have stood there (:func:`ever_at`).
+            current: What stands there now.
+            position: Of the entry.
+        """
+        key = [name_key(bytes_of(part)) for part in path.split("/")]
+        found: list[NodeId] = []
+        for each in nodes:
+            there = self.path(each, position)
+            if not self._has_plain_places(each):
+                return None
+            is_there = there is not None and [name_key(bytes_of(part)) for part in there.split("/")] == key
+            if is_there and not self._is_surely_gone(each, position):
+                found.append(each)
+        if len(found) > 1 or (found and self.path(found[0], position) != path):
+            return None
+        node = found[0] if found else current
+        return None if node is None else self._plain_file(node, position)
+
+    def _is_surely_gone(self, node: NodeId, position: int) -> bool:
+        """Tell whether a file was removed by somebody who had seen what it then held."""
+        row, spot = self._state.nodes.get(node), self._spot(node, position)
+        if row is None or spot is None or spot.row.kind is not PlaceKind.REMOVAL or spot.row.beaten:
+            return False
+        contents = _line(self._state.contents, row.contents)
+        then = [each for each in contents if position_of(each) <= position]
+        if not then or not _is_one_line(contents) or then[-1].value.kind is Kind.DIRECTORY:
+            return False
+        return spot.row.dot in (self._state.removed.get(then[-1].body) or ())
+
+    def _plain_file(self, node: NodeId, position: int) -> Item | None:
+        """Return a node as an item of then, if its registers are single lines."""
+        row, spot = self._state.nodes.get(node), self._spot(node, position)
+        if row is None or spot is None or spot.row.kind is not PlaceKind.MOVE or row.origin is not None or row.homes:
+            return None
+        if not self._has_plain_places(node):
+            return None
+        places = _line(self._state.places, row.places)
+        contents = _line(self._state.contents, row.contents)
+        then = [each for each in contents if position_of(each) <= position]
+        if not then or not _is_one_line(places) or not _is_one_line(contents):
+            return None
+        last = then[-1]
+        value = last.value
+        if value.kind is Kind.DIRECTORY:
+            return None
+        content = Content(value.kind, value.hash, value.size, value.mtime_ns, value.executable, value.target)
+        members = (Member(node, None, (last.dot,), (spot.row.dot,)),)
+        return Item(node, spot.row.parent, text_of(spot.row.name), content, members)
+
+    def _has_plain_places(self, node: NodeId) -> bool:
+        """Tell whether where a node stands follows from its places alone.
+
+        So it is where nobody moved it, or anything above it, at the same time as another. Directories that were ever
+        moved to another parent may have stood elsewhere all the same, lest they stand in themselves.
+        """
+        row = self._state.nodes.get(node)
+        contents = () if row is None else row.contents
+        kinds = {load(self._state.contents, dot).value.kind for dot in contents}
+        directories = self._ancestors(node) | (set() if kinds in ({Kind.FILE}, {Kind.LINK}) else {node})
+        return self._is_one_line(node) and all(
+            self._is_one_line(each) and self._keeps_its_parent(each) for each in directories
+        )
+
+    def _is_one_line(self, node: NodeId) -> bool:
+        row = self._state.nodes.get(node)
+        if row is None:
+            return True
+        places: list[PlaceRow] = _line(self._state.places, row.places)
+        return _is_one_line(places)
+
+    def _keeps_its_parent(self, node: NodeId) -> bool:
+        return len({spot.row.parent for spot in self._spots_of(node)}) <= 1
+
+    def way_to(self, item: Item, position: int) -> list[Item]:
+        """Return the directories in which an old item stood, the highest first."""
+        way: list[Item] = []
+        parent = item.parent
+        while parent != ROOT:
+            spot = self._spot(parent, position)
+            if spot is None or len(way) > limits.DEPTH_MAX:
+                break
+            way.append(Item(parent, spot.row.parent, text_of(spot.row.name), Content(Kind.DIRECTORY)))
+            parent = spot.row.parent
+        return way[::-1]
+
     # --- One event
 
     def _event(self, row: NodeRow, position: int, contents: Sequence[ContentRow], last: Event | None) -> Event | None:
@@ -212,6 +308,16 @@ class Chronicle:
             best = place if len(heads) == 1 else in_force(self._state.places, [head.dot for head in heads])
             spots.append(_Spot(place.order, best))
         return spots
+
+
+def _is_one_line(rows: Sequence[Lineage]) -> bool:
+    """Tell whether each value replaced just the one before it."""
+    before: tuple[Dot, ...] = ()
+    for row in rows:
+        if row.base != before:
+            return False
+        before = (row.dot,)
+    return True
 
 
 def _line(table: Table[Dot, Row], heads: Iterable[Dot]) -> list[Row]:

@@ -18,7 +18,7 @@ from peer.disk.walk import join
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.folder import FolderEngine
-from peer.engine.layout import Layout
+from peer.engine.layout import Layout, find_content
 from peer.engine.past import Moment, Past
 from peer.engine.recorder import stored_of
 from peer.engine.restorer import Outcome, Progress, Restorer, groups
@@ -51,7 +51,7 @@ class Exporter:
         run, outcome = self._context.processor.run, Outcome()
         export: Export = await run(Export, self._context.files, target, self._context.entropy(4).hex())
         try:
-            past = await self._restorer.fold(moment)
+            past = await self._restorer.fold(moment, path)
             try:
                 layout = Layout(
                     self._context,
@@ -100,7 +100,7 @@ class Exporter:
         for _, item in some:
             if item.content.kind is Kind.FILE:
                 member = item.members[0]
-                version = past.state.content(member.node, member.content[0])
+                version = find_content(db, past, self._engine.follower, member)
                 if version is not None:
                     old = self._engine.hands.recorder.same_here(db, item, local) or ""
                     found.append(ToFetch(item, stored_of(version.value, version.segments), old))

@@ -49,6 +49,8 @@ LARGE_BYTES: Final = 8 * limits.MIB
 MISSED_MAX: Final = 4
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
+RECORDED_LOOK_S: Final = 0.2
+"""Between looks whether all is recorded, while the folder does not come to rest."""
 
 log = structlog.get_logger("folder")
 
@@ -205,6 +207,19 @@ class FolderEngine:
         self._quiet_waiters.append(future)
         self._wake.set()
         await future
+
+    async def recorded(self) -> None:
+        """Wait until what the disk holds is in entries, as far as that can be done now; downloads may go on."""
+        while not self._is_recorded:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECORDED_LOOK_S):
+                    await self.quiet()
+                    return
+
+    @property
+    def _is_recorded(self) -> bool:
+        is_due = self.observer.is_due(self._context.clock.monotonic_s())
+        return self.observer.has_looked and not is_due and not self._plan_wanted and "up" not in self._in_job.values()
 
     async def _turn(self) -> bool:
         """Do the first thing that is due; tell whether there was one."""

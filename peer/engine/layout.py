@@ -13,12 +13,12 @@ from typing import Final
 
 import msgspec
 
-from peer.core.chronicle import ever_at
-from peer.core.fold_state import PlaceRow
+from peer.core.chronicle import Chronicle, ever_at
+from peer.core.fold_state import PlaceRow, Version
 from peer.core.operations import Adopt, Forget, Place, Rekey, Rename, Replace, Step
 from peer.core.planner import Excluded, plan
 from peer.core.reversion import Frame, LaidOut, OldTree, lay_out
-from peer.core.tree import Content, Item, ItemId, Tree, find, path_of
+from peer.core.tree import Content, Item, ItemId, Member, Tree, find, path_of
 from peer.disk.swaps import kept_name
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
@@ -47,6 +47,24 @@ def nodes_ever_at(db: sqlite3.Connection, follower: Follower, path: str) -> list
     names = [os.fsencode(part) for part in path.split("/")]
     stored: Iterable[PlaceRow] = places_named(db, follower.record.key, names)
     return ever_at([*stored, *state.own_places()], path)
+
+
+def old_file(db: sqlite3.Connection, follower: Follower, path: str, position: int) -> list[Item]:
+    """Return the file that a path meant right after an ordered entry, after the directories that it stood in.
+
+    Empty, where that is not sure without folding the log.
+    """
+    chronicle = Chronicle(follower.remote(db))
+    here = find(LocalTree(db, follower.record.key), path)
+    nodes = nodes_ever_at(db, follower, path)
+    item = chronicle.file_at(path, nodes, None if here is None else here.id, position)
+    return [] if item is None else [*chronicle.way_to(item, position), item]
+
+
+def find_content(db: sqlite3.Connection, past: Past, follower: Follower, member: Member) -> Version | None:
+    """Return where the bytes of an old item lie."""
+    dot = member.content[0]
+    return past.state.content(member.node, dot) or follower.remote(db).content(member.node, dot)
 
 
 class Layout:
@@ -164,7 +182,7 @@ class Layout:
             if here is not None and here.content.same_bytes(item.content):
                 continue
             member = item.members[0]
-            version = self._past.state.content(member.node, member.content[0])
+            version = find_content(db, self._past, self._follower, member)
             if version is not None:
                 old = path_of(local, id) if here is not None else self._recorder.same_here(db, item, local)
                 found.append(ToFetch(item, stored_of(version.value, version.segments), old or ""))

@@ -17,6 +17,7 @@ import msgspec
 
 from peer.core.entry_sealing import open_entry
 from peer.core.fold import fold
+from peer.core.tree import Item
 from peer.engine.context import Context, FolderRing
 from peer.engine.follower import Follower
 from peer.store import folders
@@ -78,6 +79,19 @@ class Past:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         return Past(db)
+
+    @staticmethod
+    def of(home: Path, name: str, items: Iterable[Item]) -> Past:
+        """Make one of which only these items are known; runs in the pool.
+
+        Raises:
+            UserError: The disk that holds the home does not take it.
+        """
+        past = Past.open(home, name)
+        with past.together():
+            for item in items:
+                past.state.tree.put(item)
+        return past
 
     def laid_ids(self) -> list[NodeId]:
         """Return the ids of all items that were laid out."""

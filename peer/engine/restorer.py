@@ -9,6 +9,8 @@ Rule 4: whoever is killed midway leaves local changes like any others, and can b
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,15 +19,17 @@ import msgspec
 import structlog
 
 from peer.core.operations import Delete, Place, Rename, Replace, SetAttributes, Step
+from peer.core.planner import Side, side_of
 from peer.core.tree import ItemId
 from peer.disk.roots import RootMissing
 from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.folder import FolderEngine
-from peer.engine.layout import Layout, pieces
+from peer.engine.layout import Layout, old_file, pieces
 from peer.engine.past import Moment, Past, fold_past
 from peer.engine.stepper import KEPT, Applied
+from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
 from protocol.entries import Kind
 from protocol.errors import KinfolderError, UnavailableError, UserError
@@ -38,6 +42,11 @@ FETCH_FILES: Final = 256
 FETCH_BYTES: Final = 16 * limits.MIB
 SPARE_BYTES: Final = 64 * limits.MIB
 """Room on the disk that staging everything first must leave."""
+RESTLESS_S: Final = 5.0
+"""How long a file that is being written is waited for."""
+LOOK_S: Final = 0.1
+UNRECORDED_MAX: Final = 10_000
+MOVING: Final = frozenset({"queued", "transferring", "changing"})
 NAMED_MAX: Final = 5
 """Files named in an error."""
 
@@ -85,25 +94,43 @@ class Restorer:
         self._engine = engine
         self._home = home
 
-    async def fold(self, moment: Moment) -> Past:
-        """Return the folder as it was."""
-        return await fold_past(self._context, self._engine.follower, self._home, moment)
+    async def fold(self, moment: Moment, path: str) -> Past:
+        """Return the folder as it was; of it only a file, where that is what the path means and needs no folding."""
+        follower = self._engine.follower
+        if path and moment.tail is None and moment.own is None:
+            way = await self._context.database.run(lambda db: old_file(db, follower, path, moment.position))
+            if way:
+                return await self._context.processor.run(Past.of, self._home, self._context.entropy(8).hex(), way)
+        return await fold_past(self._context, follower, self._home, moment)
 
-    async def record_what_is_there(self) -> None:
-        """Look at the whole folder and record it, as far as that can be done now.
+    async def record_what_is_there(self) -> int:
+        """Look at the whole folder and record it, as far as that can be done now; return how many items remain.
 
         Raises:
             UserError: The folder cannot be worked on.
         """
-        engine = self._engine
+        engine, clock = self._engine, self._context.clock
         engine.observer.look_everywhere()
         engine.retry_all()
-        await engine.quiet()
-        why = engine.observer.missing or engine.record.frozen or engine.failed
-        if why:
-            raise UserError(f"{engine.record.name}: {why}")
-        if not engine.observer.has_looked:
-            raise UserError(f"{engine.record.name}: {engine.trouble or 'could not be looked at: try again'}")
+        until_s = clock.monotonic_s() + RESTLESS_S
+        while True:
+            await engine.recorded()
+            why = engine.observer.missing or engine.record.frozen or engine.failed
+            if why:
+                raise UserError(f"{engine.record.name}: {why}")
+            if not engine.observer.has_looked:
+                raise UserError(f"{engine.record.name}: {engine.trouble or 'could not be looked at: try again'}")
+            left = await self._context.database.run(self._unrecorded)
+            # What was written just now is looked at once more in a moment.
+            if clock.monotonic_s() > until_s or all(engine.reason_for(id) not in MOVING for id in left):
+                return len(left)
+            await asyncio.sleep(LOOK_S)
+
+    def _unrecorded(self, db: sqlite3.Connection) -> list[ItemId]:
+        key = self._engine.record.key
+        local, synced = LocalTree(db, key), SyncedTree(db, key)
+        found = dirty(db, key, UNRECORDED_MAX)
+        return [id for id in found if side_of(local.item(id), synced.item(id)) not in (Side.SAME, Side.ABSENT)]
 
     async def restore(self, moment: Moment, path: str, target: str, progress: Progress) -> Outcome:
         """Have what stood at ``path`` stand at ``target``, on this disk, durably.
@@ -113,7 +140,7 @@ class Restorer:
             UnavailableError: Bytes cannot be fetched; nothing was changed.
         """
         outcome = Outcome()
-        past = await self.fold(moment)
+        past = await self.fold(moment, path)
         try:
             layout = Layout(
                 self._context,
@@ -131,6 +158,9 @@ class Restorer:
                 if not any(found != KEPT for found in applied.missed.values()):
                     break
                 await self.record_what_is_there()
+        except BaseException:
+            self._engine.observer.look_everywhere()  # what was done of it is found by a scan
+            raise
         finally:
             past.close()
             self._engine.changed_here()

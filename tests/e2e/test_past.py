@@ -13,11 +13,13 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from protocol.errors import UserError
 from simulations.processes import Cluster, CommandError, Device
 from tests.e2e import kit
 
@@ -83,33 +85,26 @@ def alone(servers: Cluster, laptop: Device, request: pytest.FixtureRequest) -> t
 def test_any_version_of_a_file_comes_back(alone: tuple[Device, Path]) -> None:
     device, root = alone
     file = root / "notes.txt"
-    texts = []
-    for number in range(VERSIONS):
-        texts.append(f"version {number}\n".encode() * (1 + number % 7))
-        file.write_bytes(texts[-1])
-        kit.until(lambda number=number: _newest_is(device, file, texts[number]), "the edit is recorded")
+    texts = [f"version {number}\n".encode() * (1 + number % 7) for number in range(VERSIONS)]
+    for number, text in enumerate(texts):
+        file.write_bytes(text)
+        kit.until(partial(has_versions, device, file, number + 1), "the edit is recorded")
     ids = [row["id"] for row in reversed(history(device, file))]
-    assert len(ids) == VERSIONS
     chance = random.Random(3)
     for number in range(VERSIONS) if FULL else [0, VERSIONS - 2, *chance.sample(range(VERSIONS), 4)]:
         restore(device, file, version=ids[number])
         assert file.read_bytes() == texts[number]
     rows = history(device, file)
     assert rows[0]["change"] == "restored"
-    assert [row["current"] for row in rows].count(True) == 1
-    assert rows[0]["current"]
+    assert [row["current"] for row in rows] == [True] + [False] * (len(rows) - 1)
 
 
-def _newest_is(device: Device, file: Path, data: bytes) -> bool:
+def has_versions(device: Device, file: Path, count: int) -> bool:
     try:
-        row = history(device, file)[0]
-    except Exception:  # noqa: BLE001 - it has no version yet
-        return False
-    return row["size"] == len(data) and row["ordered"] and _count(device, file) == int(data.split()[1]) + 1
-
-
-def _count(device: Device, file: Path) -> int:
-    return len(history(device, file))
+        rows = history(device, file)
+    except UserError:
+        return False  # it has none yet
+    return len(rows) == count and rows[0]["ordered"]
 
 
 def test_a_folder_of_random_files_comes_back_as_it_was(alone: tuple[Device, Path]) -> None:
@@ -236,19 +231,66 @@ def test_removed_things_come_back_by_version_and_by_snapshot_in_place_and_elsewh
     assert state_of(two / "plans") == state_from(then, "plans")
     assert (two / "since").read_text() == "made since"
     assert [one["name"] for one in b.json("snapshot", "list", "work")["snapshots"]] == ["before the move"]
-    outside = servers.root / "elsewhere"
-    b.kin("restore", str(two), "--snapshot", "before the move", "--to", str(outside))
-    assert state_of(outside) == then
-    failed = kit.run(b, "restore", str(two), "--snapshot", "before the move", "--to", str(outside))
-    assert failed.code == 1
-    assert "is there already" in failed.err
-    inside = two / "copies" / "of plans"
-    b.kin("restore", str(two / "plans"), "--snapshot", "before the move", "--to", str(inside))
-    assert state_of(inside) == state_from(then, "plans")
     b.sync()
     a.sync()
     assert state_of(one) == state_of(two)
     assert state_of(one / "plans") == state_from(then, "plans")
+
+
+def test_a_snapshot_is_what_its_device_held(servers: Cluster, alone: tuple[Device, Path]) -> None:
+    """Also where others changed something that it had not seen when it made the snapshot."""
+    device, root = alone
+    name = root.name.removeprefix("folder-")
+    (root / "shared").write_text("first")
+    (root / "mine").write_text("mine")
+    kit.settle(device)
+    other = servers.link_device(device, "other")
+    other.get(name, servers.root / "other")
+    other.sync()
+    kit.ask(device, "offline")
+    (root / "mine").rename(root / "moved offline")
+    made = kit.ask(device, "snapshot", folder=name, name="off")
+    told = made["snapshot"]
+    assert (told["id"][0], told["ordered"], made["left_out"]) == ("~", False, 0)
+    then = state_of(root)
+    (root / "moved offline").rename(root / "after the snapshot")
+    (servers.root / "other" / "shared").write_text("by the other, unseen")
+    other.sync()
+    kit.ask(device, "online")
+    kit.settle(device)
+    other.sync()
+    assert (root / "shared").read_text() == "by the other, unseen"
+    other.kin("restore", str(servers.root / "other"), "--snapshot", "off", "--to", str(servers.root / "off"))
+    assert state_of(servers.root / "off") == then
+    assert kit.ask(device, "snapshots", folder=name)["snapshots"][0]["ordered"]
+    restore(device, root, version=told["id"])  # what named it before it was ordered still does
+    assert {path.name for path in root.iterdir()} == {".kinfolder", "shared", "moved offline"}
+
+
+def test_it_comes_to_another_place(servers: Cluster, alone: tuple[Device, Path]) -> None:
+    device, root = alone
+    (root / "plans" / "empty").mkdir(parents=True)
+    (root / "plans" / "a.sh").write_text("plan a")
+    (root / "plans" / "a.sh").chmod(0o755)
+    (root / "plans" / "link").symlink_to("a.sh")
+    (root / "single").write_text("alone")
+    kit.settle(device)
+    then, version = state_of(root), history(device, root)[0]["id"]
+    shutil.rmtree(root / "plans")
+    (root / "single").write_text("edited")
+    kit.settle(device)
+    now, outside = state_of(root), servers.root / "outside"
+    restore(device, root, version=version, to=str(outside))
+    assert state_of(outside) == then
+    restore(device, root / "single", version=version, to=str(servers.root / "one file"))
+    assert (servers.root / "one file").read_text() == "alone"
+    assert state_of(root) == now
+    failed = kit.run(device, "restore", str(root), "--version", version, "--to", str(outside))
+    assert (failed.code, "is there already" in failed.err) == (1, True), failed
+    inside = root / "copies" / "of plans"
+    restore(device, root / "plans", version=version, to=str(inside))
+    assert state_of(inside) == state_from(then, "plans")
+    assert not (root / "plans").exists()
 
 
 def state_from(state: dict[str, tuple[Any, ...]], directory: str) -> dict[str, tuple[Any, ...]]:
@@ -286,7 +328,7 @@ def test_history_goes_through_renames_and_unsynced_changes_become_a_version(alon
     assert file.read_text() == "one"
     assert file.stat().st_mtime_ns == 5_000_000_000
     sizes = [(row["change"], row["size"]) for row in history(device, file)]
-    assert sizes[0] == ("restored", 3)
+    assert sizes[0] == ("restored", 3), sizes
     assert ("edited", len("nor this")) in sizes
 
 
@@ -365,7 +407,7 @@ def test_errors_are_one_clear_line(alone: tuple[Device, Path]) -> None:
     device, root = alone
     (root / "a").write_text("a")
     kit.settle(device)
-    for args, words in (
+    failures: list[tuple[tuple[str, ...], str]] = [
         (("history", str(root / "never")), "was never there"),
         (("history", "/nowhere/at/all"), "in no folder"),
         (("restore", str(root / "never"), "--version", "2"), "was not there then"),
@@ -373,16 +415,18 @@ def test_errors_are_one_clear_line(alone: tuple[Device, Path]) -> None:
         (("restore", str(root), "--version", "~0123456789ab"), "no version"),
         (("restore", str(root), "--at", "9w"), "before the first version"),
         (("restore", str(root), "--snapshot", "none"), "no snapshot none"),
-    ):
+    ]
+    for args, words in failures:
         result = kit.run(device, *args)
         assert (result.code, words in result.err, result.err.count("\n")) == (1, True, 1), result
-    for args in (
+    usages: list[tuple[str, ...]] = [
         ("restore", str(root)),
         ("restore", str(root), "--at", "yesterday"),
         ("restore", str(root), "--at", "1d", "--version", "2"),
         ("snapshot", "drop", "anything"),
-    ):
-        assert kit.run(device, *args).code == 2
+    ]
+    for usage in usages:
+        assert kit.run(device, *usage).code == 2
     failed = json.loads(kit.run(device, "history", str(root / "never"), "--json").out)
     assert failed["error"]["code"] == "no_history"
     with pytest.raises(CommandError):
