@@ -360,7 +360,7 @@ def test_commands_without_an_agent(world: World) -> None:
             out, err = waiting.communicate(timeout=60)
             assert waiting.returncode == 5
             assert b"no agent" in out + err
-        for later in (("history", "x"), ("revoke", "x"), ("sync", "--dry-run")):
+        for later in (("unshare", "x", "y"), ("revoke", "x"), ("sync", "--dry-run")):
             result = run(world.b, *later)
             assert (result.code, "not in this version" in result.err) == (2, True), result
     finally:
