@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import UTC, datetime
 from typing import Final
 
@@ -67,9 +68,8 @@ def restore(
     terminal = session.terminal
     terminal.say(f"{_what(result)}{'' if to is None else f' in {absolute(to)}'}")
     if to is None and _changed(result):
-        terminal.say(
-            f"What was there before is version {result['replaced']}: kin restore PATH --version {result['replaced']}"
-        )
+        again = f"kin restore {shlex.quote(path)} --version {result['replaced']}"
+        terminal.say(f"What was there before is version {result['replaced']}: {again}")
     for name in result["kept"]:
         terminal.note(f"could not be recorded and stands beside: {name}")
     if not result["left_total"]:

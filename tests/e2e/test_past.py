@@ -60,7 +60,7 @@ def history(device: Device, path: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("past") / "cluster", nodes=2, replicas=2, quorum=2) as running:
+    with Cluster(tmp_path_factory.mktemp("past") / "cluster", nodes=2, replicas=2, quorum=2, metered=True) as running:
         yield running
 
 
@@ -351,10 +351,12 @@ def test_what_cannot_be_recorded_now_stands_beside(servers: Cluster, alone: tupl
     assert history(device, root / told["kept"][0])[0]["size"] == len("written while storage was away")
 
 
-def test_nothing_is_changed_where_bytes_cannot_be_had(servers: Cluster, alone: tuple[Device, Path]) -> None:
+def test_nothing_is_changed_where_bytes_cannot_be_had_and_nothing_is_sent_again(
+    servers: Cluster, alone: tuple[Device, Path]
+) -> None:
     device, root = alone
     for number in range(4):
-        (root / f"f{number}").write_bytes(random.Random(number).randbytes(5_000))
+        (root / f"f{number}").write_bytes(random.Random(number).randbytes(100_000))
     kit.settle(device)
     then = history(device, root)[0]["id"]
     for number in range(4):
@@ -370,8 +372,11 @@ def test_nothing_is_changed_where_bytes_cannot_be_had(servers: Cluster, alone: t
     for node in servers.nodes:
         kit.restart(node)
     kit.settle(device)
+    sent = sum(meter.to_server for meter in servers.meters)
     restore(device, root, version=then)
-    assert {path: len(what[1]) for path, what in state_of(root).items()} == {f"f{n}": 5_000 for n in range(4)}
+    assert {path: len(what[1]) for path, what in state_of(root).items()} == {f"f{n}": 100_000 for n in range(4)}
+    kit.settle(device)
+    assert sum(meter.to_server for meter in servers.meters) - sent < 50_000, "bytes were sent again"
 
 
 def test_a_restore_that_is_killed_loses_nothing_and_can_be_run_again(servers: Cluster) -> None:
