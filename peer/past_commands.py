@@ -160,8 +160,8 @@ def _find_moment(db: sqlite3.Connection, engine: FolderEngine, params: Json, now
     position = folders.position_at(db, key, time_ms)
     if position:
         return Moment(position)
-    first = folders.first_entry_ms(db, key)
-    since = "it has none yet" if first is None else f"that was at {time_text(first)}"
+    first = folders.first_entry(db, key)
+    since = "it has none yet" if first is None else f"that was at {time_text(first[1])}"
     raise UserError(
         f"{_shown(time_ms)} is before the first version of {engine.record.name}: {since}", code="no_version"
     )
@@ -173,8 +173,10 @@ def _shown(time_ms: int) -> str:
 
 def _moment_of_version(db: sqlite3.Connection, engine: FolderEngine, version: str) -> Moment:
     key, last = engine.record.key, engine.record.position
-    if version.isascii() and version.isdecimal() and len(version) < 19 and 1 <= int(version) <= last:
-        return Moment(int(version))
+    if version.isascii() and version.isdecimal() and len(version) < 19:
+        first = folders.first_entry(db, key)
+        if first is not None and first[0] <= int(version) <= last:  # before it, there was no folder to go back to
+            return Moment(int(version))
     if _UNORDERED.fullmatch(version):
         beginning = bytes.fromhex(version[1:])
         for hash in folders.tail_hashes(db, key):

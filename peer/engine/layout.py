@@ -139,7 +139,6 @@ class Layout:
         parent = self._parent_of(local, directory)
         if top is None:
             top = Item(ROOT, parent, name, Content(Kind.DIRECTORY))
-            return lay_out(OldTree(self._past.state.tree, top), self._frame, parent, name, self._new_id)
         return lay_out(OldTree(self._past.state.tree, top), self._frame, parent, name, self._new_id)
 
     def _parent_of(self, local: Tree, directory: str) -> ItemId:

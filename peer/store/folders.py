@@ -167,12 +167,13 @@ def position_at(connection: sqlite3.Connection, key: int, time_ms: int) -> int:
     return int(row[0]) if row[1] else 0
 
 
-def first_entry_ms(connection: sqlite3.Connection, key: int) -> int | None:
-    """Return when the coordinator ordered the first entry; None if there is none."""
-    row = connection.execute(
-        "SELECT time_ms FROM log WHERE folder = ? AND kind = ? ORDER BY position LIMIT 1", (key, int(ItemKind.ENTRY))
+def first_entry(connection: sqlite3.Connection, key: int) -> tuple[int, int] | None:
+    """Return the position of the first entry and when the coordinator ordered it; None if there is none."""
+    row: tuple[int, int] | None = connection.execute(
+        "SELECT position, time_ms FROM log WHERE folder = ? AND kind = ? ORDER BY position LIMIT 1",
+        (key, int(ItemKind.ENTRY)),
     ).fetchone()
-    return None if row is None else int(row[0])
+    return row
 
 
 def position_of_entry(connection: sqlite3.Connection, key: int, beginning: bytes) -> int:

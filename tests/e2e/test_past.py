@@ -10,9 +10,8 @@ import os
 import random
 import shutil
 import stat
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -395,17 +394,32 @@ def test_a_restore_that_is_killed_loses_nothing_and_can_be_run_again(servers: Cl
     device.sync()
     new = state_of(root)
     newest = device.json("history", str(root))["versions"][0]["id"]
-    for pause_s in (1.2, 1.8, 2.4) if not FULL else [1.0 + 0.2 * turn for turn in range(10)]:
+    names = set(new)
+    staging = root / ".kinfolder" / "tmp"
+    moments: list[Callable[[], bool]] = [
+        lambda: any(staging.iterdir()),
+        lambda: names_of(root) != names,
+        lambda: len(names_of(root) ^ names) > FILES // 20,
+    ]
+    for moment in moments:
         started = device.spawn("restore", str(root), "--version", then)
-        killer = threading.Timer(pause_s, started.kill)
-        killer.start()
+        kit.until(lambda moment=moment, started=started: moment() or started.poll() is not None, "it is at work")  # type: ignore[misc]
+        started.kill()
         started.wait()
-        killer.cancel()
     device.sync()
     device.kin("restore", str(root), "--version", then)
     assert state_of(root) == old
     device.kin("restore", str(root), "--version", newest)
     assert state_of(root) == new
+
+
+def names_of(root: Path) -> set[str]:
+    """Return all paths of a tree, quickly."""
+    found: set[str] = set()
+    for directory, names, files in os.walk(root):
+        names[:] = [name for name in names if name != ".kinfolder"]
+        found.update(Path(directory, name).relative_to(root).as_posix() for name in (*names, *files))
+    return found
 
 
 def test_errors_are_one_clear_line(alone: tuple[Device, Path]) -> None:
@@ -417,6 +431,8 @@ def test_errors_are_one_clear_line(alone: tuple[Device, Path]) -> None:
         (("history", "/nowhere/at/all"), "in no folder"),
         (("restore", str(root / "never"), "--version", "2"), "was not there then"),
         (("restore", str(root), "--version", "999999"), "no version 999999"),
+        (("restore", str(root), "--version", "0"), "no version 0"),
+        (("restore", str(root), "--version", "1"), "no version 1"),
         (("restore", str(root), "--version", "~0123456789ab"), "no version"),
         (("restore", str(root), "--at", "9w"), "before the first version"),
         (("restore", str(root), "--snapshot", "none"), "no snapshot none"),
