@@ -5,6 +5,7 @@ With KIN_TEST_FULL=1: 200 versions of a file, each restored, and a folder of 2,0
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -153,42 +154,46 @@ def grow(root: Path, chance: random.Random) -> None:
 
 def change(root: Path, chance: random.Random) -> None:
     """Edit, rename, move, remove, touch, make, and turn files into directories and back."""
-    for number in range(FILES // 8):
-        paths = sorted(p for p in root.rglob("*") if ".kinfolder" not in p.parts)
-        files = [p for p in paths if p.is_file() and not p.is_symlink()]
-        folders = [root, *(p for p in paths if p.is_dir() and not p.is_symlink())]
-        fresh = f"{chance.randrange(10**9)}-{number}"
-        match chance.choice(["edit", "edit", "new", "remove", "move", "mode", "movedir", "removedir", "kind", "swap"]):
-            case "edit":
-                chance.choice(files).write_bytes(chance.randbytes(900))
-            case "new":
-                (chance.choice(folders) / f"n{fresh}").write_bytes(chance.randbytes(500))
-            case "remove":
-                chance.choice(files).unlink()
-            case "move":
-                chance.choice(files).rename(chance.choice(folders) / f"m{fresh}")
-            case "mode":
-                chance.choice(files).chmod(chance.choice([0o755, 0o644]))
-            case "movedir" if len(folders) > 3:
-                source, target = chance.choice(folders[1:]), chance.choice(folders)
-                if target != source and source not in target.parents:
-                    source.rename(target / f"e{fresh}")
-            case "removedir" if len(folders) > 12:
-                small = min(folders[1:], key=lambda folder: sum(1 for _ in folder.rglob("*")))
-                shutil.rmtree(small)
-            case "kind":
-                path = chance.choice(files)
-                path.unlink()
-                path.mkdir()
-                (path / "inner").write_bytes(chance.randbytes(50))
-            case "swap":
-                one, two = chance.sample(files, 2)
-                aside = root / f"aside{fresh}"
-                one.rename(aside)
-                two.rename(one)
-                aside.rename(two)
-            case _:
-                pass
+    for _ in range(FILES // 80):
+        paths = [root / path for path in sorted(names_of(root))]
+        files = [path for path in paths if path.is_file() and not path.is_symlink()]
+        folders = [root, *(path for path in paths if path.is_dir() and not path.is_symlink())]
+        for _ in range(10):
+            with contextlib.suppress(OSError):  # what an act before this one has taken away
+                act(root, chance, files, folders)
+
+
+def act(root: Path, chance: random.Random, files: list[Path], folders: list[Path]) -> None:
+    file, folder, fresh = chance.choice(files), chance.choice(folders), str(chance.randrange(10**9))
+    match chance.choice(["edit", "edit", "new", "remove", "move", "mode", "movedir", "removedir", "kind", "swap"]):
+        case "edit":
+            file.write_bytes(chance.randbytes(900))
+        case "new":
+            (folder / f"n{fresh}").write_bytes(chance.randbytes(500))
+        case "remove":
+            file.unlink()
+        case "move":
+            file.rename(folder / f"m{fresh}")
+        case "mode":
+            file.chmod(chance.choice([0o755, 0o644]))
+        case "movedir" if len(folders) > 3:
+            source = chance.choice(folders[1:])
+            if folder != source and source not in folder.parents:
+                source.rename(folder / f"e{fresh}")
+        case "removedir" if len(folders) > 12:
+            if len(names_of(folders[-1])) < FILES // 20:
+                shutil.rmtree(folders[-1])
+        case "kind":
+            file.unlink()
+            file.mkdir()
+            (file / "inner").write_bytes(chance.randbytes(50))
+        case "swap":
+            other, aside = chance.choice(files), root / f"aside{fresh}"
+            file.rename(aside)
+            other.rename(file)
+            aside.rename(other)
+        case _:
+            pass
 
 
 def test_removed_things_come_back_by_version_and_by_snapshot_in_place_and_elsewhere(servers: Cluster) -> None:
