@@ -27,9 +27,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEVICE: Final = "A device"
 FOLDERS: Final = "Folders"
 WORK: Final = "Working"
+PAST: Final = "The past"
 SERVER: Final = "A server"
 LATER: Final = "Not in this version"
-SECTIONS: Final = (DEVICE, FOLDERS, WORK, SERVER, LATER)
+SECTIONS: Final = (DEVICE, FOLDERS, WORK, PAST, SERVER, LATER)
 
 
 class Command(TyperCommand):
@@ -433,6 +434,59 @@ def service(
     from peer.commands import service as work
 
     (work.install if action is Action.INSTALL else work.remove)(_session(ctx))
+
+
+# --- The past
+
+Path = Annotated[str, typer.Argument(metavar="PATH", help="In a folder; it need not exist any more.")]
+
+
+@command("history", PAST, "kin history ~/Documents/letter.odt", "kin history ~/Documents --json")
+def history(ctx: typer.Context, path: Path, json: AsJson = False) -> None:
+    """Show the versions of a file, a directory or a whole folder."""
+    from peer.commands import past
+
+    past.history(_session(ctx, json), path=path)
+
+
+@command(
+    "restore",
+    PAST,
+    "kin restore ~/Documents/letter.odt --version 1532",
+    "kin restore ~/Documents --at '2026-05-01 12:00'",
+    "kin restore ~/Documents/old --at 3d --to ~/old-as-it-was",
+)
+def restore(
+    ctx: typer.Context,
+    path: Path,
+    version: Annotated[str | None, typer.Option("--version", metavar="ID", help="As kin history shows it.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="RFC 3339, YYYY-MM-DD[ HH:MM] here, or 2h, 3d ago."),
+    ] = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="NAME", help="As kin snapshot list shows it.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="PATH", help="Another place, where nothing stands.")] = None,
+) -> int:
+    """Bring back a version of a file, a directory or a whole folder; what is there is recorded first."""
+    from peer.commands import past
+
+    return past.restore(_session(ctx), path=path, version=version, at=at, snapshot=snapshot, to=to)
+
+
+@command("snapshot", PAST, "kin snapshot create Documents before-the-move", "kin snapshot list Documents")
+def snapshot(
+    ctx: typer.Context,
+    action: Annotated[str, typer.Argument(metavar="create|list")],
+    folder: Folder,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Else the date and time.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Give the state of a folder a name, or show the names that were given."""
+    from peer.commands import past
+
+    past.snapshot(_session(ctx, json), action=action, folder=folder, name=name)
 
 
 # --- A server

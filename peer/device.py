@@ -24,6 +24,7 @@ from peer import (
     folder_commands,
     joining,
     linking,
+    past_commands,
     reports,
     safety_commands,
 )
@@ -267,7 +268,7 @@ class Device:
             await asyncio.gather(task, return_exceptions=True)
 
     def start_engine(self, key: int) -> None:
-        """Work on a folder, if that has not begun."""
+        """Have a folder's loop run, if it does not yet."""
         if key not in self._tasks:
             engine = self.engines[key]
             if self.watching:
@@ -382,6 +383,14 @@ class Device:
                 return await safety_commands.approve(self, params["folder"])
             case "undo":
                 return await safety_commands.undo(self, params["folder"])
+            case "history":
+                return await past_commands.history(self, params["path"])
+            case "restore":
+                return await past_commands.restore(self, params, report)
+            case "snapshot":
+                return await past_commands.create_snapshot(self, params["folder"], params["name"])
+            case "snapshots":
+                return await past_commands.list_snapshots(self, params["folder"])
             case "offline" | "online":
                 return await self._set_offline(offline=method == "offline")
             case "link_code":

@@ -450,6 +450,22 @@ class CloseMailbox(_Message, frozen=True, tag=65):
     number: int
 
 
+# --- Looking back
+
+
+class GetCopies(_Message, frozen=True, tag=70):
+    """Asks how many storage nodes hold each of some chunks of one of the caller's folders."""
+
+    folder: FolderId
+    chunks: tuple[ChunkId, ...]
+
+
+class Copies(_Message, frozen=True, tag=71):
+    """Answer to `GetCopies`: a count for each, in the same order."""
+
+    counts: tuple[int, ...]
+
+
 Opening: TypeAlias = Challenge | Login | CreateAccount | NodeLogin | JoinMailbox
 Message: TypeAlias = (
     Challenge
@@ -500,6 +516,8 @@ Message: TypeAlias = (
     | MailboxSend
     | MailboxMessage
     | CloseMailbox
+    | GetCopies
+    | Copies
 )
 
 

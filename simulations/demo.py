@@ -114,6 +114,7 @@ def show(cluster: Cluster, show: Show, large_mib: int) -> None:
     laptop, desktop = set_up(cluster, show, one)
     first_sync(cluster, show, laptop, desktop, (one, two), large_mib)
     conflict(show, laptop, desktop, (one, two))
+    way_back(show, laptop, (one, two))
     storage_lost(cluster, show, desktop, one, root / "desktop" / "Again")
 
 
@@ -189,6 +190,24 @@ def conflict(show: Show, laptop: Device, desktop: Device, roots: tuple[Path, Pat
     show.figure("a small change, saved here until it stands there", f"{time.monotonic() - begin:.2f} s")
     laptop.stop()
     desktop.stop()
+
+
+def way_back(show: Show, laptop: Device, roots: tuple[Path, Path]) -> None:
+    """Remove a directory, and bring it back from the history."""
+    one, two = roots
+    show.title("The laptop removes a directory with all that it holds, and takes that back")
+    newest = laptop.json("history", str(one))["versions"][0]["id"]
+    count = sum(1 for _ in (one / "library").rglob("*"))
+    shutil.rmtree(one / "library")
+    show.step("laptop: rm -r library, kin sync", laptop.sync)
+    _, took = show.step(
+        f"laptop: kin restore library --version {newest}",
+        lambda: laptop.kin("restore", str(one / "library"), "--version", newest),
+    )
+    show.figure("a removed directory brought back", f"{count} files and directories in {took:.1f} s")
+    same(one, two)
+    print("  all of it is there again, byte for byte")
+    laptop.sync()
 
 
 def storage_lost(cluster: Cluster, show: Show, desktop: Device, one: Path, again: Path) -> None:

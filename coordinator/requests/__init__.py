@@ -42,6 +42,7 @@ HANDLERS: Final[dict[type[m.Message], tuple[frozenset[Kind], Handler]]] = {
     m.RepushLog: (_DEVICE, entries.repush),
     m.GetGrant: (_DEVICE, storage.get_grant),
     m.GetStorage: (_DEVICE, storage.get_storage),
+    m.GetCopies: (_DEVICE, storage.get_copies),
     m.NodeReport: (_NODE, storage.node_report),
     m.LostChunks: (_NODE, storage.lost_chunks),
 }

@@ -18,6 +18,7 @@ from protocol.ids import Pseudonym
 
 GRANT_BYTES_MAX: Final = 1 << 40
 GRANT_CHUNKS_MAX: Final = 1 << 24
+COPIES_A_REQUEST_MAX: Final = 4_096
 LOST_CHUNKS_MAX: Final = 4_096
 _ALL: Final = Operation.PUT | Operation.GET | Operation.HAVE
 
@@ -76,6 +77,19 @@ async def get_grant(coordinator: Coordinator, session: Session, message: m.GetGr
 async def get_storage(coordinator: Coordinator, _session: Session, _: m.GetStorage) -> m.Message:
     """Return how the storage stands."""
     return m.Storage(coordinator.replicas, coordinator.quorum, coordinator.registry.addresses())
+
+
+async def get_copies(coordinator: Coordinator, session: Session, message: m.GetCopies) -> m.Message:
+    """Return how many storage nodes hold chunks of a folder."""
+    if len(message.chunks) > COPIES_A_REQUEST_MAX:
+        raise LimitExceededError("chunks of a request", COPIES_A_REQUEST_MAX)
+
+    def read(repository: Repository) -> m.Copies:
+        head = coordinator.member_head(repository, message.folder, session.account)
+        counts = repository.chunks.counts(head.pseudonym, message.chunks)
+        return m.Copies(tuple(counts.get(chunk, 0) for chunk in message.chunks))
+
+    return await coordinator.database.read(read)
 
 
 async def node_report(coordinator: Coordinator, session: Session, message: m.NodeReport) -> m.Message:

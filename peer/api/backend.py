@@ -100,6 +100,8 @@ class Method:
 
 
 _SECONDS: Final = (int, float, type(None))
+_TEXT: Final = (str, type(None))
+_NUMBER: Final = (int, type(None))
 
 METHODS: Final[dict[str, Method]] = {
     "link_code": Method({"yes": bool}, cancellable=True, online=True),
@@ -121,6 +123,14 @@ METHODS: Final[dict[str, Method]] = {
     "resolve": Method({"copy": str, "path": str, "keep": bool}, online=True),
     "devices": Method(online=True),
     "doctor": Method(online=True),
+    "history": Method({"path": str}, online=True),
+    "restore": Method(
+        {"path": str, "version": _TEXT, "at_ms": _NUMBER, "ago_ms": _NUMBER, "snapshot": _TEXT, "to": _TEXT},
+        cancellable=True,
+        online=True,
+    ),
+    "snapshot": Method({"folder": str, "name": _TEXT}, online=True),
+    "snapshots": Method({"folder": str}),
 }
 STOP: Final = "stop"
 """The one method that the API answers itself: the agent ends."""

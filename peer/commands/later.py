@@ -13,9 +13,6 @@ COMMANDS: Final = (
     ("lan", "[on|off] [--json]", "Devices on this network: what was found, and whether to look."),
     ("share", "FOLDER[/PATH] USER --role reader|writer|admin", "Let another user in."),
     ("unshare", "FOLDER USER", "Take a user out."),
-    ("history", "PATH [--json]", "Show the versions of a path."),
-    ("restore", "PATH (--version ID | --at TIME | --snapshot NAME) [--to PATH]", "Bring a version back."),
-    ("snapshot", "create|list FOLDER [NAME]", "Name a state of a folder."),
 )
 
 

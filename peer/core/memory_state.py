@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
-from peer.core.fold_state import EditableTree, FoldState, PairTable, Table
+from peer.core.fold_state import EditableTree, FoldState, PairTable, PlaceRow, Table
 from peer.core.tree import Item, ItemId, MemoryTree
 
 K = TypeVar("K")
@@ -77,6 +77,10 @@ class OverlayTable(Generic[K, V]):
     def drop(self, key: K, /) -> None:
         """Remove the row, if it is there."""
         self._rows[key] = None
+
+    def own(self) -> Iterator[V]:
+        """Yield the rows that were written here."""
+        yield from (row for row in self._rows.values() if row is not None)
 
     def hand_down(self) -> None:
         """Write all that was written here into the table beneath."""
@@ -219,6 +223,12 @@ class OverlayState(FoldState):
             batches=OverlayTable(base.batches),
             tree=OverlayTree(base.tree),
         )
+
+    def own_places(self) -> Iterator[PlaceRow]:
+        """Yield the values of place registers that were written here."""
+        table = self.places
+        assert isinstance(table, OverlayTable)
+        yield from table.own()
 
     def hand_down(self) -> None:
         """Write all that was written here into ``base``; this overlay is of no use afterwards."""

@@ -15,9 +15,8 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import structlog
 
 from peer.core.authoring import split_acts
@@ -36,6 +35,7 @@ from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
+from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked, Progress
 from peer.store.folders import FolderRecord
 from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError, UnavailableError
 
@@ -48,27 +48,20 @@ GROUP_ACTS_MAX: Final = 400
 MISSED_MAX: Final = 4
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
+RECORDED_LOOK_S: Final = 0.2
+"""Between looks whether all is recorded, while the folder does not come to rest."""
 
 log = structlog.get_logger("folder")
 
 
-class Blocked(msgspec.Struct):
-    """Why an item waits, and until when."""
+class Hands(NamedTuple):
+    """What another part of the device may change this folder's disk with, as its user would."""
 
-    reason: str
-    until_s: float
-    failures: int
-    text: str = ""
-    """What failed, in words."""
-
-
-class Progress(msgspec.Struct):
-    """What transfers have to do and have done, since there was last nothing to do."""
-
-    files: int = 0
-    files_done: int = 0
-    bytes: int = 0
-    bytes_done: int = 0
+    disk: asyncio.Lock
+    """To be held meanwhile."""
+    recorder: Recorder
+    stepper: Stepper
+    downloader: Downloader
 
 
 class FolderEngine:
@@ -150,9 +143,21 @@ class FolderEngine:
     def link_is_up(self) -> None:
         """Try at once what waited for the coordinator or for storage."""
         self._part_blocked.clear()
-        for id in [id for id, why in self.blocked.items() if why.reason in _OF_NETWORK]:
+        for id in [id for id, why in self.blocked.items() if why.reason in OF_NETWORK]:
             self.blocked[id].until_s = 0.0
         self._push_wanted = self._pull_wanted = True
+        self._want_plan()
+        self._wake.set()
+
+    @property
+    def hands(self) -> Hands:
+        """What works on the disk, for whoever brings an older state back."""
+        return Hands(self._disk, self._recorder, self._stepper, self._downloader)
+
+    def changed_here(self) -> None:
+        """The local tree was changed, or the tail: plan and send what follows."""
+        self.observer.expect_trash()
+        self._push_wanted = True
         self._want_plan()
         self._wake.set()
 
@@ -194,6 +199,19 @@ class FolderEngine:
         self._quiet_waiters.append(future)
         self._wake.set()
         await future
+
+    async def recorded(self) -> None:
+        """Wait until what the disk holds is in entries, as far as that can be done now; downloads may go on."""
+        while not self._is_recorded:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECORDED_LOOK_S):
+                    await self.quiet()
+                    return
+
+    @property
+    def _is_recorded(self) -> bool:
+        is_due = self.observer.is_due(self._context.clock.monotonic_s())
+        return self.observer.has_looked and not is_due and not self._plan_wanted and "up" not in self._in_job.values()
 
     async def _turn(self) -> bool:
         """Do the first thing that is due; tell whether there was one."""
@@ -659,10 +677,10 @@ class FolderEngine:
         if id in self._in_job:
             return "transferring" if id in self._moving else "queued"
         why = self.blocked.get(id)
-        if why is not None and not self.online and why.reason in _OF_NETWORK:
+        if why is not None and not self.online and why.reason in OF_NETWORK:
             return "offline"
         if why is not None:
-            return _CODES.get(why.reason, why.reason if why.reason in _REASONS else "error")
+            return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
         if not self.online:
             return "offline"
         for part in ("push", "pull"):
@@ -670,28 +688,3 @@ class FolderEngine:
             if held is not None:
                 return "no_coordinator"
         return "queued"
-
-
-_OF_NETWORK: Final = frozenset({"no_quorum", "no_source", "unavailable", "no_coordinator", "behind", "access_denied"})
-_CODES: Final = {"unavailable": "no_coordinator", "behind": "no_coordinator"}
-_REASONS: Final = frozenset(
-    [
-        "changing",
-        "queued",
-        "transferring",
-        "no_coordinator",
-        "no_quorum",
-        "offline",
-        "no_source",
-        "unreadable",
-        "name",
-        "disk_full",
-        "locked",
-        "held",
-        "frozen",
-        "read_only",
-        "quota",
-        "spool_full",
-        "error",
-    ]
-)

@@ -27,6 +27,7 @@ from peer.net.coordinator_link import RefusedError
 from peer.store import folders, held
 from peer.store.fold_store import SqliteState
 from peer.store.folders import FolderRecord
+from peer.store.snapshots import drop_snapshot, note_snapshot
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty
 from protocol import limits
 from protocol import messages as m
@@ -158,6 +159,12 @@ class Follower:
                 at, msgspec.structs.replace(row, hash=admitted.hash, author=admitted.author, time_ms=time_ms)
             )
         mark_dirty(db, self.record.key, draft.changed)
+
+    def add_snapshot(self, db: sqlite3.Connection, signed: AdmittedEntry) -> None:
+        """Keep the entry of this device that was just recorded and names a state of the folder."""
+        self.remote(db)
+        self._add_to_overlay(db, signed)
+        note_snapshot(db, self.record.key, signed, 0, signed.payload.time_ms)
 
     def position_of(self, seq: int) -> int:
         """Return where an entry of this device stands in the provisional tail."""
@@ -410,6 +417,7 @@ class Follower:
             if each.entry is not None:
                 changed |= fold(state, [each.entry], position=each.item.position)
                 self._remember_contents(db, each.entry)
+                note_snapshot(db, key, each.entry, each.item.position, each.item.time_ms)
             if each.void is not None:
                 changed |= self._void(db, state, each.void)
         folders.put_log_items(db, key, [each.item for each in admitted], chains)
@@ -434,6 +442,7 @@ class Follower:
         touched: set[ItemId] = set()
         for entry, _ in list(folders.tail(db, self.record.key)):
             folders.drop_tail(db, self.record.key, entry.hash)
+            drop_snapshot(db, self.record.key, entry.hash)
             touched |= {change.node for change in entry.header.changes}
         reset_synced(SyncedTree(db, self.record.key), touched)
         self.has_caught_up = False
@@ -508,6 +517,7 @@ class Follower:
             if entry.hash == record.entry:
                 void(state, self._open_own(entry))
                 folders.drop_tail(db, self.record.key, entry.hash)
+                drop_snapshot(db, self.record.key, entry.hash)
                 touched = {change.node for change in entry.header.changes}
                 reset_synced(SyncedTree(db, self.record.key), touched)
                 return touched

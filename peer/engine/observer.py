@@ -301,6 +301,10 @@ class Observer:
         finally:
             root.close()
 
+    def open_root(self) -> Root | RootMissing:
+        """Return the open root, or why it must not be touched; runs in the pool."""
+        return self._guard.open()
+
     def _begin_anew(self) -> None:
         """What was seen or watched until now says nothing about what stands at the root next."""
         self._stop_watcher()

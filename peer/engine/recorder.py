@@ -246,10 +246,10 @@ class Recorder:
         if version is None:
             log.error("content is not known", node=member.node.hex())
             return
-        old = path_of(local, step.expected.id) if isinstance(step, Replace) else self._same_here(db, step.item, local)
+        old = path_of(local, step.expected.id) if isinstance(step, Replace) else self.same_here(db, step.item, local)
         sources[step.item.id] = ToFetch(step.item, stored_of(version.value, version.segments), old or "")
 
-    def _same_here(self, db: sqlite3.Connection, item: Item, local: Tree) -> str | None:
+    def same_here(self, db: sqlite3.Connection, item: Item, local: Tree) -> str | None:
         """Return the path of a file on this disk that holds the same bytes, if it is easily found."""
         row = db.execute(
             "SELECT node FROM known_content WHERE folder = ? AND hash = ?",
@@ -356,7 +356,33 @@ class Recorder:
         if files and is_mass(files, self._brake.files(db, files)):
             self._follower.put_record(db, removed=(files, self._context.clock.now_ms()))
 
-    def _sign(self, db: sqlite3.Connection, part: DraftEntry) -> AdmittedEntry:
+    async def record_snapshot(self, name: str) -> AdmittedEntry:
+        """Sign an entry that names the folder's state as it is on this device, and record it.
+
+        Raises:
+            UserError: More waits for the coordinator than one entry can name, or the log is just being followed.
+        """
+
+        def operation(db: sqlite3.Connection) -> AdmittedEntry:
+            key, seen = self._follower.record.key, self._follower.record.checkpoint
+            at = 0 if seen is None else seen.checkpoint.position
+            if not self._follower.is_verified or at > self._follower.record.position:
+                raise UserError("the folder is just being brought up to date: try again in a moment")
+            unordered = folders.tail_hashes(db, key)
+            if len(unordered) > limits.ENTRY_NEEDS_MAX:
+                raise UserError(
+                    f"{len(unordered)} changes wait for the coordinator: make the snapshot once it has them"
+                )
+            part = DraftEntry(self._follower.record.own_seq + 1, None, (), (), (), ())
+            signed = self._sign(db, part, snapshot=name, needs=unordered)
+            self._follower.add_snapshot(db, signed)
+            return signed
+
+        return await self._context.database.run(operation)
+
+    def _sign(
+        self, db: sqlite3.Connection, part: DraftEntry, *, snapshot: str = "", needs: Collection[EntryHash] = ()
+    ) -> AdmittedEntry:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
@@ -369,7 +395,7 @@ class Recorder:
             device=record.number,
             seq=record.own_seq + 1,
             previous=record.own_hash,
-            needs=self._hashes(db, part.needs),
+            needs=tuple(sorted({*needs, *self._hashes(db, part.needs)})),
             expect=(),
             replaces=(),
             batch=part.batch,
@@ -384,7 +410,7 @@ class Recorder:
             account_heads=tuple(heads),
             label=self._context.label,
             time_ms=self._context.clock.now_ms(),
-            snapshot="",
+            snapshot=snapshot,
             segments=part.segments,
             values=part.values,
         )

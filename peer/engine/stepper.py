@@ -88,8 +88,11 @@ class Stepper:
     async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged], *, as_user: bool = False) -> Applied:
         """Carry out steps in order; return what came of it.
 
-        With ``as_user`` they are this device's user's own act: the local tree follows the disk, ``synced`` does not, so
-        the next planning records them.
+        Args:
+            steps: What to do.
+            staged: The finished stages of all files to be placed, by item.
+            as_user: Whether this is this device's own doing, as if its user had done it: then only the local tree follows,
+                and what was done is an act to be recorded.
 
         Raises:
             UnavailableError: The root cannot be used now.
@@ -103,10 +106,11 @@ class Stepper:
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             stop = threading.Event()
+            record = self._record_as_user if as_user else self._record
 
             async def work() -> list[Outcome]:
                 outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
-                await self._context.database.run(lambda db: self._record(db, outcomes, snapshot, as_user=as_user))
+                await self._context.database.run(lambda db: record(db, outcomes, snapshot))
                 return outcomes
 
             # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
@@ -188,9 +192,7 @@ class Stepper:
                     raise
         return outcomes
 
-    def _record(
-        self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot, *, as_user: bool
-    ) -> None:
+    def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
         local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
         for outcome in outcomes:
             if not isinstance(outcome, Done):
@@ -205,8 +207,21 @@ class Stepper:
                 case Place(item) | Replace(item=item) | SetAttributes(item=item) | Rename(item=item):
                     seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
                     local.put(msgspec.structs.replace(item, members=()), seen)
-                    if not as_user:
-                        synced.put(item)
+                    synced.put(item)
+
+    def _record_as_user(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
+        local = LocalTree(db, self._folder)
+        for outcome in outcomes:
+            step = outcome.step
+            if not isinstance(outcome, Done) or (isinstance(step, Rename) and step.aside):
+                continue
+            if isinstance(step, Delete):
+                local.drop(step.expected.id)
+            elif isinstance(step, Place | Replace | SetAttributes | Rename):
+                if isinstance(step, Rename) and step.expected.id != step.item.id:
+                    local.drop(step.expected.id)
+                seen = outcome.fingerprint or snapshot.fingerprint(step.item.id) or _UNKNOWN
+                local.put(msgspec.structs.replace(step.item, members=()), seen)
 
     def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
         synced = SyncedTree(db, self._folder)

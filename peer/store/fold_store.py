@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -172,6 +172,14 @@ class _ItemTable:
     def drop(self, id: ItemId) -> None:
         """Remove the item, if it is there; what stands under it stays."""
         self._db.execute("DELETE FROM fold_item WHERE folder = ? AND id = ?", (self._folder, id))
+
+
+def places_named(db: sqlite3.Connection, folder: int, names: Sequence[bytes]) -> Iterator[PlaceRow]:
+    """Yield the ordered values of place registers in whose row one of these names occurs, and perhaps some more."""
+    decode = msgspec.msgpack.Decoder(PlaceRow).decode
+    found = " OR ".join("instr(row, ?)" for _ in names)
+    for (row,) in db.execute(f"SELECT row FROM fold_places WHERE folder = ? AND ({found})", (folder, *names)):
+        yield decode(row)
 
 
 class SqliteState(FoldState):

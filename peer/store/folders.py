@@ -159,6 +159,48 @@ def log_backwards(connection: sqlite3.Connection, key: int, most: int) -> Iterat
         yield LogItem(row[0], ItemKind(row[1]), row[2], row[3])
 
 
+def log_items_before(connection: sqlite3.Connection, key: int, before: int, most: int) -> list[LogItem]:
+    """Return items of the ordered log before a position, the newest first."""
+    rows = connection.execute(
+        "SELECT position, kind, time_ms, data FROM log WHERE folder = ? AND position < ? ORDER BY position DESC LIMIT ?",
+        (key, before, most),
+    )
+    return [LogItem(row[0], ItemKind(row[1]), row[2], row[3]) for row in rows]
+
+
+def time_at(connection: sqlite3.Connection, key: int, position: int) -> int | None:
+    """Return when the coordinator ordered what stands at a position, in milliseconds."""
+    row = connection.execute("SELECT time_ms FROM log WHERE folder = ? AND position = ?", (key, position)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def position_at(connection: sqlite3.Connection, key: int, time_ms: int) -> int:
+    """Return the last position that was ordered by a moment; 0: no entry was."""
+    row = connection.execute(
+        "SELECT max(position), max(kind = ?) FROM log WHERE folder = ? AND time_ms <= ?",
+        (int(ItemKind.ENTRY), key, time_ms),
+    ).fetchone()
+    return int(row[0]) if row[1] else 0
+
+
+def first_entry(connection: sqlite3.Connection, key: int) -> tuple[int, int] | None:
+    """Return the position of the first entry and when the coordinator ordered it; None if there is none."""
+    row: tuple[int, int] | None = connection.execute(
+        "SELECT position, time_ms FROM log WHERE folder = ? AND kind = ? ORDER BY position LIMIT 1",
+        (key, int(ItemKind.ENTRY)),
+    ).fetchone()
+    return row
+
+
+def position_of_entry(connection: sqlite3.Connection, key: int, beginning: bytes) -> int:
+    """Return the position of the ordered entry whose hash begins so; 0 if there is none."""
+    row = connection.execute(
+        "SELECT position FROM entry WHERE folder = ? AND substr(hash, 1, ?) = ? AND position > 0",
+        (key, len(beginning), beginning),
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def put_entry_hash(
     connection: sqlite3.Connection, key: int, device: int, seq: int, hash: EntryHash, position: int
 ) -> EntryHash | None:

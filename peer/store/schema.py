@@ -73,6 +73,10 @@ CREATE TABLE IF NOT EXISTS segment (folder INTEGER NOT NULL, id BLOB NOT NULL, P
 CREATE TABLE IF NOT EXISTS known_content (
     folder INTEGER NOT NULL, hash BLOB NOT NULL, node BLOB NOT NULL, dot BLOB NOT NULL,
     PRIMARY KEY (folder, hash)) WITHOUT ROWID;
+-- Snapshots by the entry that made each; position 0: that entry is not ordered yet.
+CREATE TABLE IF NOT EXISTS snapshot (
+    folder INTEGER NOT NULL, hash BLOB NOT NULL, name TEXT NOT NULL, device INTEGER NOT NULL, seq INTEGER NOT NULL,
+    seen INTEGER NOT NULL, time_ms INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (folder, hash)) WITHOUT ROWID;
 -- Swaps begun on the disk.
 CREATE TABLE IF NOT EXISTS swap (
     number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, checked INTEGER NOT NULL,

@@ -161,6 +161,23 @@ def test_a_node_cannot_hand_in_anothers_receipt(world):
     run(main)
 
 
+def test_a_member_learns_how_many_nodes_hold_a_chunk(world):
+    async def main():
+        async with world.running(replicas=2, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
+            wanted = (ONE.segment.id, chunk("of nobody").id)
+            assert await client.ask(m.GetCopies(folder.id, wanted), m.Copies) == m.Copies((0, 0))
+            await client.ask(m.AddReceipts(folder.id, (nodes[0][1].receipt(pseudonym, REFS),)))
+            await obey(*nodes[1])
+            await until(lambda: is_(copies(server, pseudonym), {2}))
+            assert await client.ask(m.GetCopies(folder.id, wanted), m.Copies) == m.Copies((2, 0))
+            assert await client.refused(m.GetCopies(folder.id, (ONE.segment.id,) * 5_000)) == "limit"
+            bob = await new_user(server.url, TestAccount("bob"), world.user_token)
+            assert await bob.refused(m.GetCopies(folder.id, wanted)) == "access_denied"
+
+    run(main)
+
+
 def test_a_node_reports_its_room_and_moves(world):
     async def main():
         async with world.running() as server:

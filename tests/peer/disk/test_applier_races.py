@@ -533,3 +533,15 @@ def test_the_journal_is_written_before_the_disk_changes(tmp_path):
     with pytest.raises(RuntimeError):
         folder.apply([Replace(seen["f"], item)], [(item, b"new")], seen)
     assert folder.tree() == {"f": b"old"}
+
+
+def test_what_a_user_took_away_after_it_was_replaced_does_not_come_back(folder):
+    """A restart finds what was displaced still in the trash; that the name is free is the user's doing."""
+    folder.write("f", b"old")
+    seen = folder.seen()
+    item = item_at("f", b"new")
+    (outcome,) = folder.apply([Replace(seen["f"], item)], [(item, b"new")], seen)
+    assert isinstance(outcome, Done)
+    os.rename(folder.at("f"), folder.at("g"))
+    settle_all(folder)
+    assert folder.tree() == {"g": b"new"}

@@ -1,0 +1,50 @@
+"""Why an item waits, in the reason codes of the contract, and how far transfers are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+OF_NETWORK: Final = frozenset({"no_quorum", "no_source", "unavailable", "no_coordinator", "behind", "access_denied"})
+CODES: Final = {"unavailable": "no_coordinator", "behind": "no_coordinator"}
+REASONS: Final = frozenset(
+    [
+        "changing",
+        "queued",
+        "transferring",
+        "no_coordinator",
+        "no_quorum",
+        "offline",
+        "no_source",
+        "unreadable",
+        "name",
+        "disk_full",
+        "locked",
+        "held",
+        "frozen",
+        "read_only",
+        "quota",
+        "spool_full",
+        "error",
+    ]
+)
+
+
+class Blocked(msgspec.Struct):
+    """Why an item waits, and until when."""
+
+    reason: str
+    until_s: float
+    failures: int
+    text: str = ""
+    """What failed, in words."""
+
+
+class Progress(msgspec.Struct):
+    """What transfers have to do and have done, since there was last nothing to do."""
+
+    files: int = 0
+    files_done: int = 0
+    bytes: int = 0
+    bytes_done: int = 0
