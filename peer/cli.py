@@ -359,6 +359,20 @@ def online(ctx: typer.Context) -> None:
     syncing.online(_session(ctx))
 
 
+@command("lan", WORK, "kin lan", "kin lan off", "kin lan --json")
+def lan(
+    ctx: typer.Context,
+    switch: Annotated[
+        str | None, typer.Argument(metavar="[on|off]", help="Whether to use it; else show what was found.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Find devices on this network and exchange files with them directly."""
+    from peer.commands import lan as work
+
+    work.lan(_session(ctx, json), switch=switch)
+
+
 # --- A server
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from peer.api.backend import Json
 from peer.core.keys import open_device_name
 from peer.core.tree import Item, path_of
+from peer.lan import switch
 from peer.store import folders as store
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
@@ -101,7 +102,7 @@ async def status(device: Device, *, everything: bool) -> Json:
         "agent": "running" if device.watching else "stopped",
         "network": network,
         "coordinator": device.record.url,
-        "lan": {"enabled": False, "peers": 0},
+        "lan": switch.state(device),
         "storage": {
             "nodes": 0 if storage is None else len(storage.nodes),
             "reachable": 0 if storage is None else sum(node.online for node in storage.nodes),

@@ -113,6 +113,7 @@ METHODS: Final[dict[str, Method]] = {
     "wait": Method({"timeout": _SECONDS}, cancellable=True, online=True),
     "offline": Method(),
     "online": Method(),
+    "lan": Method({"switch": (str, type(None))}),
     "conflicts": Method(),
     "devices": Method(online=True),
 }

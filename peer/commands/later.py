@@ -10,7 +10,6 @@ COMMANDS: Final = (
     # name, arguments, help
     ("recover", "--recovery-file FILE --device NAME", "Bring the account back with its 24 words."),
     ("revoke", "DEVICE", "Take a device out of the account."),
-    ("lan", "[on|off] [--json]", "Devices on this network: what was found, and whether to look."),
     ("approve", "FOLDER", "Let a held mass change pass."),
     ("undo", "FOLDER", "Drop a held mass change and bring the files back."),
     ("exclude", "PATH [--remove] [--free]", "Keep a path off this device."),

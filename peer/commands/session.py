@@ -22,7 +22,7 @@ IN_USE_S_MAX: Final = 10.0
 RETRY_S: Final = 0.05
 SILENCE_S_MAX: Final = 60.0
 """For methods that answer from what the device knows; those that move bytes may be silent for longer."""
-_QUICK: Final = frozenset({"folders", "status", "conflicts", "devices", "offline", "online"})
+_QUICK: Final = frozenset({"folders", "status", "conflicts", "devices", "offline", "online", "lan"})
 
 
 def device_door() -> DeviceDoor:

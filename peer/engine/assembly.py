@@ -14,6 +14,8 @@ from peer.engine.context import Context
 from peer.engine.downloader import Downloader
 from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
+from peer.engine.holdings import Holdings
+from peer.engine.nearby import Nearby
 from peer.engine.observer import Observer
 from peer.engine.recorder import Recorder
 from peer.engine.stepper import Stepper
@@ -94,6 +96,7 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     guard = RootGuard(context.files, os.fsdecode(record.path), record.id, context.device.hex())
     journal = StoredJournal(context.database, record.key)
     observer = Observer(context, record.key, guard, journal)
+    nearby = Nearby(Holdings(context, record.key, guard), lambda: context.lan, record.id)
     return FolderEngine(
         context,
         follower,
@@ -101,5 +104,6 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
         Recorder(context, follower, observer.is_excluded),
         Stepper(context, record.key, guard, journal),
         Uploader(context, lambda: follower.record, guard),
-        Downloader(context, lambda: follower.record, guard),
+        Downloader(context, lambda: follower.record, guard, nearby),
+        nearby.holdings,
     )

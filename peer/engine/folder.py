@@ -27,6 +27,7 @@ from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
 from peer.engine.follower import Follower
+from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.stepper import KEPT, Stepper
@@ -84,10 +85,13 @@ class FolderEngine:
         stepper: Stepper,
         uploader: Uploader,
         downloader: Downloader,
+        holdings: Holdings | None = None,
     ) -> None:
         self._context = context
         self.follower = follower
         self.observer = observer
+        self.holdings = holdings
+        """What other devices can be given from this disk."""
         self._recorder = recorder
         self._stepper = stepper
         self._uploader = uploader

@@ -1,0 +1,347 @@
+"""A device on its LAN: what it announces, whom it dials and whom it lets in, kept true while keys and networks change.
+
+One task looks whether anything changed, and each device that was found has a task that keeps a connection to it. With
+nobody there, nothing runs but a look at this machine's addresses now and then.
+
+Rule 1: whom an announcement brings is dialled on networks of ours only, and is nobody before its certificate was checked.
+Rule 2: after :meth:`Lan.stop` nothing is announced, heard, asked or answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import ssl
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from peer.core import lan as core
+from peer.core.lan import LanDevice
+from peer.engine.context import Context
+from peer.engine.tasks import end
+from peer.lan.client import LanClient, PeerConnection
+from peer.lan.server import LanServer
+from peer.lan.stream import LanStream, keep_alive
+from peer.lan.trust import Trust
+from peer.store import folders
+from protocol import limits
+from protocol.errors import AccessDeniedError, KinfolderError, UnavailableError
+from protocol.ids import ChunkId, FolderId
+from protocol.lan import Wanted
+
+if TYPE_CHECKING:
+    from peer.engine.folder import FolderEngine
+    from peer.engine.holdings import Holdings
+    from peer.lan.discovery import Announced, Discovery, Interface
+
+LOOK_S: Final = 30.0
+"""Between looks at this machine's addresses."""
+ROTATE_S: Final = 300.0
+"""Between other tags, where there are too many for one announcement."""
+CANDIDATES_MAX: Final = 64
+DIALLING_MAX: Final = 4
+DIAL_S: Final = 5.0
+RETRY_S_MIN: Final = 0.5
+RETRY_S_MAX: Final = 60.0
+TRIES_MAX: Final = 6
+"""An announcement under which nobody answered so often in a row is forgotten until it is heard anew."""
+
+log = structlog.get_logger("lan")
+
+
+class Lan:
+    """The LAN as one device uses it.
+
+    Args:
+        context: Shared with the folders.
+        engines: The device's folders as they are at any time.
+    """
+
+    def __init__(self, context: Context, engines: Mapping[int, FolderEngine]) -> None:
+        self._context = context
+        self._engines = engines
+        self.client = LanClient(context.clock, context.processor, self._may_read)
+        self.server = LanServer(self._shelf, context.clock, context.processor)
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._only: tuple[str, ...] | None = None
+        self._port = 0
+        self._trust: Trust | None = None
+        self._discovery: Discovery | None = None
+        self._interfaces: list[Interface] = []
+        self._keys: list[bytes] = []
+        self._name = ("", 0)
+        self._dials: dict[str, asyncio.Task[None]] = {}
+        self._dialling = asyncio.Semaphore(DIALLING_MAX)
+        self.trouble = ""
+        """Not empty: why nobody can be found."""
+
+    # --- On and off
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the LAN is used now."""
+        return self._task is not None
+
+    def start(self, only: tuple[str, ...] | None, port: int) -> None:
+        """Begin to announce, hear, ask and answer; a second call does nothing.
+
+        Args:
+            only: The addresses of this machine that may be used; None: all.
+            port: Where to listen; 0: anywhere.
+        """
+        if self._task is None:
+            self._only, self._port = only, port
+            self._task = asyncio.create_task(self._run(), name="lan")
+
+    async def stop(self) -> None:
+        """End all of it; a second call does nothing."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        await end([task])
+        await self._close()
+
+    def changed(self) -> None:
+        """Look again at folders, members, devices and keys."""
+        self._changed.set()
+
+    async def _close(self) -> None:
+        await end(self._dials.values())
+        self._dials.clear()
+        discovery, self._discovery = self._discovery, None
+        if discovery is not None:
+            await discovery.close()
+        for peer in list(self.client.peers.values()):
+            await peer.wait_closed()
+        self.client.peers.clear()
+        await self.server.close()
+        self._trust, self._interfaces, self._name = None, [], ("", 0)
+
+    # --- What others get and give
+
+    def chunks(
+        self, folder: FolderId, wanted: Sequence[Wanted]
+    ) -> AsyncGenerator[tuple[Wanted, bytes | bytearray], None]:
+        """Yield those raw chunks that some device on the LAN has."""
+        return self.client.chunks(folder, wanted)
+
+    def segments(
+        self, folder: FolderId, ids: Sequence[ChunkId]
+    ) -> AsyncGenerator[tuple[ChunkId, bytes | bytearray], None]:
+        """Yield those sealed segments that some device on the LAN has."""
+        return self.client.segments(folder, ids)
+
+    def _engine_of(self, folder: FolderId) -> FolderEngine | None:
+        return next((engine for engine in self._engines.values() if engine.record.id == folder), None)
+
+    def _may_read(self, device: LanDevice, folder: FolderId) -> bool:
+        """Whether a device is active, and its account a member of the folder, as far as this device knows now."""
+        engine = self._engine_of(folder)
+        control = None if engine is None else engine.follower.control
+        try:
+            account = self._context.accounts(device.account)
+        except KeyError:
+            return False
+        return control is not None and control.may_read(device.account) and account.is_active(device.device)
+
+    def _shelf(self, device: LanDevice, folder: FolderId) -> Holdings | None:
+        engine = self._engine_of(folder)
+        return engine.holdings if engine is not None and self._may_read(device, folder) else None
+
+    # --- Keeping it true
+
+    async def _run(self) -> None:
+        turn = 0
+        while True:
+            self._changed.clear()
+            try:
+                await self._refresh(turn)
+                self.trouble = ""
+            except (OSError, TimeoutError, KinfolderError) as error:
+                self.trouble = f"this network cannot be used ({type(error).__name__})"
+                log.info("the LAN cannot be used", error=type(error).__name__)
+                await self._close()
+            except Exception:  # a defect: the folders go on without the LAN
+                log.exception("the LAN failed")
+                self.trouble = "it failed; the log says why"
+                await self._close()
+            many = len(self._keys) > limits.LAN_TAGS_MAX
+            pause_s = min(LOOK_S, core.next_day_s(self._context.clock.now_ms()) + 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+            turn = int(self._context.clock.monotonic_s() // ROTATE_S) if many else 0
+
+    async def _refresh(self, turn: int) -> None:
+        from peer.lan.discovery import interfaces
+
+        await self._refresh_trust()
+        found = await self._context.processor.run(interfaces, self._only)
+        if found != self._interfaces:
+            await self._close_network()
+            self._interfaces = found
+        if not found:
+            return
+        assert self._trust is not None
+        if not self._trust.allowed:
+            # Nobody could connect: nothing is to be seen of this device.
+            if self._discovery is not None:
+                await self._close_network()
+            return
+        await self._open_network()
+        await self._announce(turn)
+
+    async def _refresh_trust(self) -> None:
+        members = {
+            engine.record.id: tuple(engine.follower.control.members)
+            for engine in self._engines.values()
+            if engine.follower.control is not None
+        }
+        allowed = core.allowed_devices(
+            self._context.account, self._context.device, self._context.accounts.known(), members
+        )
+        if self._trust is None or allowed != self._trust.allowed:
+            trust = await self._context.processor.run(Trust, self._context.secrets, allowed)
+            self._trust = trust
+            self.server.trust(trust)
+            for device, peer in list(self.client.peers.items()):
+                if device not in trust.allowed.values():
+                    peer.close()
+        self._keys = await self._context.database.run(self._discovery_keys)
+
+    def _discovery_keys(self, db: sqlite3.Connection) -> list[bytes]:
+        """Return the discovery keys of all folders that count; runs in the database's thread."""
+        now_ms = self._context.clock.now_ms()
+        keys = []
+        for engine in list(self._engines.values()):
+            try:
+                ring = self._context.folder_keys(engine.record.key)
+            except KeyError:
+                continue  # its control log is not known yet
+            shown = core.epochs_shown(folders.control_links(db, engine.record.key), now_ms)
+            keys += [ring.epochs[number].disc for number in sorted(shown) if number in ring.epochs]
+        return keys
+
+    async def _close_network(self) -> None:
+        trust = self._trust
+        await self._close()
+        self._trust = trust
+
+    async def _open_network(self) -> None:
+        if self._discovery is not None:
+            return
+        from peer.lan.discovery import Discovery
+
+        addresses = [one.address for one in self._interfaces]
+        self.server.listen(addresses, self._port)
+        self._discovery = Discovery(addresses, self._on_found, self._on_gone)
+        await self._discovery.start()
+
+    async def _announce(self, turn: int) -> None:
+        assert self._discovery is not None
+        day = core.day_of(self._context.clock.now_ms())
+        if self._name[1] != day:
+            self._name = (self._context.entropy(core.NAME_BYTES).hex(), day)
+        tags = core.tags_shown(self._keys, day, self.server.port, turn)
+        await self._discovery.announce(self._name[0], self.server.port, tags)
+
+    # --- Those who were found
+
+    def _on_found(self, announced: Announced) -> None:
+        if announced.name in self._dials or len(self._dials) >= CANDIDATES_MAX:
+            return
+        signed = [e.record.checkpoint.checkpoint.time_ms for e in self._engines.values() if e.record.checkpoint]
+        days = core.days_heard(self._context.clock.now_ms(), max(signed, default=0))
+        if not core.is_kin(announced.tags, self._keys, days, announced.port):
+            return
+        addresses = core.addresses_to_dial(announced.addresses, [one.network for one in self._interfaces])
+        if addresses:
+            task = asyncio.create_task(self._keep(announced.name, addresses, announced.port), name="lan-dial")
+            self._dials[announced.name] = task
+            task.add_done_callback(lambda _: self._dials.pop(announced.name, None))
+
+    def _on_gone(self, name: str) -> None:
+        task = self._dials.get(name)
+        if task is not None:
+            task.cancel()
+
+    async def _keep(self, name: str, addresses: Sequence[str], port: int) -> None:
+        """Keep a connection to who announced this, as long as somebody answers."""
+        failures = 0
+        while failures < TRIES_MAX:
+            try:
+                async with self._dialling:
+                    peer = await self._dial(addresses, port)
+                failures = 0
+            except (KinfolderError, OSError, TimeoutError, ssl.SSLError) as error:
+                failures += 1
+                log.debug("a device on the LAN cannot be reached", error=type(error).__name__)
+            else:
+                await self._hold(peer)
+            await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**failures))
+
+    async def _hold(self, peer: PeerConnection) -> None:
+        """Use a connection until it ends; another one to the same device goes first."""
+        other = self.client.peers.get(peer.device)
+        try:
+            if other is not None:
+                await peer.wait_closed()
+                await other.closed.wait()
+                return
+            if len(self.client.peers) >= limits.LAN_PEERS_MAX:
+                return
+            self.client.peers[peer.device] = peer
+            log.info("a device was found on the LAN", device=peer.device.device.hex()[:8])
+            await peer.closed.wait()
+        finally:
+            if self.client.peers.get(peer.device) is peer:
+                del self.client.peers[peer.device]
+            peer.close()
+
+    async def _dial(self, addresses: Sequence[str], port: int) -> PeerConnection:
+        """Return a connection to the first address where somebody of ours answers.
+
+        Raises:
+            KinfolderError, OSError, TimeoutError: Nobody does.
+        """
+        failure: Exception = UnavailableError("nobody answers")
+        for address in addresses:
+            try:
+                async with asyncio.timeout(DIAL_S):
+                    return await self._connect(address, port)
+            except (KinfolderError, OSError, TimeoutError) as error:
+                failure = error
+        raise failure
+
+    async def _connect(self, address: str, port: int) -> PeerConnection:
+        trust = self._trust
+        if trust is None or not trust.allowed:
+            raise AccessDeniedError("nobody may be connected to")
+        loop = asyncio.get_running_loop()
+        stream = LanStream()
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: stream, address, port, ssl=trust.client, ssl_handshake_timeout=limits.LAN_HANDSHAKE_S_MAX
+            )
+            device = trust.identify(transport.get_extra_info("ssl_object"))
+            keep_alive(transport.get_extra_info("socket"))
+            peer = PeerConnection(device, address, stream, self._context.clock)
+            await peer.greet()
+        except BaseException:
+            stream.close()
+            raise
+        return peer
+
+    # --- For people
+
+    def report(self) -> dict[str, Any]:
+        """Return how it stands, without names."""
+        return {
+            "peers": sum(not peer.closed.is_set() for peer in self.client.peers.values()),
+            "received_bytes": self.client.received_bytes,
+            "sent_bytes": self.server.sent_bytes,
+        }
