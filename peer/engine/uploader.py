@@ -240,9 +240,7 @@ class Uploader:
                 self._context.steps.release()
 
     async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk], list[Row]]:
-        """Return the row of each piece, by raw hash; the sealed chunks that no node holds yet; the rows of those that came
-        over the LAN, and that nodes now say they hold.
-        """
+        """Return rows of all pieces, by raw hash; sealed chunks that no node holds yet; rows that turned out stored."""
         by_hash = {raw.hash: raw.data for raw in step}
         folder = self._record().key
         known = await self._context.database.run(lambda db: known_rows(db, folder, by_hash))

@@ -47,7 +47,8 @@ log = structlog.get_logger("lan")
 class Found(NamedTuple):
     """One thing that was asked for, checked."""
 
-    index: int
+    number: int
+    """Which, in the request."""
     data: bytes | bytearray
 
 
@@ -275,8 +276,8 @@ class LanClient:
                 contextlib.aclosing(self._get(peer, ask(tuple(wanted[i] for i in asked)))) as answer,
             ):
                 async for found in answer:
-                    del missing[asked[found.index]]
-                    yield Found(asked[found.index], found.data)
+                    del missing[asked[found.number]]
+                    yield Found(asked[found.number], found.data)
 
     def _next_to_ask(self, folder: FolderId, tried: Collection[LanDevice]) -> PeerConnection | None:
         """Return the device with the least on its way among those that may have something."""

@@ -49,8 +49,9 @@ class Interface(NamedTuple):
 
 
 def interfaces(only: Sequence[str] | None) -> list[Interface]:
-    """Return this machine's addresses for the LAN: IPv4, and IPv6 where one is named; loopback only where it is named, or
-    where there is no other.
+    """Return this machine's addresses for the LAN.
+
+    IPv4, and IPv6 where one is named; loopback only where it is named, or where there is no other.
 
     Args:
         only: The addresses that may be used; None: all.
@@ -159,6 +160,7 @@ class Discovery:
     def _heard(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if self._info is not None and name == self._info.name:
             return
+        del zeroconf, service_type  # there is one of each
         if state_change is ServiceStateChange.Removed:
             self._waiting.pop(name, None)
             self._on_gone(name)

@@ -260,7 +260,7 @@ class Lan:
             return
         addresses = core.addresses_to_dial(announced.addresses, [one.network for one in self._interfaces])
         if addresses:
-            task = asyncio.create_task(self._keep(announced.name, addresses, announced.port), name="lan-dial")
+            task = asyncio.create_task(self._keep(addresses, announced.port), name="lan-dial")
             self._dials[announced.name] = task
             task.add_done_callback(lambda _: self._dials.pop(announced.name, None))
 
@@ -269,7 +269,7 @@ class Lan:
         if task is not None:
             task.cancel()
 
-    async def _keep(self, name: str, addresses: Sequence[str], port: int) -> None:
+    async def _keep(self, addresses: Sequence[str], port: int) -> None:
         """Keep a connection to who announced this, as long as somebody answers."""
         failures = 0
         while failures < TRIES_MAX:

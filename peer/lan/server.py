@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, Protocol
 
@@ -72,7 +71,6 @@ class LanServer:
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._handshakes = 0
-        self._devices: Counter[LanDevice] = Counter()
         self._open: dict[LanStream, LanDevice] = {}
         self._answers = asyncio.Semaphore(ANSWERS_MAX)
         self.port = 0
@@ -140,23 +138,10 @@ class LanServer:
     async def _welcome(self, connection: socket.socket, trust: Trust) -> None:
         """Find out who it is, and serve him."""
         stream = LanStream()
-        is_in = False
+        device: LanDevice | None = None
         try:
             try:
-                device = await self._identify(connection, stream, trust)
-                if self._devices[device] >= limits.LAN_CONNECTIONS_PER_DEVICE_MAX:
-                    raise AccessDeniedError("a device has too many connections")
-                async with asyncio.timeout(GREETING_S):
-                    frame = await stream.read_frame()
-                    if frame.id != 0 or not isinstance(frame.body, Greeting) or frame.body.version < 1:
-                        raise ProtocolError("a device on the LAN does not greet")
-                    await stream.write_frame(0, Greeting(lan.LAN_VERSION))
-                # What was true when the handshake began may not be so any more.
-                if self._trust is None or device not in self._trust.allowed.values():
-                    raise AccessDeniedError("a device lost its access")
-                is_in = True
-                self._open[stream] = device
-                self._devices[device] += 1
+                device = await self._let_in(connection, stream, trust)
             finally:
                 self._handshakes -= 1
             await self._serve(device, stream)
@@ -164,11 +149,28 @@ class LanServer:
             log.debug("a connection on the LAN ended", error=type(error).__name__)
         finally:
             stream.close()
-            if is_in:
+            if device is not None:
                 del self._open[stream]
-                self._devices[device] -= 1
-                if not self._devices[device]:
-                    del self._devices[device]
+
+    async def _let_in(self, connection: socket.socket, stream: LanStream, trust: Trust) -> LanDevice:
+        """Return who it is, and count his connection as open.
+
+        Raises:
+            KinfolderError, OSError, TimeoutError: He may not be here.
+        """
+        device = await self._identify(connection, stream, trust)
+        async with asyncio.timeout(GREETING_S):
+            frame = await stream.read_frame()
+            if frame.id != 0 or not isinstance(frame.body, Greeting) or frame.body.version < 1:
+                raise ProtocolError("a device on the LAN does not greet")
+            await stream.write_frame(0, Greeting(lan.LAN_VERSION))
+        # What was true when the handshake began may not be so any more.
+        if self._trust is None or device not in self._trust.allowed.values():
+            raise AccessDeniedError("a device lost its access")
+        if list(self._open.values()).count(device) >= limits.LAN_CONNECTIONS_PER_DEVICE_MAX:
+            raise AccessDeniedError("a device has too many connections")
+        self._open[stream] = device
+        return device
 
     @staticmethod
     async def _identify(connection: socket.socket, stream: LanStream, trust: Trust) -> LanDevice:

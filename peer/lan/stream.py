@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final
+from typing import Final, cast
 
 from protocol.errors import UnavailableError
 from protocol.lan import LENGTH_BYTES, LanFrame, LanMessage, decode_lan_frame, encode_lan_frame, frame_length
@@ -46,11 +46,10 @@ class LanStream(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         """Tell whoever waits."""
         self.is_lost = True
         self._news.set()
@@ -59,7 +58,7 @@ class LanStream(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         """Close: neither side has more to say once the other has gone."""
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         """Return where received bytes go."""
         if self._target is not None:
             return self._target[self._filled :]
@@ -92,7 +91,7 @@ class LanStream(asyncio.BufferedProtocol):
     def is_loopback(self) -> bool:
         """Whether the other side is on this machine."""
         found = None if self._transport is None else self._transport.get_extra_info("peername")
-        return bool(found) and str(found[0]) in ("::1", "127.0.0.1")
+        return found is not None and str(found[0]) in ("::1", "127.0.0.1")
 
     # --- Reading
 
