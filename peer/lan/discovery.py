@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import ifaddr
 import structlog
-from zeroconf import InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import DNSQuestionType, InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from peer.core.lan import SERVICE_TYPE, TAGS_KEY, Network
@@ -102,7 +102,10 @@ class Discovery:
         self._zeroconf = AsyncZeroconf(interfaces=list(self._addresses) or InterfaceChoice.Default, ip_version=version)
         await self._zeroconf.zeroconf.async_wait_for_start(START_S)
         self._looking = asyncio.create_task(self._look(), name="lan-discovery")
-        self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._heard])
+        # Answers to all: one process alone would get those that are sent to this machine's port.
+        self._browser = AsyncServiceBrowser(
+            self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._heard], question_type=DNSQuestionType.QM
+        )
 
     async def announce(self, name: str, port: int, tags: bytes) -> None:
         """Announce this device under a name, in place of what was announced before."""

@@ -44,6 +44,8 @@ ROTATE_S: Final = 300.0
 CANDIDATES_MAX: Final = 64
 DIALLING_MAX: Final = 4
 DIAL_S: Final = 5.0
+FIRST_LOOK_S: Final = 1.0
+"""How long after the start whoever wants something waits for the first device to be found."""
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
 TRIES_MAX: Final = 6
@@ -66,6 +68,8 @@ class Lan:
         self.client = LanClient(context.clock, context.processor, self._may_read)
         self.server = LanServer(self._shelf, context.clock, context.processor)
         self._changed = asyncio.Event()
+        self._found = asyncio.Event()
+        self._looked_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._only: tuple[str, ...] | None = None
         self._port = 0
@@ -74,6 +78,8 @@ class Lan:
         self._interfaces: list[Interface] = []
         self._keys: list[bytes] = []
         self._name = ("", 0)
+        self._day = 0
+        self._shown: tuple[str, int, bytes] | None = None
         self._dials: dict[str, asyncio.Task[None]] = {}
         self._dialling = asyncio.Semaphore(DIALLING_MAX)
         self.trouble = ""
@@ -95,6 +101,7 @@ class Lan:
         """
         if self._task is None:
             self._only, self._port = only, port
+            self._looked_s = self._context.clock.monotonic_s() + FIRST_LOOK_S
             self._task = asyncio.create_task(self._run(), name="lan")
 
     async def stop(self) -> None:
@@ -115,25 +122,42 @@ class Lan:
         discovery, self._discovery = self._discovery, None
         if discovery is not None:
             await discovery.close()
+        self._shown = None
         for peer in list(self.client.peers.values()):
             await peer.wait_closed()
         self.client.peers.clear()
         await self.server.close()
         self._trust, self._interfaces, self._name = None, [], ("", 0)
+        self._found.clear()
 
     # --- What others get and give
 
-    def chunks(
+    async def chunks(
         self, folder: FolderId, wanted: Sequence[Wanted]
     ) -> AsyncGenerator[tuple[Wanted, bytes | bytearray], None]:
         """Yield those raw chunks that some device on the LAN has."""
-        return self.client.chunks(folder, wanted)
+        await self._first_look()
+        async with contextlib.aclosing(self.client.chunks(folder, wanted)) as found:
+            async for each in found:
+                yield each
 
-    def segments(
+    async def segments(
         self, folder: FolderId, ids: Sequence[ChunkId]
     ) -> AsyncGenerator[tuple[ChunkId, bytes | bytearray], None]:
         """Yield those sealed segments that some device on the LAN has."""
-        return self.client.segments(folder, ids)
+        await self._first_look()
+        async with contextlib.aclosing(self.client.segments(folder, ids)) as found:
+            async for each in found:
+                yield each
+
+    async def _first_look(self) -> None:
+        """Wait a moment for the first device, where the LAN was only just begun and there are others."""
+        left_s = self._looked_s - self._context.clock.monotonic_s()
+        is_alone = self._trust is not None and not self._trust.allowed
+        if left_s > 0 and self.is_on and not self.client.peers and not is_alone:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._found.wait()
 
     def _engine_of(self, folder: FolderId) -> FolderEngine | None:
         return next((engine for engine in self._engines.values() if engine.record.id == folder), None)
@@ -155,31 +179,37 @@ class Lan:
     # --- Keeping it true
 
     async def _run(self) -> None:
+        self._changed.set()
         turn = 0
         while True:
-            self._changed.clear()
+            today = core.day_of(self._context.clock.now_ms())
+            if today != self._day:
+                self._day = today
+                self._changed.set()  # other epochs may count
             try:
                 await self._refresh(turn)
                 self.trouble = ""
             except (OSError, TimeoutError, KinfolderError) as error:
                 self.trouble = f"this network cannot be used ({type(error).__name__})"
                 log.info("the LAN cannot be used", error=type(error).__name__)
-                await self._close()
+                await self._begin_anew()
             except Exception:  # a defect: the folders go on without the LAN
                 log.exception("the LAN failed")
                 self.trouble = "it failed; the log says why"
-                await self._close()
+                await self._begin_anew()
             many = len(self._keys) > limits.LAN_TAGS_MAX
             pause_s = min(LOOK_S, core.next_day_s(self._context.clock.now_ms()) + 1.0)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._changed.wait()
+                    await (self._changed.wait() if not self.trouble else asyncio.sleep(pause_s))
             turn = int(self._context.clock.monotonic_s() // ROTATE_S) if many else 0
 
     async def _refresh(self, turn: int) -> None:
         from peer.lan.discovery import interfaces
 
-        await self._refresh_trust()
+        if self._changed.is_set():
+            self._changed.clear()
+            await self._refresh_trust()
         found = await self._context.processor.run(interfaces, self._only)
         if found != self._interfaces:
             await self._close_network()
@@ -226,6 +256,11 @@ class Lan:
             keys += [ring.epochs[number].disc for number in sorted(shown) if number in ring.epochs]
         return keys
 
+    async def _begin_anew(self) -> None:
+        """After a failure: close what is open, and look at everything again at the next turn."""
+        await self._close()
+        self._changed.set()
+
     async def _close_network(self) -> None:
         trust = self._trust
         await self._close()
@@ -247,7 +282,10 @@ class Lan:
         if self._name[1] != day:
             self._name = (self._context.entropy(core.NAME_BYTES).hex(), day)
         tags = core.tags_shown(self._keys, day, self.server.port, turn)
-        await self._discovery.announce(self._name[0], self.server.port, tags)
+        shown = (self._name[0], self.server.port, tags)
+        if shown != self._shown:
+            await self._discovery.announce(*shown)
+            self._shown = shown
 
     # --- Those who were found
 
@@ -292,15 +330,18 @@ class Lan:
                 await peer.wait_closed()
                 await other.closed.wait()
                 return
-            if len(self.client.peers) >= limits.LAN_PEERS_MAX:
+            # What was true when the handshake began may not be so any more.
+            is_in = self._trust is not None and peer.device in self._trust.allowed.values()
+            if not is_in or len(self.client.peers) >= limits.LAN_PEERS_MAX:
                 return
             self.client.peers[peer.device] = peer
+            self._found.set()
             log.info("a device was found on the LAN", device=peer.device.device.hex()[:8])
             await peer.closed.wait()
         finally:
             if self.client.peers.get(peer.device) is peer:
                 del self.client.peers[peer.device]
-            peer.close()
+            await peer.wait_closed()
 
     async def _dial(self, addresses: Sequence[str], port: int) -> PeerConnection:
         """Return a connection to the first address where somebody of ours answers.
