@@ -363,7 +363,7 @@ def online(ctx: typer.Context) -> None:
 def lan(
     ctx: typer.Context,
     switch: Annotated[
-        str | None, typer.Argument(metavar="[on|off]", help="Whether to use it; else show what was found.")
+        str | None, typer.Argument(metavar="[SWITCH]", help="on or off; else what was found is shown.")
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -10,7 +10,7 @@ import struct
 import threading
 from typing import Any, Final, Self
 
-from zeroconf import DNSIncoming, DNSService, DNSText
+from zeroconf import DNSIncoming, DNSService, DNSText  # type: ignore[attr-defined]  # documented, and in no __all__
 
 GROUP: Final = "224.0.0.251"
 PORT: Final = 5353

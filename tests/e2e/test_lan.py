@@ -110,15 +110,15 @@ def test_an_edit_of_what_came_over_the_lan_sends_the_changed_chunks_alone(world:
     a, b = world.a, world.b
     with agents(world.cluster.root, a, b):
         meet(a, b)
-        world.path(a, "edited").write_bytes(os.urandom(8 * MIB))
+        world.path(a, "edited").write_bytes(os.urandom(24 * MIB))
         settle(a, b)
         assert far(b) == 0
         with open(world.path(b, "edited"), "r+b") as file:
-            file.seek(4 * MIB)
+            file.seek(12 * MIB)
             file.write(os.urandom(1_000))
         world.path(b, "copied").write_bytes(world.path(a, "edited").read_bytes())
         settle(b, a)
-        assert lan(b)["storage"]["sent_bytes"] < 5 * MIB
+        assert lan(b)["storage"]["sent_bytes"] < 10 * MIB
         assert far(a) == 0
         assert same(world, a, b)
 
@@ -138,24 +138,20 @@ def test_two_devices_serve_one_file_at_once(world: World) -> None:
             assert lan(device)["sent_bytes"] - sent[device.name] >= 8 * MIB
 
 
-@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_device_that_stops_in_the_middle_costs_seconds(world: World, how: signal.Signals) -> None:
-    a, b = world.a, world.b
-    with agents(world.cluster.root, a, b):
-        meet(a, b)
-        ask(b, "offline")
-        world.path(a, f"left {how.name}").write_bytes(os.urandom(40 * MIB))
-        settle(a)
-        ask(b, "online")
+def test_devices_that_stop_in_the_middle_cost_seconds(world: World) -> None:
+    """One is killed, one stands still; what they owed comes from the storage node."""
+    a, b, c = world.a, world.b, world.c
+    with agents(world.cluster.root, a, b, c):
+        meet(a, b, c)
+        with stopped(b):
+            world.path(a, "left").write_bytes(os.urandom(48 * MIB))
+            settle(a, c)
         until(lambda: lan(b)["received_bytes"] > 0 or far(b) > 0, "something arrives")
-        assert a.agent is not None
-        os.kill(a.agent.pid, how)
-        try:
+        c.kill()
+        with stopped(a):
             settle(b)
-        finally:
-            if how is signal.SIGSTOP:
-                os.kill(a.agent.pid, signal.SIGCONT)
         assert same(world, a, b)
+        assert far(b) > 0
 
 
 @contextmanager
@@ -168,7 +164,7 @@ def bad(world: World, device: Device, how: str) -> Iterator[Process]:
         process.stop()
 
 
-@pytest.mark.parametrize("how", ["garbage", "bomb", "noise", "twice", "drip", "silence"])
+@pytest.mark.parametrize("how", ["garbage", "drip"])
 def test_a_device_that_turned_bad_costs_seconds(world: World, how: str) -> None:
     """It is the only one on the LAN, and it is asked: the file comes from the storage node, and is right."""
     a, b, c = world.a, world.b, world.c

@@ -22,6 +22,7 @@ from protocol import lan, limits
 from protocol.errors import KinfolderError, ProtocolError, UnavailableError
 from protocol.ids import AccountId, ChunkId, DeviceId, FolderId
 from protocol.lan import GetChunks, GetSegments, Wanted
+from tests.e2e.hostile_peer import bomb, drip, garbage, noise, silence, twice
 from tests.peer.core.key_world import RealAccount
 
 FOLDER = FolderId(b"f" * 32)
@@ -233,6 +234,32 @@ def test_other_bytes_are_never_given_on_and_cost_their_sender_his_place():
         assert found == {}
         assert client.is_avoided(peer.device)
         assert peer.closed.is_set()
+
+    run(test)
+
+
+@pytest.mark.parametrize("answer", [bomb, noise, twice, garbage, drip, silence], ids=lambda one: one.__name__)
+def test_a_false_answer_gives_nothing_and_the_next_device_is_asked(monkeypatch, answer):
+    monkeypatch.setattr(client_module, "STALLED_S", 0.5)
+
+    async def test(world):
+        good, truth = World(), os.urandom(150_000)
+        good.anna, good.shelf.held = world.anna, {blake3(truth).digest(): truth}
+        world.shelf.held = good.shelf.held
+        world.server._answer = lambda stream, id, request, shelf: answer(stream, id, request)
+        client = await world.client(world.desktop)
+        (bad,) = client.peers.values()
+        other = await good.dial(good.desktop)
+        other.device = other.device._replace(device=DeviceId(b"o" * 32))
+        other.received_bytes = 1  # so that the bad one is asked first
+        client.peers[other.device] = other
+        assert await all_of(client.chunks(FOLDER, [wanted(truth)])) == {wanted(truth): truth}
+        assert client.is_avoided(bad.device)
+        assert bad.closed.is_set()
+        assert client.received_bytes == len(truth)
+        await other.wait_closed()
+        await good.server.close()
+        good.processor.close()
 
     run(test)
 
