@@ -10,12 +10,16 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
+
 from peer.engine.holdings import Holdings
 from protocol.ids import ChunkId, FolderId
 from protocol.lan import Wanted
 
 if TYPE_CHECKING:
     from peer.lan.exchange import Lan
+
+log = structlog.get_logger("nearby")
 
 
 class Nearby:
@@ -44,9 +48,12 @@ class Nearby:
         lan = self._lan()
         if lan is None or not missing:
             return
-        async with contextlib.aclosing(lan.chunks(self._folder, list(missing))) as found:
-            async for one, raw in found:
-                yield one, raw
+        try:
+            async with contextlib.aclosing(lan.chunks(self._folder, list(missing))) as found:
+                async for one, raw in found:
+                    yield one, raw
+        except Exception:  # a defect: the storage nodes have it all the same
+            log.exception("the LAN failed")
 
     async def segments(self, ids: Sequence[ChunkId]) -> AsyncGenerator[tuple[ChunkId, bytes | bytearray], None]:
         """Yield those sealed segments that are near, each once."""
@@ -58,6 +65,9 @@ class Nearby:
         lan = self._lan()
         if lan is None or not missing:
             return
-        async with contextlib.aclosing(lan.segments(self._folder, list(missing))) as sealed:
-            async for id, more in sealed:
-                yield id, more
+        try:
+            async with contextlib.aclosing(lan.segments(self._folder, list(missing))) as sealed:
+                async for id, more in sealed:
+                    yield id, more
+        except Exception:  # as above
+            log.exception("the LAN failed")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,16 +41,27 @@ LOOK_S: Final = 30.0
 ROTATE_S: Final = 300.0
 """Between other tags, where there are too many for one announcement."""
 CANDIDATES_MAX: Final = 64
+"""Announcements that are dialled; a new one takes the place of that under which nobody answered most often."""
 DIALLING_MAX: Final = 4
 DIAL_S: Final = 5.0
 FIRST_LOOK_S: Final = 1.0
 """How long after the start whoever wants something waits for the first device to be found."""
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
-TRIES_MAX: Final = 6
-"""An announcement under which nobody answered so often in a row is forgotten until it is heard anew."""
 
 log = structlog.get_logger("lan")
+
+
+class _Dial:
+    """Somebody who was found, and the task that keeps a connection to him."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.failures = 0
+        """In a row."""
+        self.is_open = False
+        self.is_gone = False
+        """He said goodbye; a connection that is open is used to its end."""
 
 
 class Lan:
@@ -80,7 +90,7 @@ class Lan:
         self._name = ("", 0)
         self._day = 0
         self._shown: tuple[str, int, bytes] | None = None
-        self._dials: dict[str, asyncio.Task[None]] = {}
+        self._dials: dict[str, _Dial] = {}
         self._dialling = asyncio.Semaphore(DIALLING_MAX)
         self.trouble = ""
         """Not empty: why nobody can be found."""
@@ -117,7 +127,7 @@ class Lan:
         self._changed.set()
 
     async def _close(self) -> None:
-        await end(self._dials.values())
+        await end([dial.task for dial in self._dials.values() if dial.task is not None])
         self._dials.clear()
         discovery, self._discovery = self._discovery, None
         if discovery is not None:
@@ -290,37 +300,58 @@ class Lan:
     # --- Those who were found
 
     def _on_found(self, announced: Announced) -> None:
-        if announced.name in self._dials or len(self._dials) >= CANDIDATES_MAX:
+        if announced.name in self._dials:
             return
         signed = [e.record.checkpoint.checkpoint.time_ms for e in self._engines.values() if e.record.checkpoint]
         days = core.days_heard(self._context.clock.now_ms(), max(signed, default=0))
         if not core.is_kin(announced.tags, self._keys, days, announced.port):
             return
         addresses = core.addresses_to_dial(announced.addresses, [one.network for one in self._interfaces])
-        if addresses:
-            task = asyncio.create_task(self._keep(addresses, announced.port), name="lan-dial")
-            self._dials[announced.name] = task
-            task.add_done_callback(lambda _: self._dials.pop(announced.name, None))
+        if addresses and self._make_room():
+            dial = self._dials[announced.name] = _Dial()
+            dial.task = asyncio.create_task(self._keep(dial, addresses, announced.port), name="lan-dial")
+            dial.task.add_done_callback(lambda task: self._forget(announced.name, dial, task))
+
+    def _make_room(self) -> bool:
+        """Tell whether one more may be dialled; somebody who never answers makes room."""
+        if len(self._dials) < CANDIDATES_MAX:
+            return True
+        name, worst = max(self._dials.items(), key=lambda pair: pair[1].failures)
+        if not worst.failures or worst.task is None:
+            return False
+        worst.task.cancel()
+        del self._dials[name]
+        return True
+
+    def _forget(self, name: str, dial: _Dial, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("dialling failed", exc_info=failure)  # a defect: the others go on
+        if self._dials.get(name) is dial:
+            del self._dials[name]
 
     def _on_gone(self, name: str) -> None:
-        task = self._dials.get(name)
-        if task is not None:
-            task.cancel()
+        dial = self._dials.get(name)
+        if dial is not None and dial.task is not None:
+            dial.is_gone = True
+            if not dial.is_open:
+                dial.task.cancel()
 
-    async def _keep(self, addresses: Sequence[str], port: int) -> None:
-        """Keep a connection to who announced this, as long as somebody answers."""
-        failures = 0
-        while failures < TRIES_MAX:
+    async def _keep(self, dial: _Dial, addresses: Sequence[str], port: int) -> None:
+        """Keep a connection to who announced this, until he has gone."""
+        while not dial.is_gone:
             try:
                 async with self._dialling:
                     peer = await self._dial(addresses, port)
-                failures = 0
-            except (KinfolderError, OSError, TimeoutError, ssl.SSLError) as error:
-                failures += 1
+            except (KinfolderError, OSError, TimeoutError) as error:
+                dial.failures += 1
                 log.debug("a device on the LAN cannot be reached", error=type(error).__name__)
             else:
-                await self._hold(peer)
-            await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**failures))
+                dial.failures, dial.is_open = 0, True
+                try:
+                    await self._hold(peer)
+                finally:
+                    dial.is_open = False
+            await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2.0 ** min(dial.failures, 16)))
 
     async def _hold(self, peer: PeerConnection) -> None:
         """Use a connection until it ends; another one to the same device goes first."""
