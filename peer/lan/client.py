@@ -27,7 +27,7 @@ from protocol.errors import CorruptChunkError, KinfolderError, ProtocolError, Un
 from protocol.ids import ChunkId, FolderId
 from protocol.lan import End, GetChunks, GetSegments, Greeting, Parts, Refused, Request, Wanted
 
-STALLED_S: Final = 4.0
+STALLED_S: Final = 6.0
 SLOWEST_BYTES_PER_S: Final = limits.MIB
 LOOK_S: Final = 0.25
 """Between looks whether a device that was asked gets on."""
