@@ -88,7 +88,7 @@ class End(_Message, frozen=True, tag=21):
 
 
 class Refused(_Message, frozen=True, tag=22):
-    """No answer: ``folder`` (it is not on this device, or not yours), ``busy``, or ``unknown`` (another message)."""
+    """No answer, and why: ``folder`` (it is not on this device, or not yours). Any code means that nothing comes."""
 
     code: str
 
