@@ -411,6 +411,20 @@ def online(ctx: typer.Context) -> None:
     syncing.online(_session(ctx))
 
 
+@command("lan", WORK, "kin lan", "kin lan off", "kin lan --json")
+def lan(
+    ctx: typer.Context,
+    switch: Annotated[
+        str | None, typer.Argument(metavar="[SWITCH]", help="on or off; else what was found is shown.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Find devices on this network and exchange files with them directly."""
+    from peer.commands import lan as work
+
+    work.lan(_session(ctx, json), switch=switch)
+
+
 @command("doctor", WORK, "kin doctor", "kin doctor --json")
 def doctor(ctx: typer.Context, json: AsJson = False) -> int:
     """Check this device, and say what is wrong and what to do.

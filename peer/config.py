@@ -45,6 +45,8 @@ class Settings:
     passphrase_file: Path | None = None
     lan_interfaces: tuple[str, ...] | None = None
     """Addresses that LAN discovery and exchange are limited to; None: all interfaces."""
+    lan_port: int = 0
+    """Where this device listens for others on the LAN; 0: a free port at each start."""
     event_loop: str = "auto"
     """``auto`` is uvloop where it is installed."""
 
@@ -154,10 +156,17 @@ def _addresses(value: Any, where: str) -> tuple[str, ...]:
         raise _refused(f"{where}: {error}") from error
 
 
+def _port(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 16:
+        raise _refused(f"{where} is no port: 0 to 65535")
+    return value
+
+
 _CHECKS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "log": _one_of(LOG_LEVELS),
     "passphrase_file": _path,
     "lan_interfaces": _addresses,
+    "lan_port": _port,
     "event_loop": _one_of(EVENT_LOOPS),
 }
 _VARIABLES: Final = {

@@ -37,6 +37,8 @@ from peer.engine.assembly import assemble
 from peer.engine.context import Context, Doors
 from peer.engine.folder import FolderEngine
 from peer.hpke import LibraryHpke
+from peer.lan import switch
+from peer.lan.exchange import Lan
 from peer.net.chunk_client import ChunkClient
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
 from peer.net.grants import Grants
@@ -123,6 +125,9 @@ class Device:
             label=record.name,
         )
         self.engines: dict[int, FolderEngine] = {}
+        self.lan = self.context.lan = Lan(self.context, self.engines)
+        self.lan_enabled = True
+        self.context.on_change = self.accounts.on_change = self.lan.changed
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._link_task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
@@ -214,6 +219,7 @@ class Device:
 
     async def _load(self) -> None:
         await self.accounts.load()
+        await switch.load(self)
         for record in await self.context.database.run(folders.all_folders):
             await self._load_folder(record)
 
@@ -231,6 +237,7 @@ class Device:
         tasks = list(self._tasks.values()) + ([self._link_task] if self._link_task else [])
         for task in tasks:
             task.cancel()
+        await self.lan.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.chunks.close()
         for engine in self.engines.values():
@@ -249,6 +256,7 @@ class Device:
         self._start_link()
         for key in self.engines:
             self.start_engine(key)
+        await switch.follow(self)
         ready()
         await self._closed.wait()
 
@@ -290,6 +298,7 @@ class Device:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         engine.observer.close()
+        self.lan.changed()
 
     async def _on_session(self, _: Session) -> None:
         log.info("coordinator is there")
@@ -393,6 +402,8 @@ class Device:
                 return await past_commands.list_snapshots(self, params["folder"])
             case "offline" | "online":
                 return await self._set_offline(offline=method == "offline")
+            case "lan":
+                return await switch.lan(self, params["switch"])
             case "link_code":
                 return await linking.show_code(self, yes=params["yes"], report=report)
             case "confirm":
@@ -414,6 +425,7 @@ class Device:
         elif self.watching:
             self._start_link()
             self.coordinator.retry_now()
+        await switch.follow(self)
         for engine in self.engines.values():
             engine.link_is_up()
         return {"network": "offline" if offline else "online"}

@@ -20,6 +20,7 @@ from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, Tree, path_of
+from peer.lan import switch
 from peer.store import folders as store
 from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
@@ -114,7 +115,7 @@ async def status(device: Device, *, everything: bool) -> Json:
         "agent": "running" if device.watching else "stopped",
         "network": network,
         "coordinator": device.record.url,
-        "lan": {"enabled": False, "peers": 0},
+        "lan": switch.state(device),
         "storage": {
             "nodes": 0 if storage is None else len(storage.nodes),
             "reachable": 0 if storage is None else sum(node.online for node in storage.nodes),

@@ -119,6 +119,7 @@ METHODS: Final[dict[str, Method]] = {
     "undo": Method({"folder": str}, cancellable=True, online=True),
     "offline": Method(),
     "online": Method(),
+    "lan": Method({"switch": (str, type(None))}),
     "conflicts": Method(),
     "resolve": Method({"copy": str, "path": str, "keep": bool}, online=True),
     "devices": Method(online=True),

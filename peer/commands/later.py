@@ -10,7 +10,6 @@ COMMANDS: Final = (
     # name, arguments, help
     ("recover", "--recovery-file FILE --device NAME", "Bring the account back with its 24 words."),
     ("revoke", "DEVICE", "Take a device out of the account."),
-    ("lan", "[on|off] [--json]", "Devices on this network: what was found, and whether to look."),
     ("share", "FOLDER[/PATH] USER --role reader|writer|admin", "Let another user in."),
     ("unshare", "FOLDER USER", "Take a user out."),
 )

@@ -22,7 +22,9 @@ IN_USE_S_MAX: Final = 10.0
 RETRY_S: Final = 0.05
 SILENCE_S_MAX: Final = 60.0
 """For methods that answer from what the device knows; those that move bytes may be silent for longer."""
-_QUICK: Final = frozenset({"folders", "status", "conflicts", "devices", "doctor", "offline", "online", "snapshots"})
+_QUICK: Final = frozenset(
+    {"folders", "status", "conflicts", "devices", "doctor", "offline", "online", "snapshots", "lan"}
+)
 
 
 def device_door() -> DeviceDoor:

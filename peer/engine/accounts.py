@@ -7,6 +7,7 @@ Rule 2: a state is stored after it was checked, never before.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from peer.net.coordinator_link import CoordinatorLink
@@ -29,6 +30,8 @@ class AccountBook:
         self._link = link
         self._states: dict[AccountId, AccountState] = {}
         self._lock = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when an account's chain has grown."""
 
     def __call__(self, account: AccountId) -> AccountState:
         """Return the newest state that this device has checked; KeyError if there is none."""
@@ -55,6 +58,7 @@ class AccountBook:
         """Keep links that were just checked and lead to ``state``."""
         await self._database.run(lambda db: folders.put_account_links(db, state.id, first_seq, links))
         self._states[state.id] = state
+        self.on_change()
 
     async def refresh(self, account: AccountId) -> AccountState:
         """Ask the coordinator for newer links, check them and return the newest state.

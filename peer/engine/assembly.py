@@ -16,6 +16,8 @@ from peer.engine.exclusions import Exclusions
 from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
 from peer.engine.freeing import Freer
+from peer.engine.holdings import Holdings
+from peer.engine.nearby import Nearby
 from peer.engine.observer import Observer
 from peer.engine.previewer import Previewer
 from peer.engine.recorder import Recorder
@@ -103,7 +105,8 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     await exclusions.load()
     recorder = Recorder(context, follower, observer.is_ignored, lambda: observer.apart, observer.brake)
     stepper = Stepper(context, record.key, guard, journal)
-    downloader = Downloader(context, lambda: follower.record, guard)
+    nearby = Nearby(Holdings(context, record.key, guard), lambda: context.lan, record.id)
+    downloader = Downloader(context, lambda: follower.record, guard, nearby)
     reverter, previewer = Reverter(context, follower), Previewer(context, follower, recorder)
     return FolderEngine(
         context,
@@ -116,4 +119,5 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
         Uploader(context, lambda: follower.record, guard),
         downloader,
         Safety(context, observer, stepper, downloader, reverter, previewer),
+        nearby.holdings,
     )

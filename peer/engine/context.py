@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from protocol.ids import AccountId
 from protocol.membership import ControlState
 
 if TYPE_CHECKING:
+    from peer.lan.exchange import Lan
     from peer.net.chunk_client import ChunkClient
 
 
@@ -112,6 +114,10 @@ class Context:
         self.large_uploads = asyncio.Semaphore(LARGE_UPLOADS_MAX)
         self.stopping = threading.Event()
         """Set once the device is being closed: long work in the pool ends at its next safe point."""
+        self.lan: Lan | None = None
+        """Other devices on the LAN; None where it is not used."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when members or keys of a folder changed."""
         self._rings: dict[int, FolderRing] = {}
 
     def folder_keys(self, key: int) -> FolderRing:
@@ -132,3 +138,4 @@ class Context:
         self._rings[key] = FolderRing(
             control, open_epochs(control, self.account, self.account_keys, self.hpke, known=known)
         )
+        self.on_change()

@@ -12,8 +12,10 @@ Rule 4: a row is its author's word. It counts as stored only once its chunk was 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -27,14 +29,17 @@ from peer.disk.roots import Root, RootGuard, RootMissing
 from peer.disk.stages import Stage, Staged
 from peer.disk.walk import DiskError, opened, split
 from peer.engine.context import Context
+from peer.engine.nearby import Nearby
 from peer.engine.tasks import run_bounded
 from peer.engine.uploader import Stored, known_rows, note_contents, note_rows
 from peer.store.folders import FolderRecord
+from peer.store.places import drop_received, note_lists, note_places, note_received
 from protocol import limits
 from protocol.effects import Access, Handle
 from protocol.entries import SegmentKey
 from protocol.errors import CorruptChunkError, KinfolderError, NoSourceError, ProtocolError, UnavailableError
 from protocol.ids import ChunkId, Dot, NodeId
+from protocol.lan import Wanted
 
 BATCH_BYTES: Final = 8 * limits.MIB
 BATCH_CHUNKS: Final = 256
@@ -73,10 +78,13 @@ class Span(msgspec.Struct, frozen=True):
 class Downloader:
     """Fetches one folder's contents."""
 
-    def __init__(self, context: Context, record: Callable[[], FolderRecord], guard: RootGuard) -> None:
+    def __init__(
+        self, context: Context, record: Callable[[], FolderRecord], guard: RootGuard, nearby: Nearby | None = None
+    ) -> None:
         self._context = context
         self._record = record
         self._guard = guard
+        self._nearby = nearby
 
     async def fetch(
         self, files: Sequence[ToFetch], progress: Callable[[int], None]
@@ -103,7 +111,8 @@ class Downloader:
             for window in _windows(files):
                 pieces = await self._pieces(files, window, ends, problems)
                 missing = await self._take_what_is_here(root, files, stages, old, pieces, unproven, progress)
-                await self._fetch_pieces(stages, missing, problems, progress)
+                await self._fetch_pieces(stages, missing, problems, unproven, progress)
+                await self._note_places(files, pieces)
             for index, end in ends.items():
                 if end != files[index].item.content.size:
                     problems.setdefault(index, "error")  # its author signed rows that do not make the file
@@ -127,6 +136,11 @@ class Downloader:
                 found.append((item.content.hash, member.node, member.content[0]))
         if found:
             await self._context.database.run(lambda db: note_contents(db, self._record().key, found))
+
+    async def _note_places(self, files: Sequence[ToFetch], pieces: Sequence[Piece]) -> None:
+        """Remember where these chunks will stand once their files are in place, so that others can be given them."""
+        found = [(piece.row.raw_hash, files[piece.file].item.id, piece.offset) for piece in pieces]
+        await self._context.database.run(lambda db: note_places(db, self._record().key, found))
 
     # --- Rows
 
@@ -160,16 +174,33 @@ class Downloader:
         for key in keys:
             by_id.setdefault(key.id, []).append(key)
         found: dict[SegmentKey, tuple[Row, ...] | str] = {}
-        try:
-            async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
-                for key in by_id[id]:
-                    try:
-                        found[key] = open_segment(data, key)
-                    except (CorruptChunkError, ProtocolError):
-                        found[key] = "error"  # the bytes are those of the id: sealed or named so by its author
-        except NoSourceError:
-            pass
+        lists: dict[ChunkId, tuple[Row, ...]] = {}
+        with contextlib.suppress(NoSourceError):
+            async with contextlib.aclosing(self._sealed_segments(list(by_id))) as sealed:
+                async for id, data in sealed:
+                    for key in by_id[id]:
+                        try:
+                            found[key] = lists[id] = open_segment(data, key)
+                        except (CorruptChunkError, ProtocolError):
+                            found[key] = "error"  # the bytes are those of the id: sealed or named so by its author
+        await self._context.database.run(lambda db: note_lists(db, self._record().key, lists.items()))
         return found
+
+    async def _sealed_segments(self, ids: Sequence[ChunkId]) -> AsyncGenerator[tuple[ChunkId, bytes | bytearray], None]:
+        """Yield segments, from near by where they are there.
+
+        Raises:
+            NoSourceError: Nobody gives some of them; the others were yielded.
+        """
+        missing = dict.fromkeys(ids)
+        if self._nearby is not None:
+            async with contextlib.aclosing(self._nearby.segments(ids)) as near:
+                async for id, data in near:
+                    del missing[id]
+                    yield id, data
+        if missing:
+            async for id, far in self._context.chunks.get(self._record().id, list(missing)):
+                yield id, far
 
     # --- What is on this disk already
 
@@ -215,11 +246,13 @@ class Downloader:
         stages: Mapping[int, Stage],
         pieces: Sequence[Piece],
         problems: dict[int, str],
+        unproven: set[int],
         progress: Callable[[int], None],
     ) -> None:
         locks = {index: asyncio.Lock() for index in stages}
         await run_bounded(
-            (self._fetch_batch(stages, locks, batch, problems, progress) for batch in _batches(pieces)), BATCHES_AHEAD
+            (self._fetch_batch(stages, locks, batch, problems, unproven, progress) for batch in _batches(pieces)),
+            BATCHES_AHEAD,
         )
 
     async def _fetch_batch(
@@ -228,36 +261,76 @@ class Downloader:
         locks: Mapping[int, asyncio.Lock],
         batch: Sequence[Piece],
         problems: dict[int, str],
+        unproven: set[int],
         progress: Callable[[int], None],
     ) -> None:
-        by_id: dict[ChunkId, dict[Row, list[Piece]]] = {}
+        wanted: dict[Row, list[Piece]] = {}
         for piece in batch:
-            by_id.setdefault(piece.row.id, {}).setdefault(piece.row, []).append(piece)
-        bases = await self._open_bases({piece.row.base for piece in batch if piece.row.base is not None})
+            wanted.setdefault(piece.row, []).append(piece)
+
+        async def put(row: Row, raw: bytes) -> None:
+            for piece in wanted[row]:
+                if piece.file in problems:
+                    continue
+                try:
+                    async with locks[piece.file]:
+                        await self._context.processor.run(stages[piece.file].write, piece.offset, raw)
+                except DiskError as error:
+                    problems[piece.file] = error.code
+                progress(row.raw_length)
+
+        near = await self._fetch_near(list(wanted), put)
+        far = await self._fetch_far([row for row in wanted if row not in near], put)
+        for row, pieces in wanted.items():
+            if row not in near and row not in far:
+                for piece in pieces:
+                    problems.setdefault(piece.file, "no_source")
+        unknown = await self._context.database.run(lambda db: self._note_rows(db, near, far))
+        unproven.update(piece.file for row in unknown for piece in wanted[row])
+
+    def _note_rows(self, db: sqlite3.Connection, near: Collection[Row], far: Collection[Row]) -> list[Row]:
+        """Note what was fetched; return the rows of which nobody but their author says that storage nodes hold them."""
+        folder = self._record().key
+        note_rows(db, folder, list(far))
+        drop_received(db, folder, [row.raw_hash for row in far])
+        known = known_rows(db, folder, [row.raw_hash for row in near])
+        note_received(db, folder, [row for row in near if row.raw_hash not in known])
+        return [row for row in near if known.get(row.raw_hash) != row]
+
+    async def _fetch_near(self, rows: Sequence[Row], put: Callable[[Row, bytes], Awaitable[None]]) -> set[Row]:
+        """Take what this disk or the LAN gives; return the rows whose bytes were put."""
         done: set[Row] = set()
-        try:
+        if self._nearby is None:
+            return done
+        wanted: dict[Wanted, list[Row]] = {}
+        for row in rows:
+            wanted.setdefault(Wanted(row.raw_hash, row.raw_length), []).append(row)
+        async with contextlib.aclosing(self._nearby.chunks(list(wanted))) as found:
+            async for one, raw in found:
+                for row in wanted[one]:
+                    await put(row, bytes(raw))
+                    done.add(row)
+        return done
+
+    async def _fetch_far(self, rows: Sequence[Row], put: Callable[[Row, bytes], Awaitable[None]]) -> set[Row]:
+        """Get chunks from storage nodes, and open them; return the rows whose bytes were put."""
+        done: set[Row] = set()
+        if not rows:
+            return done
+        by_id: dict[ChunkId, list[Row]] = {}
+        for row in rows:
+            by_id.setdefault(row.id, []).append(row)
+        bases = await self._open_bases({row.base for row in rows if row.base is not None})
+        with contextlib.suppress(NoSourceError):
             async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
-                for row, wanted in by_id[id].items():
+                for row in by_id[id]:
                     try:
                         raw = await self._open(data, row, bases)
                     except CorruptChunkError:
                         continue  # sealed or described so by its author: no source has better
                     done.add(row)
-                    for piece in wanted:
-                        if piece.file in problems:
-                            continue
-                        try:
-                            async with locks[piece.file]:
-                                await self._context.processor.run(stages[piece.file].write, piece.offset, raw)
-                        except DiskError as error:
-                            problems[piece.file] = error.code
-                        progress(piece.row.raw_length)
-        except NoSourceError:
-            pass
-        for piece in batch:
-            if piece.row not in done:
-                problems.setdefault(piece.file, "no_source")
-        await self._context.database.run(lambda db: note_rows(db, self._record().key, list(done)))
+                    await put(row, raw)
+        return done
 
     async def _open_bases(self, rows: Collection[Row]) -> dict[Row, bytes]:
         """Return the raw bytes of those bases that can be had; a row without its base cannot be opened."""

@@ -29,6 +29,7 @@ from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
 from peer.engine.freeing import Freer
 from peer.engine.grouping import groups
+from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.safety import Safety
@@ -79,11 +80,14 @@ class FolderEngine:
         uploader: Uploader,
         downloader: Downloader,
         safety: Safety,
+        holdings: Holdings | None = None,
     ) -> None:
         self._context = context
         self.follower = follower
         self.observer = observer
         self.brake = observer.brake
+        self.holdings = holdings
+        """What other devices can be given from this disk."""
         self._recorder = recorder
         self._stepper = stepper
         self.exclusions = exclusions

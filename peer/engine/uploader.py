@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 from blake3 import blake3
 
-from peer.core.chunk_sealing import Row, SealedChunk, seal_chunk
+from peer.core.chunk_sealing import Row, SealedChunk, reseal_chunk, seal_chunk
 from peer.core.chunking import Chunker, cut_stream
 from peer.core.segments import cut_segments, ends_segment, lay_out, pinned, seal_segment
 from peer.core.tree import Content, ItemId
@@ -30,6 +30,7 @@ from peer.disk.walk import opened, split
 from peer.engine.context import Context
 from peer.engine.tasks import end, some_done
 from peer.store.folders import FolderRecord
+from peer.store.places import drop_received, note_lists, note_places, received_rows
 from protocol import limits
 from protocol import messages as m
 from protocol.codec import encode
@@ -68,6 +69,7 @@ class RawChunk(msgspec.Struct, frozen=True):
     """A piece of a file before it is sealed."""
 
     file: int
+    offset: int
     data: bytes
     hash: bytes
 
@@ -85,6 +87,10 @@ class _Source:
     def step(self) -> list[RawChunk] | None:
         """Return the next pieces, None at the end; call it from one thread at a time."""
         return next(self._steps, None)
+
+    def file(self, index: int) -> ToSend:
+        """Return one of the files."""
+        return self._files[index]
 
     def close(self) -> None:
         """Close what is open."""
@@ -120,9 +126,11 @@ class _Source:
             return
         try:
             whole = blake3()
+            offset = 0
             for data in self._cut(root, handle, file.content.size, self._chunker):
                 whole.update(data)
-                yield RawChunk(index, data, blake3(data).digest())
+                yield RawChunk(index, offset, data, blake3(data).digest())
+                offset += len(data)
             if whole.digest() != file.content.hash:
                 self.problems[index] = "changing"
         except OSError:
@@ -217,12 +225,13 @@ class Uploader:
             step = await self._context.processor.run(source.step)
             if step is None:
                 return None
-            made, new = await self._seal_missing(step)
+            made, new, held = await self._seal_missing(step)
+            found = [(raw.hash, source.file(raw.file).id, raw.offset) for raw in step]
             for raw in step:
                 rows[raw.file].append(made[raw.hash])
             while len(puts) >= BATCHES_AHEAD:
                 puts.intersection_update(await some_done(puts))
-            put = asyncio.create_task(self._store(new, sum(len(raw.data) for raw in step), progress))
+            put = asyncio.create_task(self._store(new, held, found, sum(len(raw.data) for raw in step), progress))
             put.add_done_callback(lambda _: self._context.steps.release())
             puts.add(put)
             return step[-1].file
@@ -230,28 +239,71 @@ class Uploader:
             if put is None:
                 self._context.steps.release()
 
-    async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk]]:
-        """Return the row of each piece, by raw hash, and the sealed chunks that no node holds yet."""
+    async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk], list[Row]]:
+        """Return rows of all pieces, by raw hash; sealed chunks that no node holds yet; rows that turned out stored."""
         by_hash = {raw.hash: raw.data for raw in step}
-        known = await self._context.database.run(lambda db: known_rows(db, self._record().key, by_hash))
+        folder = self._record().key
+        known = await self._context.database.run(lambda db: known_rows(db, folder, by_hash))
         missing = [raw_hash for raw_hash in by_hash if raw_hash not in known]
-        key = self._context.folder_keys(self._record().key).chunk_key
+        held = await self._find_received({raw_hash: by_hash[raw_hash] for raw_hash in missing}) if missing else {}
+        missing = [raw_hash for raw_hash in missing if raw_hash not in held]
+        key = self._context.folder_keys(folder).chunk_key
         sealed: list[SealedChunk] = []
         halves = [missing[::2], missing[1::2]]
         for part in await asyncio.gather(
             *(self._context.processor.run(_seal_some, [(by_hash[h], h) for h in half], key) for half in halves if half)
         ):
             sealed += part
-        return known | {chunk.row.raw_hash: chunk.row for chunk in sealed}, sealed
+        rows = known | held | {chunk.row.raw_hash: chunk.row for chunk in sealed}
+        return rows, sealed, list(held.values())
 
-    async def _store(self, chunks: Sequence[SealedChunk], raw_bytes: int, progress: Callable[[int], None]) -> None:
-        """Put chunks on a write quorum, hand the receipts in, and note the rows."""
+    async def _store(
+        self,
+        chunks: Sequence[SealedChunk],
+        held: Sequence[Row],
+        found: Sequence[tuple[bytes, ItemId, int]],
+        raw_bytes: int,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Put chunks on a write quorum, hand the receipts in, and note the rows and where the chunks stand."""
         if chunks:
             await self._put([(chunk.ref, chunk.data) for chunk in chunks])
-            await self._context.database.run(
-                lambda db: note_rows(db, self._record().key, [chunk.row for chunk in chunks])
-            )
+        folder = self._record().key
+        rows = [*(chunk.row for chunk in chunks), *held]
+
+        def note(db: sqlite3.Connection) -> None:
+            note_rows(db, folder, rows)
+            drop_received(db, folder, [row.raw_hash for row in rows])
+            note_places(db, folder, found)
+
+        await self._context.database.run(note)
         progress(raw_bytes)
+
+    async def _find_received(self, pieces: Mapping[bytes, bytes]) -> dict[bytes, Row]:
+        """Return, by raw hash, the rows of pieces that came over the LAN and that a write quorum turns out to hold.
+
+        This device never saw them there. Sealing them again proves their rows, and the nodes' receipts that they are stored.
+        """
+        folder = self._record().key
+        claimed = await self._context.database.run(lambda db: received_rows(db, folder, pieces))
+        if not claimed:
+            return {}
+        epochs = self._context.folder_keys(folder).epochs
+        keys = [epochs[number].chunk for number in sorted(epochs, reverse=True)]
+        made = await self._context.processor.run(_seal_again, [(pieces[h], row) for h, row in claimed.items()], keys)
+        there = await self._find_stored(made)
+        return {row.raw_hash: row for row in made if row.id in there}
+
+    async def _find_stored(self, rows: Sequence[Row]) -> set[ChunkId]:
+        """Return which of these chunks a write quorum holds, as its receipts say, which are handed in."""
+        there: set[ChunkId] = set()
+        for start in range(0, len(rows), limits.BATCH_CHUNKS_MAX):
+            part = [ChunkRef(row.id, row.length) for row in rows[start : start + limits.BATCH_CHUNKS_MAX]]
+            receipts, held = await self._context.chunks.have(self._record().id, part)
+            if receipts:
+                await self._context.link.ask(m.AddReceipts(self._record().id, receipts), m.Ok)
+            there |= held
+        return there
 
     async def _put(self, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]) -> None:
         # A fresh order for each batch: what was next to what in a file is nobody's business (security 3.6).
@@ -297,7 +349,12 @@ class Uploader:
         await self._put([(segment.ref, segment.data) for segment, _ in new.values()])
         for part in _pin_messages([pinned(segment, rows) for segment, rows in new.values()]):
             await self._context.link.ask(m.PinSegments(self._record().id, part), m.Ok)
-        await self._context.database.run(lambda db: note_segments(db, self._record().key, list(new)))
+
+        def note(db: sqlite3.Connection) -> None:
+            note_segments(db, self._record().key, list(new))
+            note_lists(db, self._record().key, [(s.key.id, rows) for s, rows in zip(sealed, groups, strict=True)])
+
+        await self._context.database.run(note)
         return [segment.key for segment in sealed]
 
 
@@ -326,6 +383,11 @@ def _pin_messages(segments: Sequence[m.PinnedSegment]) -> Iterator[tuple[m.Pinne
 
 def _seal_some(pieces: Sequence[tuple[bytes, bytes]], key: bytes) -> list[SealedChunk]:
     return [seal_chunk(data, key, raw_hash=raw_hash) for data, raw_hash in pieces]
+
+
+def _seal_again(pieces: Sequence[tuple[bytes, Row]], keys: Sequence[bytes]) -> list[Row]:
+    """Return the rows that are true: sealing the piece again under one of the keys gives this very chunk."""
+    return [row for data, row in pieces if any(reseal_chunk(data, row, key) is not None for key in keys)]
 
 
 # --- What is known to be stored

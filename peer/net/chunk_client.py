@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -36,7 +37,7 @@ from protocol.errors import (
     ProtocolError,
     UnavailableError,
 )
-from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Statement, open_signed
+from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Statement, open_receipt, open_signed
 from protocol.ids import ChunkId, FolderId, StorageNodeId, storage_node_id
 from protocol.invitations import is_loopback
 from protocol.messages import NodeAddress
@@ -133,7 +134,54 @@ class ChunkClient:
             self._grants.forget(folder)
             raise NoSourceError(f"{len(missing)} chunks are on no storage node that can be reached")
 
+    async def have(self, folder: FolderId, refs: Sequence[ChunkRef]) -> tuple[tuple[ReceiptFor, ...], set[ChunkId]]:
+        """Ask the nodes that should hold a batch which of it they do; return their receipts, and what a write quorum holds.
+
+        A node that does not answer counts as one that holds nothing.
+
+        Raises:
+            UnavailableError: The coordinator cannot be asked for a grant.
+        """
+        async with self._slots:
+            allowance = await self._grants.get(folder, Operation.HAVE, size=0, chunks=len(refs))
+            granted = allowance.granted
+            receipts: list[ReceiptFor] = []
+            holders: Counter[ChunkId] = Counter()
+            for node in self._by_preference(granted.nodes)[: granted.replicas]:
+                try:
+                    receipt = await self._have_of(allowance, node, refs)
+                except _FAILURES as error:
+                    self._blame(node, error)
+                    continue
+                if receipt is not None:
+                    receipts.append(receipt)
+                    holders.update({chunk.id for chunk in receipt.chunks})
+        return tuple(receipts), {id for id, count in holders.items() if count >= granted.quorum}
+
     # --- One node
+
+    async def _have_of(self, allowance: Allowance, node: NodeAddress, refs: Sequence[ChunkRef]) -> ReceiptFor | None:
+        proof = self._grants.state(allowance, Operation.HAVE, [node.id], [ChunkRef(ref.id, 0) for ref in refs])
+        url = _url(node, api.HAVE_PATH)
+        async with (
+            asyncio.timeout(STALLED_S),
+            self._http().post(
+                url,
+                data=api.encode_ids([ref.id for ref in refs]),
+                headers=api.request_headers(allowance.grant, proof),
+                ssl=self._tls(node, url),
+                allow_redirects=False,
+            ) as response,
+        ):
+            data = await _read(response)
+            if response.status != 200:
+                raise api.decode_failure(data)
+        receipt = api.decode_have_reply(data).receipt
+        if receipt is not None:
+            open_receipt(receipt, node.id)
+            if not set(receipt.chunks) <= set(refs):
+                raise ProtocolError("a storage node's receipt is for other chunks than it was asked for")
+        return receipt
 
     async def _put_once(
         self,

@@ -77,6 +77,17 @@ CREATE TABLE IF NOT EXISTS known_content (
 CREATE TABLE IF NOT EXISTS snapshot (
     folder INTEGER NOT NULL, hash BLOB NOT NULL, name TEXT NOT NULL, device INTEGER NOT NULL, seq INTEGER NOT NULL,
     seen INTEGER NOT NULL, time_ms INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (folder, hash)) WITHOUT ROWID;
+-- Where chunks stand in this device's own files, by the first 8 bytes of the hash of what they hold; a hint, read back
+-- and hashed before it is used.
+CREATE TABLE IF NOT EXISTS place (
+    folder INTEGER NOT NULL, mark INTEGER NOT NULL, item BLOB NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (folder, mark)) WITHOUT ROWID;
+-- Rows of chunks whose bytes are here, but not from a storage node: whether one holds them is their author's word.
+CREATE TABLE IF NOT EXISTS received_chunk (
+    folder INTEGER NOT NULL, raw_hash BLOB NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, raw_hash)) WITHOUT ROWID;
+-- What segments list, as marks, so that they can be sealed again for another device.
+CREATE TABLE IF NOT EXISTS segment_list (
+    folder INTEGER NOT NULL, id BLOB NOT NULL, marks BLOB NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
 -- Swaps begun on the disk.
 CREATE TABLE IF NOT EXISTS swap (
     number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, checked INTEGER NOT NULL,

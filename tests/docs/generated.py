@@ -13,7 +13,7 @@ from pathlib import Path
 from peer.core import linking_messages
 from peer.core.chunk_sealing import Row
 from peer.core.segments import Segment
-from protocol import chains, entries, grants, history, limits, messages
+from protocol import chains, entries, grants, history, lan, limits, messages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = ("protocol.md", "storage_format.md", "threat_model.md")
@@ -90,9 +90,22 @@ def linking_structs() -> str:
     return structs((*linking_messages.Outer.__args__, *linking_messages.Inner.__args__))
 
 
+def lan_structs() -> str:
+    """Return the messages between devices on a LAN."""
+    return structs((lan.LanFrame, *lan.LanMessage.__args__, lan.Wanted, lan.Part))
+
+
 def enumerations() -> str:
     """Return every enumeration on the wire."""
-    kinds = (chains.Role, entries.Register, entries.Kind, history.ItemKind, history.VoidReason, grants.Operation)
+    kinds = (
+        chains.Role,
+        entries.Register,
+        entries.Kind,
+        history.ItemKind,
+        history.VoidReason,
+        grants.Operation,
+        lan.Encoding,
+    )
     lines = ["| name | values |", "|---|---|"]
     for kind in kinds:
         values = ", ".join(f"{one.value} {(one.name or '').lower()}" for one in kind)
@@ -158,6 +171,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "grant_structs": grant_structs,
     "content_structs": content_structs,
     "linking_structs": linking_structs,
+    "lan_structs": lan_structs,
     "enumerations": enumerations,
     "limits": limit_table,
     "purposes": purposes,

@@ -100,6 +100,12 @@ def settle(*devices: Device, timeout_s: float = PATIENCE_S) -> None:
         assert result["exit"] == 0, result
 
 
+def by_servers_alone(*devices: Device) -> None:
+    """Have agents exchange nothing directly, also after a restart, where a test is about what servers do."""
+    for device in devices:
+        ask(device, "lan", switch="off")
+
+
 def folder_of(state: Any, name: str) -> Any:
     """Return one folder of a status object."""
     return next(folder for folder in state["folders"] if folder["name"] == name)

@@ -30,6 +30,7 @@ from tests.e2e.kit import (
     agents,
     ask,
     assert_no_tracebacks,
+    by_servers_alone,
     folder_of,
     reasons,
     restart,
@@ -77,6 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         a.sync()
         b.get("work", cluster.root / "two")
         with agents(cluster.root, a, b):
+            by_servers_alone(a, b)
             world = World(cluster, a, b, cluster.root / "one", cluster.root / "two", taps)
             world.assert_same()
             yield world

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import random
+import socket
 import sqlite3
 import string
 import zlib
@@ -21,6 +22,7 @@ import zstandard
 from websockets.sync.client import connect
 
 from simulations.processes import Cluster, Device, tree_of
+from tests.e2e.ears import Ear, Wire
 from tests.e2e.kit import (
     DEBUG,
     Tap,
@@ -32,6 +34,7 @@ from tests.e2e.kit import (
     restart,
     run_command,
     settle,
+    until,
 )
 
 TOKEN_BYTES: Final = 64
@@ -234,11 +237,11 @@ class World(NamedTuple):
 PLANTED_NAMES: Final = (
     *("file name", "later file name", "directory name", "later directory name", "name of an ignored file"),
     *("folder name", "first device name", "second device name", "link target", "name of a link", "name in a link"),
-    "name of an empty file",
+    *("name of an empty file", "name on the lan"),
 )
 PLANTED_BYTES: Final = (
     *("small content", "later content", "large content", "packed content", "content of an ignored file"),
-    *("one side of a conflict", "other side of a conflict", "rule", "removed content"),
+    *("one side of a conflict", "other side of a conflict", "rule", "removed content", "content on the lan"),
 )
 
 
@@ -327,7 +330,38 @@ def test_the_same_search_finds_it_all_on_the_devices(world: World) -> None:
     labels = (place for device in world.devices for place in stored(device.home))
     found |= hits([("names", names), ("links", links), *labels], world.tokens)
     missing = world.tokens.keys() - {what for _, what, _ in found}
-    assert missing <= {"file name", "directory name", "removed content", "one side of a conflict"}, missing
+    gone = {"file name", "directory name", "removed content", "one side of a conflict"}
+    assert missing <= gone | {"name on the lan", "content on the lan"}, missing  # these are planted below
+
+
+def test_nothing_that_passes_on_a_lan_holds_what_was_planted(world: World) -> None:
+    """What is announced by multicast, and every packet between two devices; that it is read at all is tested beside it."""
+    a, b = world.devices
+    one, two = world.cluster.root / "one", world.cluster.root / "two"
+    control = os.urandom(TOKEN_BYTES)
+    try:
+        wire = Wire()
+    except PermissionError:
+        pytest.skip("only root can read what passes on the wire")
+    with wire, Ear() as ear, agents(world.cluster.root, a, b):
+        until(lambda: ask(a)["lan"]["peers"] == ask(b)["lan"]["peers"] == 1, "they find each other")
+        name, data = world.name("name on the lan"), world.tokens["content on the lan"]
+        (one / name).write_bytes(b"line of text\n" * 3_000 + data * 3)
+        settle(a, b)
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+        ports = [ask(device, "lan", switch=None)["port"] for device in (a, b)]
+        assert ask(b, "lan", switch=None)["received_bytes"] > 0
+        assert all(ear.announced(port)[1] for port in ports)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            clear = server.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", clear)) as client:
+                client.sendall(b"in clear: " + control)
+                until(lambda: control in wire.payloads(clear), "what is sent in clear is read")
+    seen = wire.payloads(*ports)
+    assert len(seen) > len(data)
+    assert not hits([("announced", b"\n".join(ear.heard)), ("passed", seen)], world.tokens)
+    assert hits([("clear", wire.payloads(clear))], {"control": control})
+    assert not hits(world.places(), world.tokens)
 
 
 def test_a_canary_in_clear_is_found_on_its_way_to_the_coordinator(world: World) -> None:

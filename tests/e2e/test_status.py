@@ -23,6 +23,7 @@ from tests.e2e.kit import (
     agents,
     ask,
     assert_no_tracebacks,
+    by_servers_alone,
     folder_of,
     reasons,
     restart,
@@ -57,6 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         a.sync()
         b.get("work", cluster.root / "two")
         with agents(cluster.root, a, b):
+            by_servers_alone(a, b)
             world = World(cluster, a, b, cluster.root / "one", cluster.root / "two")
             world.assert_same()
             yield world

@@ -182,6 +182,22 @@ class Double:
         self.state["offline"] = False
         return {}
 
+    async def lan(self, report, switch) -> Json:
+        self.state["lan"] = switch or self.state.get("lan", "on")
+        found = [{"id": "bb" * 32, "account": "ff" * 32, "name": "Pho\x1bne", "address": "192.168.1.7"}]
+        return {
+            "version": 1,
+            "enabled": self.state["lan"] == "on",
+            "running": self.is_agent and self.state["lan"] == "on",
+            "peers": len(found),
+            "received_bytes": 2_000_000,
+            "sent_bytes": 0,
+            "port": 4000,
+            "text": "",
+            "found": found,
+            "storage": {"received_bytes": 5, "sent_bytes": 7},
+        }
+
     async def conflicts(self, report) -> Json:
         row = {
             "id": "ee" * 16,

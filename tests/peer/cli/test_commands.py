@@ -41,6 +41,26 @@ def test_without_an_agent_commands_open_the_home_themselves(kin):
     assert kin("online").returncode == 0
 
 
+def test_lan_shows_what_was_found_and_is_switched(served):
+    assert served("lan").stdout.splitlines() == [
+        "1 device found on this network",
+        "  Pho\\x1bne at 192.168.1.7",
+        "  from devices 2.0 MB, to devices 0 B",
+        "  from storage nodes 5 B, to storage nodes 7 B",
+    ]
+    assert json.loads(served("lan", "--json").stdout)["found"][0]["address"] == "192.168.1.7"
+    assert served("lan", "off").stdout == "Other devices are not looked for on this network; kin lan on does\n"
+    assert json.loads(served("lan", "--json").stdout)["enabled"] is False
+    assert served("lan", "on").returncode == 0
+    assert served("lan", "sideways").returncode == 2
+
+
+def test_lan_is_switched_without_an_agent_too(kin):
+    assert "while the agent runs" in kin("lan").stdout
+    assert kin("lan", "off").returncode == 0
+    assert json.loads(kin("lan", "--json").stdout)["enabled"] is False
+
+
 def test_wait_needs_an_agent_and_gives_one_that_starts_ten_seconds(kin):
     done = kin("stop")
     assert (done.returncode, done.stdout) == (5, "")

@@ -15,8 +15,9 @@ from peer.core.tree import Content, Item, Member
 from peer.disk.files import LinuxFileSystem
 from peer.disk.roots import RootGuard
 from peer.engine.downloader import BATCH_BYTES, SEGMENTS_TOGETHER, Downloader, Piece, ToFetch, _batches, _windows
-from peer.engine.uploader import Stored, known_rows, note_rows
+from peer.engine.uploader import Stored, _seal_again, known_rows, note_rows
 from peer.store.database import InlineDatabase
+from peer.store.places import listed_rows, received_rows
 from peer.store.schema import SCHEMA
 from protocol import limits
 from protocol.entries import Kind, SegmentKey
@@ -41,6 +42,20 @@ class Nodes(dict):
             raise NoSourceError("gone")
 
 
+class Near(dict):
+    """Bytes that are on this disk or the LAN, by their hash."""
+
+    async def chunks(self, wanted):
+        for one in wanted:
+            if one.hash in self:
+                yield one, self[one.hash]
+
+    async def segments(self, ids):
+        for id in ids:
+            if id in self:
+                yield id, self[id]
+
+
 class World:
     def __init__(self, top) -> None:
         top.mkdir()
@@ -52,7 +67,8 @@ class World:
             database=self.database, processor=Here(), chunks=self.nodes, folder_keys=lambda key: keys
         )
         record = SimpleNamespace(id=FOLDER, key=1)
-        self.downloader = Downloader(context, lambda: record, guard)  # type: ignore[arg-type, return-value]
+        self.near = Near()
+        self.downloader = Downloader(context, lambda: record, guard, self.near)  # type: ignore[arg-type, return-value]
 
     def sealed(self, raw: bytes, **more) -> Row:
         chunk = seal_chunk(raw, KEY, **more)
@@ -104,6 +120,34 @@ def test_a_row_that_nobody_opened_is_not_believed(world):
     assert set(problems) == {"b"}
     assert world.row(precious) is None
     assert not world.is_known(precious)
+
+
+def test_a_row_whose_bytes_came_over_the_lan_is_kept_apart_and_not_believed(world):
+    """The bytes are right, and the row is a lie: nobody could fetch them by it, so sending them must not be skipped."""
+    good, precious = world.sealed(b"harmless"), b"precious" * 40
+    hash = blake3(precious).digest()
+    lie = msgspec.structs.replace(good, raw_hash=hash, raw_length=len(precious))
+    world.near[hash] = precious
+    assert world.fetch(world.file("a", precious, (world.segment(lie), 0, 1))) == ({"a"}, {})
+    assert world.row(precious) is None
+    assert not world.is_known(precious)
+    claimed = world.database.call(lambda db: received_rows(db, 1, [hash]))
+    assert claimed == {hash: lie}
+    assert _seal_again([(precious, lie)], [KEY]) == []
+    true = seal_chunk(precious, KEY).row
+    assert _seal_again([(precious, true)], [bytes(32), KEY]) == [true]
+
+
+def test_what_is_near_is_not_asked_of_nodes_and_what_is_proven_stays_so(world):
+    row = world.sealed(b"twice")
+    key = world.segment(row)
+    assert world.fetch(world.file("a", b"twice", (key, 0, 1))) == ({"a"}, {})
+    world.near[key.id], world.near[blake3(b"twice").digest()] = bytes(world.nodes[key.id]), b"twice"
+    world.nodes.clear()
+    assert world.fetch(world.file("b", b"twice", (key, 0, 1))) == ({"b"}, {})
+    assert world.row(b"twice") == row
+    assert world.database.call(lambda db: listed_rows(db, 1, key.id)) == (row,)
+    assert world.is_known(b"twice")
 
 
 def test_a_row_of_this_device_is_never_replaced(world):

@@ -14,9 +14,10 @@ from peer.device import real_doors
 from peer.net import chunk_client
 from peer.net.chunk_client import ChunkClient
 from protocol import chunk_api as api
+from protocol.codec import encode
 from protocol.errors import NoQuorumError, NoSourceError
-from protocol.grants import ChunkRef, Grant, Operation, Statement, batch_root, sign_body
-from protocol.ids import ChunkId, FolderId, Pseudonym
+from protocol.grants import ChunkRef, Grant, Operation, Receipt, ReceiptFor, Statement, batch_root, sign_body
+from protocol.ids import ChunkId, DeviceId, FolderId, Pseudonym, storage_node_id
 from protocol.messages import Granted, NodeAddress
 from protocol.signing import public_key
 
@@ -185,3 +186,36 @@ def test_a_node_without_a_good_address_fails_alone(url, certificate):
                 await client.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "how", ["good", "nothing", "another node", "another chunk", "another length", "garbage", "error"]
+)
+def test_only_a_nodes_own_receipt_says_that_it_holds_what_was_asked(how):
+    """What came over the LAN was never seen on a node: a false answer would make this device skip sending it."""
+    seed = SEED[::-1] if how == "another node" else SEED
+    chunk = {
+        "another chunk": ChunkRef(ChunkId(b"x" * 32), REF.length),
+        "another length": ChunkRef(REF.id, REF.length + 1),
+    }.get(how, REF)
+    receipt = Receipt(public_key(seed), Pseudonym(b"p" * 16), DeviceId(b"d" * 32), batch_root([chunk]), 1, 0, 1 << 50)
+    reply = encode(api.HaveReply(None if how == "nothing" else ReceiptFor(sign_body(receipt, seed), (chunk,))))
+
+    async def answer(request):
+        assert request.path == api.HAVE_PATH
+        await request.read()
+        return web.Response(status=500 if how == "error" else 200, body=b"?" if how == "garbage" else reply)
+
+    async def run():
+        doors = real_doors()
+        async with served(answer) as url:
+            asked = node(url, id=storage_node_id(public_key(SEED)))
+            client = ChunkClient(Grants(asked), doors.clock, doors.processor)  # type: ignore[arg-type]
+            try:
+                return await client.have(FOLDER, [REF])
+            finally:
+                await client.close()
+
+    receipts, held = asyncio.run(run())
+    assert held == ({REF.id} if how == "good" else set())
+    assert len(receipts) == (how == "good")
