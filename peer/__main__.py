@@ -14,7 +14,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from peer.cli import main as work
 
-    return work()
+    try:
+        return work()
+    except KeyboardInterrupt:  # came while the command line was telling of another end
+        return 130
 
 
 if __name__ == "__main__":
