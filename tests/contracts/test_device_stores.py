@@ -1,0 +1,113 @@
+"""One suite for each of a device's stores on each implementation: the database's door, and the journal of swaps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import msgspec
+import pytest
+
+from peer.core.observations import Fingerprint
+from peer.core.tree import Content
+from peer.disk.journal import MemoryJournal, Swap, SwapKind
+from peer.engine.assembly import StoredJournal
+from peer.store.database import InlineDatabase, ThreadedDatabase
+from peer.store.schema import SCHEMA
+from protocol.entries import Kind
+
+DATABASES: dict[str, Any] = {"threaded": ThreadedDatabase, "inline": InlineDatabase}
+SEEN = Fingerprint(1, 2, 3, 4, 5, 0o100644)
+
+
+@pytest.fixture(params=DATABASES)
+def database(request, tmp_path):
+    opened = DATABASES[request.param](tmp_path / "state.db", SCHEMA)
+    yield opened
+    asyncio.run(opened.close())
+
+
+def put(name, value):
+    return lambda db: db.execute("INSERT INTO setting VALUES (?, ?)", (name, value))
+
+
+def names(db):
+    return [row[0] for row in db.execute("SELECT name FROM setting ORDER BY name")]
+
+
+def test_what_an_operation_wrote_is_there_for_the_next_and_after_opening_anew(database, tmp_path):
+    async def main():
+        await database.run(put("a", b"1"))
+        assert await database.run(names) == ["a"]
+
+    asyncio.run(main())
+    database.call(put("b", b"2"))
+    assert database.call(names) == ["a", "b"]
+    other = InlineDatabase(tmp_path / "state.db", SCHEMA)
+    assert other.call(names) == ["a", "b"]
+    asyncio.run(other.close())
+
+
+def test_an_operation_that_fails_leaves_nothing_is_told_and_spoils_no_other(database):
+    told = []
+    database.on_rollback(lambda db: told.append(names(db)))
+
+    def fails(db):
+        put("half", b"")(db)
+        raise KeyError("refused")
+
+    async def main():
+        results = await asyncio.gather(
+            database.run(put("a", b"")), database.run(fails), database.run(put("b", b"")), return_exceptions=True
+        )
+        assert [type(result) is KeyError for result in results] == [False, True, False]
+        assert await database.run(names) == ["a", "b"]
+
+    asyncio.run(main())
+    assert told
+    assert all("half" not in found for found in told)
+
+
+def swap(number, *, time_ms=0, checked=None, path="f"):
+    return Swap(bytes([number]) * 16, SwapKind.REPLACE, path, Content(Kind.FILE, b"h" * 32, 3), time_ms, None, checked)
+
+
+@pytest.fixture(params=["memory", "stored"])
+def journal(request, tmp_path):
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    database = InlineDatabase(tmp_path / "state.db", SCHEMA)
+    StoredJournal(database, 2).put([swap(9)])  # another folder's, which nobody here may see
+    yield StoredJournal(database, 1)
+    asyncio.run(database.close())
+
+
+def test_rows_come_back_whole_in_the_order_in_which_they_were_first_put(journal):
+    first, second = swap(2, path=os.fsdecode(b"d/\xff odd")), swap(1, checked=SEEN)
+    journal.put([first, second])
+    newer = msgspec.structs.replace(first, checked=SEEN, time_ms=7)
+    journal.put([newer])
+    assert list(journal.rows()) == [newer, second]
+
+
+def test_done_drops_what_is_named_and_an_unknown_id_is_no_error(journal):
+    journal.put([swap(1), swap(2)])
+    journal.done([bytes([1]) * 16, bytes([8]) * 16])
+    assert list(journal.rows()) == [swap(2)]
+
+
+def test_checked_rows_come_oldest_first_up_to_a_moment_in_pages(journal):
+    rows = [swap(n, time_ms=10 - n, checked=SEEN) for n in range(1, 6)]
+    journal.put([*rows, swap(7, time_ms=1)])
+    assert list(journal.checked(8, 10)) == rows[:0:-1]
+    assert list(journal.checked(8, 2, 1)) == [rows[3], rows[2]]
+    assert (journal.count(checked=True), journal.count(checked=False)) == (5, 1)
+
+
+def test_rows_may_be_dropped_while_they_are_read(journal):
+    journal.put([swap(n) for n in range(1, 4)])
+    for row in journal.rows():
+        journal.done([row.id])
+    assert list(journal.rows()) == []
