@@ -94,6 +94,8 @@ class Observer:
         self._rules: bytes | None = None
         """What ``.kinignore`` held when its rules were taken; None before the first look."""
         self._coming: _Coming | None = None
+        self._stirred = False
+        """Whether something happened to the file of rules since it was last read: then it has not been at rest."""
         self.apart = Apart()
         """What a person keeps off this device."""
         self.lifted: str | None = None
@@ -201,6 +203,8 @@ class Observer:
         if event.kind is DiskEventKind.DEGRADED:
             log.warning("not all directories can be watched: looking everywhere from time to time")
             self._degraded = True
+        if not event.directory and event.name == IGNORE_FILE:
+            self._stirred = True
         self._hints.handle(event, self._context.clock.monotonic_s())
         self._witness.handle(event)
 
@@ -254,7 +258,8 @@ class Observer:
         if data == self._rules:
             self._coming = None
             return
-        if self._coming is None or self._coming.data != data:
+        stirred, self._stirred = self._stirred, False
+        if self._coming is None or self._coming.data != data or stirred:
             self._coming = _Coming(data, Ignores(data), now + RULES_REST_S)
         if self._rules is not None and not self._at_once and now < self._coming.rest_s:
             self._again[""] = min(self._coming.rest_s, self._again.get("", self._coming.rest_s))
