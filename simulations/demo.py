@@ -28,6 +28,7 @@ T = TypeVar("T")
 MIB: Final = 1024 * 1024
 LARGE_MIB: Final = 256
 EXIT_INTERRUPTED: Final = 130
+REMOVE_S: Final = 10.0
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Each ends the demo as Ctrl-C does; further ones while it cleans up change nothing."""
 
@@ -267,11 +268,18 @@ def _run(large_mib: int, *, keep: bool) -> None:
                 _take_signals(signal.SIG_IGN)  # what was started is ended, however impatient somebody is
     finally:
         if not keep:
-            shutil.rmtree(base, ignore_errors=True)
+            _remove(base)
     print("\nMeasured")
     for name, value in telling.figures:
         print(f"  {name:<52} {value}")
     print(f"  {'all of it':<52} {time.monotonic() - begin:.0f} s")
+
+
+def _remove(base: Path) -> None:
+    """Remove the demo's directory, though a command that was interrupted may write its last into it meanwhile."""
+    deadline_s = time.monotonic() + REMOVE_S
+    while base.exists() and time.monotonic() < deadline_s:
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def _take_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
