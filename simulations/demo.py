@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -200,7 +201,13 @@ def way_back(show: Show, laptop: Device, roots: tuple[Path, Path]) -> None:
     newest = laptop.json("history", str(one))["versions"][0]["id"]
     count = sum(1 for _ in (one / "library").rglob("*"))
     shutil.rmtree(one / "library")
-    show.step("laptop: rm -r library, kin sync", laptop.sync)
+    held, _ = show.step(
+        "laptop: rm -r library, kin sync", lambda: laptop.kin("sync", "--timeout", "600", "--json", check=False)
+    )
+    if json.loads(held)["exit"] != 4:
+        raise CommandError(["sync"], 0, "a mass removal that nobody saw passed without being asked about")
+    print("  the brake holds it: nobody else is told until a person says so")
+    show.step("laptop: kin approve Work, kin sync", lambda: (laptop.kin("approve", "Work"), laptop.sync()))
     _, took = show.step(
         f"laptop: kin restore library --version {newest}",
         lambda: laptop.kin("restore", str(one / "library"), "--version", newest),
