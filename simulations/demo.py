@@ -207,7 +207,8 @@ def way_back(show: Show, laptop: Device, roots: tuple[Path, Path]) -> None:
     if json.loads(held)["exit"] != 4:
         raise CommandError(["sync"], 0, "a mass removal that nobody saw passed without being asked about")
     print("  the brake holds it: nobody else is told until a person says so")
-    show.step("laptop: kin approve Work, kin sync", lambda: (laptop.kin("approve", "Work"), laptop.sync()))
+    show.step("laptop: kin approve Work", lambda: laptop.kin("approve", "Work"))
+    show.step("laptop: kin sync", laptop.sync)
     _, took = show.step(
         f"laptop: kin restore library --version {newest}",
         lambda: laptop.kin("restore", str(one / "library"), "--version", newest),
