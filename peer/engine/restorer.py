@@ -43,10 +43,11 @@ FETCH_BYTES: Final = 16 * limits.MIB
 SPARE_BYTES: Final = 64 * limits.MIB
 """Room on the disk that staging everything first must leave."""
 RESTLESS_S: Final = 5.0
-"""How long a file that is being written is waited for."""
+"""How long a file that is being written, or the coordinator, is waited for."""
 LOOK_S: Final = 0.1
 UNRECORDED_MAX: Final = 10_000
-MOVING: Final = frozenset({"queued", "transferring", "changing"})
+MOVING: Final = frozenset({"queued", "transferring", "changing", "no_coordinator"})
+"""What may end within :data:`RESTLESS_S`; so does a connection that is just being opened."""
 NAMED_MAX: Final = 5
 """Files named in an error."""
 
