@@ -4,6 +4,8 @@ Rule 1: a step looks at what it changes first, and at what it displaced afterwar
 Rule 2: a user's name never shows a file that is not complete and durable, and no name is ever written over.
 Rule 3: what is done is reported only once a power cut cannot undo it.
 Rule 4: one bad step spoils no other.
+Rule 5: what a program has open for writing keeps its name until it is closed: what is written later would go to a file that
+    nobody finds (situation 96). Who opens it in between writes to the trash, which waits for him.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from peer.disk.places import Local, Places
 from peer.disk.recovery import record, settle
 from peer.disk.roots import Root
 from peer.disk.stages import Staged, mode_for
-from peer.disk.swaps import Swaps, is_expected, is_ours
+from peer.disk.swaps import Swaps, has_writer, is_expected, is_ours
 from peer.disk.walk import (
     CONTROL,
     DiskError,
@@ -381,6 +383,8 @@ class Applier:
         known = self._known(expected)
         if not is_expected(self._fs, parent, name, found, expected.content, known):
             raise StopStep("changed")
+        if expected.content.kind is Kind.FILE and has_writer(self._fs, parent, name):
+            raise DiskError("locked", "a program has it open for writing")
         return found
 
     def _replace(self, expected: Item, item: Item, ready: _Ready) -> Fingerprint | None:

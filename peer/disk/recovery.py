@@ -13,9 +13,9 @@ import msgspec
 from peer.core.observations import Fingerprint
 from peer.disk.journal import Journal, Swap, SwapKind
 from peer.disk.roots import Root
-from peer.disk.swaps import Swaps, is_ours, look
+from peer.disk.swaps import Swaps, has_writer, is_ours, look
 from peer.disk.walk import disk_error, kind_of, opened, split
-from protocol.effects import Access, Handle, Stat
+from protocol.effects import Handle, Stat
 from protocol.entries import Kind
 
 TRASH_SLICE: Final = 1_000
@@ -213,8 +213,8 @@ def _let_go(swaps: Swaps, swap: Swap, *, sure: bool) -> bool:
         return True
     kind = kind_of(found.mode)
     if kind is Kind.FILE:
-        has_writer = _has_writer(swaps, swap)
-        if has_writer or (sure and has_writer is None):
+        is_open = has_writer(fs, trash, swap.name)
+        if is_open or (sure and is_open is None):
             raise _StillOpen
         found = fs.lstat(trash, swap.name)  # only now: whoever had it open may have written before closing it
         # Read once more: a program may change bytes and leave size and times as they were, or write through a mapping
@@ -232,14 +232,3 @@ def _let_go(swaps: Swaps, swap: Swap, *, sure: bool) -> bool:
     else:
         fs.unlink(trash, swap.name)
     return True
-
-
-def _has_writer(swaps: Swaps, swap: Swap) -> bool | None:
-    try:
-        handle = swaps.fs.open_file(swaps.root.hidden("trash"), swap.name, Access.READ)
-    except PermissionError:
-        return None
-    try:
-        return swaps.fs.has_writer(handle)
-    finally:
-        swaps.fs.close(handle)

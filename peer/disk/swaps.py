@@ -80,6 +80,22 @@ def is_expected(
         fs.close(handle)
 
 
+def has_writer(fs: FileSystem, parent: Handle, name: str) -> bool | None:
+    """Tell whether a program has a file open for writing; None where that cannot be known.
+
+    Raises:
+        OSError: It is not there, or cannot be opened for another reason than its permissions.
+    """
+    try:
+        handle = fs.open_file(parent, name, Access.READ)
+    except PermissionError:
+        return None
+    try:
+        return fs.has_writer(handle)
+    finally:
+        fs.close(handle)
+
+
 def kept_name(name: str, id: bytes) -> str:
     """Return the name beside ``name`` under which a user's bytes are kept, at most 255 bytes long."""
     stem, dot, extension = name[1:].partition(".")

@@ -359,9 +359,14 @@ class World:
         return self.kin(peer, *self.sync_args)
 
     @property
+    def is_obstructed(self) -> bool:
+        """Whether a fault, or a file that a program holds open, may keep a pass from its end."""
+        return self.has_fault or any(key.startswith("transaction:") for key in self.memory)
+
+    @property
     def sync_args(self) -> tuple[str, ...]:
         """The command of a pass."""
-        return ("sync", "--timeout", str(FAULT_SYNC_S if self.has_fault else COMMAND_S / 2))
+        return ("sync", "--timeout", str(FAULT_SYNC_S if self.is_obstructed else COMMAND_S / 2))
 
     def _note(self, peer: Peer, before: dict[str, str], result: Result) -> Pass:
         after, head = self.tree(peer), state.head(peer.home)
@@ -376,7 +381,7 @@ class World:
         return made
 
     def _judge_exit(self, made: Pass) -> None:
-        if made.result.code in {_DONE, _NEEDS_PERSON} or self.has_fault:
+        if made.result.code in {_DONE, _NEEDS_PERSON} or self.is_obstructed:
             return
         raise Failed(f"sync of {made.device} ended with {made.result.code}: {made.result.err.strip()[-300:]}")
 

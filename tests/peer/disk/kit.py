@@ -271,3 +271,31 @@ def at_call(fs: FileSystem, wanted: str, act: Callable[[], None], *, turn: int =
                 act()
 
     return Wrapped(fs, before)
+
+
+class LateWriter:
+    """A program that opens a file for writing just after it was looked at, and writes to it when it likes."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._is_looked_at = False
+        self._file = -1
+        folder.fs = Wrapped(folder.fs, self._before)
+
+    def _before(self, call: str, _: tuple[Any, ...]) -> None:
+        if call == "has_writer":
+            self._is_looked_at = True
+        elif self._is_looked_at and self._file < 0 and call in {"rename", "exchange"}:
+            (path,) = [
+                os.path.join(directory, self._name)
+                for directory, _, names in os.walk(self._folder.path)
+                if self._name in names
+            ]
+            self._file = os.open(path, os.O_RDWR)
+
+    def write(self, data: bytes) -> None:
+        """Write over the beginning and close the file."""
+        assert self._file >= 0, "nobody was about to take the file away"
+        os.pwrite(self._file, data, 0)
+        os.close(self._file)

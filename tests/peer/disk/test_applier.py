@@ -14,7 +14,7 @@ from peer.disk.outcomes import Done, Failed, Mismatch
 from peer.disk.recovery import empty_trash, recover
 from peer.disk.swaps import kept_name
 from protocol.entries import Kind
-from tests.peer.disk.kit import WHEN_NS, Folder, item_at, without_exchange
+from tests.peer.disk.kit import WHEN_NS, Folder, LateWriter, item_at, without_exchange
 
 
 @pytest.fixture(params=["exchange", "without exchange"])
@@ -158,17 +158,32 @@ def test_delete_takes_files_links_and_then_their_directory(folder):
 def test_a_young_or_open_file_stays_in_the_trash(folder):
     folder.write("f", b"old")
     seen = folder.seen()
-    with open(folder.at("f"), "r+b") as writer:
-        folder.apply([Delete(seen["f"])], seen=seen)
-        with folder.open() as root:
-            assert empty_trash(root, folder.journal, before_ms=0).left == 1
-            assert empty_trash(root, folder.journal, before_ms=1 << 60).left == 1
-        writer.write(b"late!")
+    writer = LateWriter(folder, "f")
+    folder.apply([Delete(seen["f"])], seen=seen)
+    with folder.open() as root:
+        assert empty_trash(root, folder.journal, before_ms=0).left == 1
+        assert empty_trash(root, folder.journal, before_ms=1 << 60).left == 1
+    writer.write(b"late!")
     with folder.open() as root:
         emptied = empty_trash(root, folder.journal, before_ms=1 << 60)
     assert [os.path.dirname(path) for path in emptied.kept] == [""]
     assert list(folder.tree().values()) == [b"late!"]
     assert "(kept, " in next(iter(folder.tree()))
+
+
+def test_what_a_program_has_open_for_writing_keeps_its_name(folder):
+    folder.write("f", b"old")
+    folder.write("g", b"old")
+    seen = folder.seen()
+    item = item_at("f", b"newer")
+    steps = [Replace(seen["f"], item), Delete(seen["g"])]
+    with open(folder.at("f"), "r+b"), open(folder.at("g"), "ab"):
+        outcomes = folder.apply(steps, [(item, b"newer")], seen)
+        assert [outcome.reason for outcome in outcomes] == ["locked", "locked"]
+        assert folder.tree() == {"f": b"old", "g": b"old"}
+    with open(folder.at("f"), "rb"), open(folder.at("g"), "rb"):
+        assert found(folder.apply(steps, [(item, b"newer")], seen)) == ["done", "done"]
+    assert folder.tree() == {"f": b"newer"}
 
 
 def test_renames_files_and_directories_and_what_follows_finds_them(folder):

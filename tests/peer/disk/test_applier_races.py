@@ -25,6 +25,7 @@ from tests.peer.disk.kit import (
     Fuse,
     FusedJournal,
     Killed,
+    LateWriter,
     Wrapped,
     at_call,
     item_at,
@@ -455,14 +456,12 @@ def test_a_late_write_between_two_looks_of_the_trash_is_kept(tmp_path):
             folder = Folder(str(tmp_path / f"{call}{turn}"))
             folder.write("f", b"old")
             seen = folder.seen()
-            late = [os.open(folder.at("f"), os.O_RDWR)]
+            late = [LateWriter(folder, "f")]
             folder.apply([Delete(seen["f"])], seen=seen)
 
             def act(late=late):
                 while late:
-                    file = late.pop()
-                    os.pwrite(file, b"late!", 0)
-                    os.close(file)
+                    late.pop().write(b"late!")
 
             with folder.open() as root:
                 root.fs = at_call(root.fs, call, act, turn=turn)
@@ -478,11 +477,10 @@ def test_a_late_write_to_what_was_replaced_under_a_directory_that_was_aside_is_k
     seen = folder.seen()
     new, d = item_at("d/f", b"newer"), item_at("z", kind=Kind.DIRECTORY, id="d")
     steps = [Rename(seen["d"], d, aside=True), Replace(seen["d/f"], new), Rename(seen["d"], d, from_aside=True)]
-    late = os.open(folder.at("d/f"), os.O_RDWR)
+    late = LateWriter(folder, "f")
     outcomes = folder.apply(steps, [(new, b"newer")], seen)
     assert all(isinstance(outcome, Done) for outcome in outcomes)
-    os.pwrite(late, b"late!", 0)
-    os.close(late)
+    late.write(b"late!")
     settle_all(folder)
     assert contents(folder) == [b"late!", b"newer"]
     assert folder.read("z/f") == b"newer"
@@ -493,11 +491,10 @@ def test_a_late_write_before_the_check_is_recorded_is_kept_too(folder):
     folder.write("f", b"old")
     seen = folder.seen()
     item = item_at("f", b"newer")
-    late = os.open(folder.at("f"), os.O_RDWR)
+    late = LateWriter(folder, "f")
     folder.apply([Replace(seen["f"], item)], [(item, b"newer")], seen)
     folder.journal.put([msgspec.structs.replace(row, checked=None) for row in folder.journal.rows()])
-    os.pwrite(late, b"late!", 0)
-    os.close(late)
+    late.write(b"late!")
     settle_all(folder)
     assert b"late!" in contents(folder)
     assert set(contents(folder)) <= {b"late!", b"newer"}
