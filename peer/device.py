@@ -186,8 +186,8 @@ class Device:
         )
 
     @staticmethod
-    async def open(home: Path, *, keys: KeyOptions, online: bool = True) -> Device:
-        """Take the home's lock and open it.
+    async def open(home: Path, *, keys: KeyOptions, online: bool = True, rehearsal: bool = False) -> Device:
+        """Take the home's lock and open it; in a rehearsal, whatever the device learns is forgotten when it is closed.
 
         Raises:
             UserError: There is no device here, or (code ``in_use``) another process holds it.
@@ -197,7 +197,7 @@ class Device:
             raise UserError(f"there is no device in {home}: make one with 'kin init' or 'kin link'", code="no_device")
         lock = HomeLock(home)
         try:
-            database = ThreadedDatabase(home / DATABASE, SCHEMA)
+            database = ThreadedDatabase(home / DATABASE, SCHEMA, keeps=not rehearsal)
             try:
                 record = await database.run(device_record)
                 if record is None:

@@ -28,8 +28,11 @@ T = TypeVar("T")
 
 MIB: Final = 1024 * 1024
 LARGE_MIB: Final = 256
+NEAR_MIB: Final = 64
 EXIT_INTERRUPTED: Final = 130
 REMOVE_S: Final = 10.0
+FIND_S: Final = 30.0
+LOOK_S: Final = 0.005
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Each ends the demo as Ctrl-C does; further ones while it cleans up change nothing."""
 
@@ -73,9 +76,9 @@ def make_tree(root: Path) -> tuple[int, int]:
     return files, size
 
 
-def make_large(path: Path, mib: int) -> None:
+def make_large(path: Path, mib: int, seed: int) -> None:
     """Write a file that does not compress."""
-    chance = random.Random(7)
+    chance = random.Random(seed)
     with open(path, "wb") as file:
         file.writelines(chance.randbytes(MIB) for _ in range(mib))
 
@@ -115,7 +118,12 @@ def show(cluster: Cluster, show: Show, large_mib: int) -> None:
     one, two = root / "laptop" / "Work", root / "desktop" / "Work"
     laptop, desktop = set_up(cluster, show, one)
     first_sync(cluster, show, laptop, desktop, (one, two), large_mib)
+    laptop.start()
+    desktop.start()
     conflict(show, laptop, desktop, (one, two))
+    nearby(show, laptop, desktop, (one, two))
+    laptop.stop()
+    desktop.stop()
     way_back(show, laptop, (one, two))
     storage_lost(cluster, show, desktop, one, root / "desktop" / "Again")
 
@@ -138,7 +146,7 @@ def first_sync(
     one, two = roots
     show.title("The laptop alone: a real tree and a large file")
     (files, size), _ = show.step("copying the Python standard library's sources", lambda: make_tree(one))
-    show.step(f"writing a file of {large_mib} MiB", lambda: make_large(one / "large.bin", large_mib))
+    show.step(f"writing a file of {large_mib} MiB", lambda: make_large(one / "large.bin", large_mib, 7))
     total = size + large_mib * MIB
     _, took = show.step(f"laptop: kin sync ({files} files, {total / 1e6:.0f} MB)", laptop.sync)
     show.figure(
@@ -158,10 +166,7 @@ def conflict(show: Show, laptop: Device, desktop: Device, roots: tuple[Path, Pat
     """Edit on both devices while one is offline."""
     one, two = roots
     show.title("Both devices on; the desktop goes offline, and both edit")
-    laptop.start()
-    desktop.start()
-    laptop.wait()
-    desktop.wait()
+    wait_for(laptop, desktop)
     desktop.kin("offline")
     (one / "library" / "this.py").write_text("print('the laptop was here')\n")
     (two / "library" / "this.py").write_text("print('the desktop was here')\n")
@@ -188,10 +193,41 @@ def conflict(show: Show, laptop: Device, desktop: Device, roots: tuple[Path, Pat
     while not (two / "hello.txt").exists():
         if time.monotonic() - begin > 60:
             raise CommandError(["wait"], 1, "a small change did not arrive in a minute")
-        time.sleep(0.005)
+        time.sleep(LOOK_S)
     show.figure("a small change, saved here until it stands there", f"{time.monotonic() - begin:.2f} s")
-    laptop.stop()
-    desktop.stop()
+
+
+def nearby(show: Show, laptop: Device, desktop: Device, roots: tuple[Path, Path]) -> None:
+    """Give a new file from device to device, and count what storage nodes gave of it."""
+    show.title("Both see each other on the local network")
+    begin = time.monotonic()
+    while not desktop.json("lan")["peers"]:
+        if time.monotonic() - begin > FIND_S:
+            print(
+                f"  they did not find each other in {FIND_S:.0f} s: this machine lets nobody announce himself on loopback"
+            )
+            return
+        time.sleep(LOOK_S)
+    before = desktop.json("lan")
+    make_large(roots[0] / "near.bin", NEAR_MIB, 8)
+    _, took = show.step(f"laptop: a new file of {NEAR_MIB} MiB, kin wait on both", lambda: wait_for(laptop, desktop))
+    same(*roots)
+    after = desktop.json("lan")
+    near = after["received_bytes"] - before["received_bytes"]
+    far = after["storage"]["received_bytes"] - before["storage"]["received_bytes"]
+    print(f"  the desktop received {near / 1e6:.1f} MB from the laptop and {far / 1e6:.1f} MB from storage nodes")
+    show.figure("over the local network", f"{near / 1e6:.0f} MB from the laptop, {far:,} bytes from storage nodes")
+    if near < NEAR_MIB * MIB or far:
+        raise CommandError(["lan"], 1, "the file did not come from the laptop alone")
+    show.figure(
+        "from the laptop to the desktop, durable on storage too", f"{NEAR_MIB * MIB / 1e6:.0f} MB in {took:.1f} s"
+    )
+
+
+def wait_for(*devices: Device) -> None:
+    """Wait until devices are in sync, one after the other."""
+    for device in devices:
+        device.wait()
 
 
 def way_back(show: Show, laptop: Device, roots: tuple[Path, Path]) -> None:

@@ -79,8 +79,8 @@ class DeviceDoor(Protocol):
         """
 
     @staticmethod
-    async def open(home: Path, *, keys: KeyOptions, online: bool = True) -> Backend:
-        """Take the home's lock and open it.
+    async def open(home: Path, *, keys: KeyOptions, online: bool = True, rehearsal: bool = False) -> Backend:
+        """Take the home's lock and open it; in a rehearsal, whatever the device learns is forgotten when it is closed.
 
         Raises:
             UserError: There is no device here, or (code ``in_use``) another process holds it.
@@ -97,6 +97,8 @@ class Method:
     """It ends when whoever asked goes away; else it is finished unseen."""
     online: bool = False
     """Without an agent, it needs the network; else what this device knows is enough."""
+    rehearsal: bool = False
+    """Without an agent, nothing of what it looks at is kept."""
 
 
 _SECONDS: Final = (int, float, type(None))
@@ -113,7 +115,7 @@ METHODS: Final[dict[str, Method]] = {
     "folders": Method(online=True),
     "status": Method({"all": bool}),
     "sync": Method({"timeout": _SECONDS}, cancellable=True, online=True),
-    "preview": Method(cancellable=True, online=True),
+    "preview": Method(cancellable=True, online=True, rehearsal=True),
     "wait": Method({"timeout": _SECONDS}, cancellable=True, online=True),
     "approve": Method({"folder": str}),
     "undo": Method({"folder": str}, cancellable=True, online=True),

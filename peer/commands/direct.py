@@ -26,7 +26,8 @@ def call(settings: Settings, door: DeviceDoor, keys: KeyOptions, terminal: Termi
     """
 
     async def work() -> Json:
-        backend = await door.open(settings.home, keys=keys, online=METHODS[method].online)
+        chosen = METHODS[method]
+        backend = await door.open(settings.home, keys=keys, online=chosen.online, rehearsal=chosen.rehearsal)
         try:
             return await _ask(backend, terminal, method, params)
         finally:

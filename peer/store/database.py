@@ -99,15 +99,21 @@ def _keep_private(path: Path) -> None:
 
 
 def run_together(
-    connection: sqlite3.Connection, jobs: list[tuple[Operation[Any], Future[Any]]], undone: Sequence[Undone] = ()
+    connection: sqlite3.Connection,
+    jobs: list[tuple[Operation[Any], Future[Any]]],
+    undone: Sequence[Undone] = (),
+    *,
+    keeps: bool = True,
 ) -> None:
     """Run operations in one transaction, each under a savepoint, and settle their futures after the commit.
 
-    ``undone`` are called after each rollback and before anything else is run or anybody told.
+    ``undone`` are called after each rollback and before anything else is run or anybody told. With ``keeps`` false nothing
+    is ever committed: the transaction goes on, later operations see what earlier ones wrote, and closing undoes it all.
     """
     done: list[tuple[Future[Any], Any]] = []
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
         for operation, future in jobs:
             connection.execute("SAVEPOINT operation")
             try:
@@ -123,7 +129,8 @@ def run_together(
             finally:
                 if connection.in_transaction:
                     connection.execute("RELEASE operation")
-        connection.execute("COMMIT")
+        if keeps:
+            connection.execute("COMMIT")
     except BaseException as error:  # noqa: BLE001 - nothing of this transaction is durable: all who wait are told
         with contextlib.suppress(sqlite3.Error):
             if connection.in_transaction:
@@ -162,9 +169,17 @@ def _retrieve(waiting: asyncio.Future[Any]) -> None:
 class ThreadedDatabase:
     """The door with a thread of its own."""
 
-    def __init__(self, path: Path, schema: str) -> None:
+    def __init__(self, path: Path, schema: str, *, keeps: bool = True) -> None:
+        """Open the file.
+
+        Args:
+            path: Of the database.
+            schema: Statements that make what is not there yet.
+            keeps: False for a rehearsal: whatever is written is gone when this is closed.
+        """
         self._connection = connect(path)
         self._connection.executescript(schema)
+        self._keeps = keeps
         self._undone: list[Undone] = []
         self._closed = False
         self._jobs: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -211,7 +226,7 @@ class ThreadedDatabase:
                     break
                 job = self._jobs.get()
             if jobs:
-                run_together(self._connection, jobs, self._undone)
+                run_together(self._connection, jobs, self._undone, keeps=self._keeps)
             if job is None:
                 break
         self._connection.close()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from simulations.cases.state import rows_digest
 from simulations.processes import Cluster, Device, tree_of
 from tests.e2e.kit import agents, ask, assert_no_tracebacks, folder_of, run, settle, until, without_root_rights
 
@@ -155,7 +156,9 @@ def test_a_dry_run_names_everything_and_does_nothing(world: World) -> None:
     assert run(world.b, "sync", "--timeout", "60").code == 0
     before, there = dict(tree_of(world.one)), dict(tree_of(world.two))
     position = folder_of(world.b.json("status"), "work")["position"]
+    known = rows_digest(world.a.home)
     result = world.a.json("sync", "--dry-run")
+    assert rows_digest(world.a.home) == known
     (found,) = [folder for folder in result["folders"] if folder["name"] == "work"]
     assert [(line["path"], line["action"], line["direction"], line["to"]) for line in found["plan"]] == [
         ("d/f0", "rename", "up", "renamed"),

@@ -59,7 +59,7 @@ class Double:
         return {"user": "anna", "device": {"id": "bb" * 32, "name": device}}
 
     @staticmethod
-    async def open(home: Path, *, keys, online: bool = True) -> Double:
+    async def open(home: Path, *, keys, online: bool = True, rehearsal: bool = False) -> Double:
         if not (home / "double.json").exists():
             raise UserError(f"{home}: no device here", code="no_device")
         if json.loads((home / "double.json").read_text()).get("sealed") and keys.passphrase_file is None:
