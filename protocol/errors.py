@@ -9,6 +9,7 @@ KinfolderError
 │   ├── ForkError            two signed histories for one position; carries both checkpoints
 │   ├── HistoryError         a history that the coordinator shows does not hold together; nothing of it is taken over
 │   └── AccessDeniedError    the author may not do this
+│       └── RevokedError     this device was taken out of its account
 ├── UnavailableError         a party cannot be reached or has no room just now; retried with backoff
 │   ├── FullError            a storage node has no room
 │   ├── NoQuorumError
@@ -85,6 +86,12 @@ class AccessDeniedError(SecurityError):
     """The party may not do what it asked for."""
 
     code = "access_denied"
+
+
+class RevokedError(AccessDeniedError):
+    """This device was taken out of its account."""
+
+    code = "revoked"
 
 
 class UnavailableError(KinfolderError):

@@ -38,7 +38,7 @@ from protocol.chains import (
     parse_control_link,
 )
 from protocol.errors import AccessDeniedError, LimitExceededError, ProtocolError
-from protocol.ids import AccountId, DeviceId, FolderId, LinkHash
+from protocol.ids import AccountId, DeviceId, EntryHash, FolderId, LinkHash
 from protocol.signing import verify
 
 __all__ = ["AccountState", "Accounts", "ControlState", "DeviceRecord", "Enrolment", "accounts_of"]
@@ -125,7 +125,9 @@ class ControlState:
         self._wrapped: dict[AccountId, int] = {}
         self._account_seqs: dict[AccountId, int] = {}
         self._check_signer(genesis, link, accounts, fresh=fresh)
-        self._apply(link, link.ops[1:], accounts, fresh=fresh)
+        # A folder may have been made while its maker could not hear of newer keys; nothing is sealed in it yet, and the
+        # first thing that its maker does then is to renew its key.
+        self._apply(link, link.ops[1:], accounts, fresh=False)
         if not self._epochs:
             raise ProtocolError("folder genesis makes no key")
 
@@ -222,9 +224,42 @@ class ControlState:
     def may_write(self, number: int) -> bool:
         """Tell whether entries under this device number may be ordered now, as far as the control log decides.
 
-        Whether the device is still active is its account chain's matter (:meth:`AccountState.is_active`).
+        Whether the device is still active is its account chain's matter (:meth:`may_author`).
         """
         return (self.role_of_number(number) or 0) >= Role.WRITER
+
+    def may_author(self, account: AccountState, number: int, seq: int, hash: EntryHash) -> bool:
+        """Tell whether an entry that is not ordered yet may still be, as far as its author goes.
+
+        His account must be a writer; the device must be active, or the entry must lie before the cut of its revocation.
+
+        Args:
+            account: The newest state of the account behind the number.
+            number: The device's.
+            seq: The entry's.
+            hash: The entry's.
+        """
+        enrolment = self.enrolment(number)
+        if enrolment is None or not self.may_write(number):
+            return False
+        if account.is_active(enrolment.device):
+            return True
+        cut = account.cut_of(self.id, number)
+        return cut is not None and (seq < cut[0] or (seq == cut[0] and hash == cut[1]))
+
+    def knows_revoked(self, account: AccountState, device: DeviceId) -> bool:
+        """Tell whether a link of this log was signed in the knowledge that a device is revoked.
+
+        What the device had ordered before then stands before that link, and it may have no more ordered after it.
+        """
+        record = account.devices.get(device)
+        if record is None or record.revoked_seq is None:
+            return False
+        return self._account_seqs.get(account.id, 0) >= record.revoked_seq
+
+    def is_outdated(self, accounts: Accounts) -> bool:
+        """Tell whether a member's device was revoked since the newest epoch was sealed, so that it needs another."""
+        return any(accounts(wrap.account).aek_generation > wrap.aek_generation for wrap in self.epoch.wraps)
 
     def admits_epoch(self, epoch: int) -> bool:
         """Tell whether an entry sealed in this epoch may still be ordered."""

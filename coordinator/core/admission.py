@@ -1,11 +1,11 @@
 """Decide whether an entry may be registered, and later whether it may be ordered (security 3.9).
 
-An entry is *registered* when its signature and its device's chain are right, and *ordered* when its author may still
-write, its epoch is admitted, what it needs is ordered, what it pins is durable, and what it expects is so.
+An entry is *registered* when its signature, its device's chain and its epoch are right, and *ordered* when its author may
+still write, what it needs is ordered, what it pins is durable, and what it expects is so.
 
 Rule 1: checks in order, each fails closed; the first that fails gives the answer.
-Rule 2: only what is wrong with the signature, the author or the chain is refused. Everything else is registered and made
-void with a reason, so that no entry ever blocks those that its device signs after it.
+Rule 2: only what is wrong with the signature, the author, the chain or the epoch is refused. Everything else is registered
+and made void with a reason, so that no entry ever blocks those that its device signs after it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def refusal(
         return "gap"
     if header.seq <= newest[0] or header.previous != newest[1]:
         return "chain"
-    if not 1 <= header.epoch <= authority.control.epoch.number:
+    if not authority.control.admits_epoch(header.epoch):
+        # Its author did not know yet that somebody lost the key: he seals it anew.
         return "epoch"
     if header.control_head != authority.control.head and not is_control_link(header.control_head):
         return "control"

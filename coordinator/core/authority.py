@@ -26,15 +26,6 @@ class Authority:
         return self.control.role_of(account)
 
     def counts(self, number: int, seq: int, hash: EntryHash) -> bool:
-        """Tell whether an unordered entry of a device number may still be ordered as far as its author goes.
-
-        The account must be a writer; the device must be active, or the entry must lie before the cut of its revocation.
-        """
+        """Tell whether an unordered entry of a device number may still be ordered as far as its author goes."""
         enrolment = self.control.enrolment(number)
-        if enrolment is None or not self.control.may_write(number):
-            return False
-        account = self._accounts(enrolment.account)
-        if account.is_active(enrolment.device):
-            return True
-        cut = account.cut_of(self.control.id, number)
-        return cut is not None and (seq < cut[0] or (seq == cut[0] and hash == cut[1]))
+        return enrolment is not None and self.control.may_author(self._accounts(enrolment.account), number, seq, hash)

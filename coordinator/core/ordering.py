@@ -2,8 +2,8 @@
 
 Rule 1: an entry waits only for what it names: entries that it needs, segments that it pins. Its device's other entries
 do not hold it up.
-Rule 2: every registered entry ends ordered or void, unless something that it names never comes or its author must seal
-it anew (its epoch is no longer admitted) and has not done so.
+Rule 2: every registered entry ends ordered or void, unless something that it names never comes. Its epoch was judged when
+it was registered: whoever lost the key since could read it then.
 Rule 3: a need of a replaced entry is a need of the replacement; a need of any other void entry makes void.
 Rule 4: waits never form a ring; the entry that would close one becomes void.
 Rule 5: everything may be delivered twice; the second time changes nothing.
@@ -209,8 +209,6 @@ class Ordering:
         if not self._authority.counts(record.device, record.seq, record.hash):
             self._void(record, VoidReason.AUTHOR_REMOVED, None)
             return
-        if not self._authority.control.admits_epoch(header.epoch):
-            return  # until its author replaces it with one sealed anew
         reason = defect(header, lambda device: ledger.newest_of(device)[0], ledger.vector)
         if reason is not None:
             self._void(record, reason, None)

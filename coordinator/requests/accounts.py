@@ -13,7 +13,7 @@ from protocol import limits
 from protocol import messages as m
 from protocol.accounts import AccountState
 from protocol.chains import AddDevice, RevokeDevice, SignedLink, parse_account_link
-from protocol.errors import ProtocolError, UnavailableError
+from protocol.errors import ProtocolError, RevokedError, UnavailableError
 from protocol.ids import AccountId, DeviceId, Pseudonym
 
 LINKS_A_PAGE: Final = 200
@@ -101,7 +101,7 @@ async def append_link(coordinator: Coordinator, session: Session, message: m.App
         if link.previous != state.head:
             raise stale()
         if not state.is_active(session.device):
-            raise AccessDeniedError("this device is revoked")
+            raise RevokedError("this device was taken out of its account")
         state = state.extend([message.link])
         repository.accounts.append(account, state.seq, message.link)
         changed = _revoke(coordinator, repository, account, op) if isinstance(op, RevokeDevice) else []

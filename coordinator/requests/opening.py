@@ -22,6 +22,7 @@ from protocol.errors import (
     BadSignatureError,
     KinfolderError,
     ProtocolError,
+    RevokedError,
     SecurityError,
     UnavailableError,
 )
@@ -85,10 +86,13 @@ async def login(coordinator: Coordinator, session: Session, message: m.Login) ->
     state = await coordinator.database.read(read)
     try:
         # One answer for every reason, so that nobody learns which accounts and devices there are.
-        if state is None or not state.is_active(message.device):
+        if state is None or message.device not in state.devices:
             raise AccessDeniedError("login refused")
         key = state.devices[message.device].keys.sign
         _check_login(session, message.account + message.device, message.nonce, message.signature, key)
+        if not state.is_active(message.device):
+            # It proved who it is, so it is told what became of it.
+            raise RevokedError("this device was taken out of its account")
     except SecurityError:
         # A login that is right is let in whatever its neighbours do; one that is wrong learns less and less.
         check_attempts(coordinator, session, b"login")
@@ -110,7 +114,7 @@ async def login(coordinator: Coordinator, session: Session, message: m.Login) ->
 
     if not await coordinator.database.write(saw):
         session.close("revoked")
-        raise AccessDeniedError("login refused")
+        raise RevokedError("this device was taken out of its account")
     return m.Ok()
 
 

@@ -261,7 +261,7 @@ def _enrol(device, number):
     return EnrolDevice(device.id, 1, number)
 
 
-def test_an_entry_of_an_epoch_before_a_loss_waits_for_its_replacement():
+def test_what_was_registered_before_a_loss_is_ordered_and_what_comes_after_it_is_sealed_anew():
     alice, bob = TestAccount("alice"), TestAccount("bob")
     folder = enrolled_folder(alice, bob)
     bench = Bench(folder)
@@ -275,14 +275,13 @@ def test_an_entry_of_an_epoch_before_a_loss_waits_for_its_replacement():
     assert bench.record(after_bump).is_ordered
     folder.unshare(bob)
     bench.follow()
+    assert bench.register(a.entry("z", epoch=old_epoch(old), keep=False)) == ["epoch"]
+    assert bench.register(old) == [""]  # it is here already
     bench.declare(segment("s"))
     for node in (1, 2):
         bench.receipt(node, [segment("s").segment])
-    assert bench.record(old).is_pending
-    anew = a.entry("x", replaces=[hash_of(old)])
-    bench.register(anew)
-    assert reason(bench, old) is VoidReason.REPLACED
-    assert bench.record(anew).is_ordered
+    assert bench.record(old).is_ordered
+    assert bench.register(a.entry("z")) == [""]
 
 
 def old_epoch(entry: bytes) -> int:

@@ -179,7 +179,7 @@ def test_a_revoked_device_is_thrown_out_and_stays_out(world):
             await client.ask(m.AppendAccountLink(alice.links[-1]))
             assert await stolen.closed() == 1008
             again = await Client.open(server.url)
-            assert await again.refused(device_login(again.challenge, again.origin, alice, phone)) == "access_denied"
+            assert await again.refused(device_login(again.challenge, again.origin, alice, phone)) == "revoked"
             assert len((await client.ask(m.GetDevices(), m.Devices)).devices) == 2
 
     run(main)
