@@ -234,6 +234,17 @@ def devices(ctx: typer.Context, json: AsJson = False) -> None:
     accounts.devices(_session(ctx, json))
 
 
+@command("revoke", DEVICE, "kin revoke Phone", "kin revoke 3f1c9a52")
+def revoke(
+    ctx: typer.Context,
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Its name, or the beginning of its id.")],
+) -> None:
+    """Take a lost or stolen device out of the account."""
+    from peer.commands import accounts
+
+    accounts.revoke(_session(ctx), device=device)
+
+
 # --- Folders
 
 

@@ -26,6 +26,7 @@ from peer import (
     linking,
     past_commands,
     reports,
+    revoking,
     safety_commands,
 )
 from peer.api.backend import Json, Report
@@ -36,6 +37,7 @@ from peer.engine.accounts import AccountBook
 from peer.engine.assembly import assemble
 from peer.engine.context import Context, Doors
 from peer.engine.folder import FolderEngine
+from peer.engine.tasks import end
 from peer.hpke import LibraryHpke
 from peer.lan import switch
 from peer.lan.exchange import Lan
@@ -55,6 +57,7 @@ from protocol.errors import (
     EXIT_TIMEOUT,
     CorruptStateError,
     KinfolderError,
+    SecurityError,
     UnavailableError,
     UserError,
 )
@@ -110,6 +113,7 @@ class Device:
             entropy=doors.entropy,
             on_session=self._on_session,
             on_notice=self._on_notice,
+            on_taken_out=self._on_taken_out,
         )
         self.chunks = ChunkClient(Grants(self.coordinator, secrets.sign_seed), doors.clock, doors.processor)
         self.accounts = AccountBook(database, self.coordinator)
@@ -127,7 +131,11 @@ class Device:
         self.engines: dict[int, FolderEngine] = {}
         self.lan = self.context.lan = Lan(self.context, self.engines)
         self.lan_enabled = True
-        self.context.on_change = self.accounts.on_change = self.lan.changed
+        self.context.on_change = self.lan.changed
+        self.accounts.on_change = self._chains_changed
+        self.is_taken_out = False
+        """Whether the coordinator said so when it was last asked."""
+        self._finishing: set[asyncio.Task[None]] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._link_task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
@@ -219,7 +227,9 @@ class Device:
 
     async def _load(self) -> None:
         await self.accounts.load()
+        self._chains_changed()
         await switch.load(self)
+        await revoking.load(self)
         for record in await self.context.database.run(folders.all_folders):
             await self._load_folder(record)
 
@@ -238,6 +248,7 @@ class Device:
         for task in tasks:
             task.cancel()
         await self.lan.stop()
+        await end(self._finishing)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.chunks.close()
         for engine in self.engines.values():
@@ -300,10 +311,34 @@ class Device:
         engine.observer.close()
         self.lan.changed()
 
-    async def _on_session(self, _: Session) -> None:
+    async def _on_session(self, session: Session) -> None:
         log.info("coordinator is there")
+        await revoking.note_taken_out(self, is_out=False)
+        try:
+            await self.accounts.meet(session, self.record.account)
+        except UnavailableError:
+            raise
+        except KinfolderError as error:
+            log.error("the account's chain", code=error.code)  # noqa: TRY400  # folders go on with the chain that was checked
         for engine in self.engines.values():
             engine.link_is_up()
+        self._finish_renewal()
+
+    async def _on_taken_out(self) -> None:
+        await revoking.note_taken_out(self, is_out=True)
+
+    def _chains_changed(self) -> None:
+        """An account's chain has grown: who else may be met on the LAN, and to which key things are sealed."""
+        with contextlib.suppress(SecurityError):  # of a device that was taken out: the coordinator tells it so
+            self.context.open_account_keys()
+        self.lan.changed()
+
+    def _finish_renewal(self) -> None:
+        """See to the keys of folders that are not on this device, beside all else; those that are see to themselves."""
+        if not self._finishing:
+            task = asyncio.create_task(revoking.finish(self), name="renewal")
+            self._finishing.add(task)
+            task.add_done_callback(self._finishing.discard)
 
     async def _on_notice(self, notice: m.Message) -> None:
         match notice:
@@ -321,6 +356,9 @@ class Device:
                 with contextlib.suppress(KinfolderError):
                     if any(one.id == account for one in self.accounts.known()):
                         await self.accounts.refresh(account)
+                        for engine in self.engines.values():
+                            engine.pull()  # whoever lost a device has its folders' keys renewed
+                        self._finish_renewal()
             case m.NodeWelcome() | m.Storage():
                 for engine in self.engines.values():
                     engine.link_is_up()
@@ -370,6 +408,8 @@ class Device:
                 return await reports.checkup(self)
             case "devices":
                 return await reports.devices(self)
+            case "revoke":
+                return await revoking.revoke(self, params["device"])
             case "add":
                 return await folder_commands.add(self, params["path"], params["name"])
             case "get":

@@ -21,6 +21,7 @@ from peer.core.keys import open_device_name
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, Tree, path_of
 from peer.lan import switch
+from peer.net.coordinator_link import TAKEN_OUT
 from peer.store import folders as store
 from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
@@ -97,7 +98,7 @@ async def status(device: Device, *, everything: bool) -> Json:
     network = "offline" if device.record.offline else "online" if device.coordinator.is_up else "unreachable"
     if not device.watching and not device.record.offline and not device.coordinator.is_up:
         network = "online"  # a single command has not asked; it makes no statement about the coordinator
-    warnings = []
+    warnings = [TAKEN_OUT] if device.is_taken_out else []
     skew_s = abs(device.coordinator.clock_ahead_ms) / 1000
     if skew_s > limits.CLOCK_SKEW_S_MAX:
         warnings.append(

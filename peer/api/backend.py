@@ -125,6 +125,7 @@ METHODS: Final[dict[str, Method]] = {
     "conflicts": Method(),
     "resolve": Method({"copy": str, "path": str, "keep": bool}, online=True),
     "devices": Method(online=True),
+    "revoke": Method({"device": str}, online=True),
     "doctor": Method(online=True),
     "history": Method({"path": str}, online=True),
     "restore": Method(

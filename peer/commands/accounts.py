@@ -160,3 +160,22 @@ def devices(session: Session) -> None:
             state = f"last seen {moment(device['last_seen'])}" if device["last_seen"] else "never seen"
         rows.append((device["name"], state, f"added {moment(device['added'])}", device["id"][:12]))
     write_table(terminal, rows)
+
+
+def revoke(session: Session, *, device: str) -> None:
+    """Take a device out of the account."""
+    result = session.call("revoke", device=device)
+    terminal = session.terminal
+    name = result["device"]["name"] or result["device"]["id"][:12]
+    if result["was_in"]:
+        terminal.say(f"{name} was taken out of the account: what is written from now on it can neither read nor change")
+        terminal.note(
+            "What it wrote before stays; 'kin history' and 'kin restore' bring back what was there before that."
+        )
+    else:
+        terminal.say(f"{name} is out of the account already")
+    if left := result["left"]:
+        why = f" ({result['note']})" if result["note"] else ""
+        terminal.warn(
+            f"not renewed yet: the keys of {', '.join(left)}{why}; any device of the account does it with its next sync"
+        )

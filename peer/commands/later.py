@@ -9,7 +9,6 @@ from protocol.errors import EXIT_USAGE, UserError
 COMMANDS: Final = (
     # name, arguments, help
     ("recover", "--recovery-file FILE --device NAME", "Bring the account back with its 24 words."),
-    ("revoke", "DEVICE", "Take a device out of the account."),
     ("share", "FOLDER[/PATH] USER --role reader|writer|admin", "Let another user in."),
     ("unshare", "FOLDER USER", "Take a user out."),
 )

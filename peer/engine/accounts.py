@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from peer.net.coordinator_link import CoordinatorLink
+import structlog
+
+from peer.net.coordinator_link import CoordinatorLink, Session
 from peer.store import folders
 from peer.store.database import Database
 from protocol import messages as m
@@ -20,6 +22,7 @@ from protocol.ids import AccountId
 from protocol.membership import AccountState
 
 ROUNDS_MAX: Final = 1_000
+log = structlog.get_logger("accounts")
 
 
 class AccountBook:
@@ -85,3 +88,42 @@ class AccountBook:
                 if not reply.more:
                     return self._states[account]
             raise ProtocolError("the coordinator shows an endless account chain")
+
+    async def meet(self, session: Session, account: AccountId) -> None:
+        """Compare this account's own chain with the coordinator's as a session begins: take what is new, give back what is lost.
+
+        Raises:
+            UnavailableError: The session broke.
+            SecurityError, ProtocolError: It shows another chain, or one that does not hold.
+        """
+        async with self._lock:
+            state = self._states[account]
+            for _ in range(ROUNDS_MAX):
+                reply = await session.ask(m.GetAccountChain(account, state.seq - 1), m.AccountChain)
+                if not reply.links:
+                    await self._give_back(session, state)
+                    return
+                if reply.links[0].hash != state.head:
+                    raise SecurityError("the coordinator shows another chain of this account than it did before")
+                links = list(reply.links[1:])
+                if links:
+                    newer = state.extend(links)
+                    await self.put(newer, state.seq + 1, links)
+                    state = newer
+                if not reply.more:
+                    return
+
+    async def _give_back(self, session: Session, state: AccountState) -> None:
+        """Append the links of a chain that the coordinator once had and lost: it was set back."""
+        links = await self._database.run(lambda db: folders.account_links(db, state.id))
+        there: list[SignedLink] = []
+        while True:
+            reply = await session.ask(m.GetAccountChain(state.id, len(there) - 1), m.AccountChain)
+            there += reply.links
+            if not reply.more or not reply.links or len(there) > len(links):
+                break
+        if there != links[: len(there)]:
+            raise SecurityError("the coordinator shows another chain of this account than it did before")
+        log.warning("the coordinator had lost links of the account's chain", links=len(links) - len(there))
+        for link in links[len(there) :]:
+            await session.ask(m.AppendAccountLink(link), m.Ok)

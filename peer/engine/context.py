@@ -124,15 +124,22 @@ class Context:
         """Return the keys of a folder's epochs; KeyError before its control log is known."""
         return self._rings[key]
 
+    def open_account_keys(self) -> None:
+        """Open the account's newest key, once its chain has grown.
+
+        Raises:
+            SecurityError: It is not sealed to this device, or not the one that the chain names.
+        """
+        state = self.accounts(self.account)
+        self.account_keys = open_account_keys(state, self.secrets, self.hpke, known=self.account_keys)
+
     def control_changed(self, key: int, control: ControlState) -> None:
         """Open the epochs that a control log gives to this account.
 
         Raises:
             SecurityError: A key is not the one that its epoch commits to, or none is sealed to this account.
         """
-        self.account_keys = open_account_keys(
-            self.accounts(self.account), self.secrets, self.hpke, known=self.account_keys
-        )
+        self.open_account_keys()
         ring = self._rings.get(key)
         known = {} if ring is None else ring.epochs
         self._rings[key] = FolderRing(

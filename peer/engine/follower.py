@@ -347,11 +347,15 @@ class Follower:
         enrolment = control.enrolment(entry.header.device)
         if enrolment is None or not control.may_write(entry.header.device):
             raise AccessDeniedError("the log holds an entry of somebody who may not write")
-        if not control.admits_epoch(entry.header.epoch):
-            raise AccessDeniedError("the log holds an entry under a key that its readers have lost")
+        if not 1 <= entry.header.epoch <= control.epoch.number:
+            raise AccessDeniedError("the log holds an entry under a key that the folder does not have")
         account = self._context.accounts(enrolment.account)
         if enrolment.device not in account.devices:
             account = await self._context.accounts.refresh(enrolment.account)
+        if control.knows_revoked(account, enrolment.device) and not control.may_author(
+            account, entry.header.device, entry.header.seq, entry.hash
+        ):
+            raise AccessDeniedError("the log holds an entry of a device that was revoked before")
         author_key = account.devices[enrolment.device].keys.sign
         payload_key = self._context.folder_keys(self.record.key).entry_key(entry.header.epoch)
         return Received(item, entry, enrolment.device, author_key, payload_key)

@@ -45,6 +45,7 @@ from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
+from peer.engine.renewal import seal_tail_anew
 from peer.engine.sight import Sight
 from peer.engine.uploader import Stored, ToSend
 from peer.net.coordinator_link import StaleError
@@ -444,10 +445,11 @@ class Recorder:
             SecurityError: It refuses an entry of ours.
         """
         record = self._follower.record
-        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key))
-        if not tail:
+        if await self._context.database.run(lambda db: not folders.tail_hashes(db, record.key)):
             return False
         await self.ensure_known()
+        await seal_tail_anew(self._context, self._follower)
+        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key))
         moved = False
         for part in _parts(tail):
             reply = await self._context.link.ask(
@@ -457,6 +459,9 @@ class Recorder:
             for state in reply.states:
                 if state.refused in {"chain", "gap"} and await self._is_set_back():
                     return True
+                if state.refused == "epoch":
+                    await self._follower.follow()
+                    raise UnavailableError("the folder's key was renewed just now: what waits is sealed anew")
                 if state.refused:
                     _refuse(state.refused)
                 moved = moved or state.position > 0

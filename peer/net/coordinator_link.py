@@ -31,6 +31,7 @@ from protocol.errors import (
     KinfolderError,
     NoQuorumError,
     ProtocolError,
+    RevokedError,
     SecurityError,
     UnavailableError,
     UserError,
@@ -44,6 +45,10 @@ CONNECT_S: Final = 10.0
 RECONNECT_S_MIN: Final = 0.2
 RECONNECT_S_MAX: Final = 30.0
 PING_S: Final = 75.0
+TAKEN_OUT: Final = (
+    "this device was taken out of the account: it syncs no more, and its files stay as they are;"
+    " to bring it back, remove its folders and link it anew with another --home"
+)
 
 Reply = TypeVar("Reply", bound=msgspec.Struct)
 log = structlog.get_logger("coordinator_link")
@@ -105,6 +110,8 @@ _FAILURES: Final[dict[str, type[KinfolderError]]] = {
 
 def failure(reply: m.Failure) -> KinfolderError:
     """Return the error that a `Failure` stands for."""
+    if reply.code == RevokedError.code:
+        return RevokedError(TAKEN_OUT)
     if reply.code in ("user", "token", "limit", "name"):
         return UserError(reply.text, code=reply.code)
     return _FAILURES.get(reply.code, UnavailableError)(reply.text)
@@ -316,7 +323,8 @@ async def login(session: Session, identity: Identity, entropy: Entropy) -> None:
     """Prove to the coordinator which device this is.
 
     Raises:
-        AccessDeniedError: It does not know the device, or the device was revoked.
+        AccessDeniedError: It does not know the device.
+        RevokedError: The device was taken out of the account.
     """
     nonce = entropy(32)
     covered = m.login_bytes(
@@ -337,6 +345,7 @@ class CoordinatorLink:
         entropy: For nonces and jitter.
         on_session: Called with each new session, before anyone else may use it.
         on_notice: Called with each notice, in order.
+        on_taken_out: Called when the coordinator says that this device was taken out of its account.
     """
 
     def __init__(
@@ -348,6 +357,7 @@ class CoordinatorLink:
         entropy: Entropy,
         on_session: Callable[[Session], Awaitable[None]],
         on_notice: Callable[[m.Message], Awaitable[None]],
+        on_taken_out: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.address = address
         self._identity = identity
@@ -355,6 +365,7 @@ class CoordinatorLink:
         self._entropy = entropy
         self._on_session = on_session
         self._on_notice = on_notice
+        self._on_taken_out = on_taken_out
         self._session: Session | None = None
         self._changed = asyncio.Event()
         self._retry_now = asyncio.Event()
@@ -394,8 +405,10 @@ class CoordinatorLink:
             try:
                 await login(session, self._identity, self._entropy)
                 await self._on_session(session)
-            except BaseException:
+            except BaseException as error:
                 await session.close()
+                if isinstance(error, RevokedError) and self._on_taken_out is not None:
+                    await self._on_taken_out()
                 raise
             self._session = session
             self._changed.set()

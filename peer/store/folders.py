@@ -253,6 +253,15 @@ def drop_tail(connection: sqlite3.Connection, key: int, hash: EntryHash) -> bool
     return connection.execute("DELETE FROM tail WHERE folder = ? AND hash = ?", (key, hash)).rowcount > 0
 
 
+def forget_tail(connection: sqlite3.Connection, key: int, entry: Entry) -> None:
+    """Take an entry off the tail that nobody was given, number and all."""
+    drop_tail(connection, key, entry.hash)
+    connection.execute(
+        "DELETE FROM entry WHERE folder = ? AND device = ? AND seq = ? AND position = 0",
+        (key, entry.header.device, entry.header.seq),
+    )
+
+
 # --- Settings
 
 
