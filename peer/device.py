@@ -331,6 +331,8 @@ class Device:
         """An account's chain has grown: who else may be met on the LAN, and to which key things are sealed."""
         with contextlib.suppress(SecurityError):  # of a device that was taken out: the coordinator tells it so
             self.context.open_account_keys()
+        for engine in self.engines.values():
+            engine.pull()  # a folder whose key became outdated has it renewed
         self.lan.changed()
 
     def _finish_renewal(self) -> None:
@@ -356,8 +358,6 @@ class Device:
                 with contextlib.suppress(KinfolderError):
                     if any(one.id == account for one in self.accounts.known()):
                         await self.accounts.refresh(account)
-                        for engine in self.engines.values():
-                            engine.pull()  # whoever lost a device has its folders' keys renewed
                         self._finish_renewal()
             case m.NodeWelcome() | m.Storage():
                 for engine in self.engines.values():

@@ -225,6 +225,8 @@ class Session:
                 raise UnavailableError("the coordinator does not answer") from error
             finally:
                 self._waiting.pop(id, None)
+                if future.done() and not future.cancelled():
+                    future.exception()  # seen, also where sending failed first
         if isinstance(reply, m.Failure):
             raise failure(reply)
         if not isinstance(reply, kind):

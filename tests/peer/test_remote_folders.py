@@ -267,6 +267,7 @@ def test_a_notice_about_a_stranger_brings_no_chain(alice, mallory, monkeypatch):
     device = Device.__new__(Device)
     book = Book(alice)
     monkeypatch.setattr(device, "accounts", book, raising=False)
+    monkeypatch.setattr(device, "_finish_renewal", lambda: None)
     asyncio.run(device._on_notice(m.AccountChanged(mallory.state.id, 0)))
     assert book.refreshed == []
     asyncio.run(device._on_notice(m.AccountChanged(alice.state.id, 0)))

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protocol import chains, limits, signing
 from protocol.chains import AddMember, EnrolDevice, RemoveMember, Role, SetName, SetRole, SignedLink
 from protocol.errors import AccessDeniedError, BadSignatureError, KinfolderError, LimitExceededError, ProtocolError
-from protocol.ids import AccountId, FolderId
+from protocol.ids import AccountId, EntryHash, FolderId
 from protocol.membership import ControlState, accounts_of
 from tests.protocol.chain_world import TestAccount, TestFolder, fixed, sign_link
 
@@ -378,6 +378,31 @@ def test_a_device_that_was_revoked_signs_nothing_new(anna, folder):
     late = sign_link(replace(folder.body((SetName(2, b"x"),), anna, thief), account_head=head), thief.seed)
     with pytest.raises(AccessDeniedError):
         folder.state.extend([late], folder.accounts)
+
+
+def test_a_log_that_knows_of_a_revocation_has_no_more_of_the_device_but_up_to_its_cut(anna, folder):
+    """S24: whatever the coordinator says about when it was there."""
+    thief = anna.add("2")
+    folder.append(EnrolDevice(thief.id, 1, 2), device=thief)
+    assert folder.state.may_author(anna.state, 2, 42, EntryHash(fixed("42")))
+    anna.revoke(thief.id, cut=((folder.state.id, 2, 41, fixed("41")),))
+    assert not folder.state.knows_revoked(anna.state, thief.id)  # what was ordered meanwhile may stand there
+    assert folder.state.is_outdated(folder.accounts)
+    folder.append(folder.epoch_op())
+    assert folder.state.knows_revoked(anna.state, thief.id)
+    assert not folder.state.knows_revoked(anna.state, anna.device.id)
+    assert not folder.state.is_outdated(folder.accounts)
+    for seq, entry, counts in ((40, "40", True), (41, "41", True), (41, "another 41", False), (42, "42", False)):
+        assert folder.state.may_author(anna.state, 2, seq, EntryHash(fixed(entry))) is counts
+    assert folder.state.may_author(anna.state, 1, 99, EntryHash(fixed("99")))
+
+
+def test_a_folder_made_before_its_maker_heard_of_a_new_key_is_admitted_and_outdated(anna):
+    made = TestFolder(anna, name="made away")
+    second = anna.add("2")
+    anna.revoke(second.id)
+    state = ControlState(made.links[0], made.accounts, fresh=True)
+    assert state.is_outdated(made.accounts)
 
 
 def test_what_was_signed_before_a_revocation_stays(anna, folder):
