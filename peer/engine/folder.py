@@ -31,6 +31,7 @@ from peer.engine.freeing import Freer
 from peer.engine.grouping import groups
 from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
+from peer.engine.reassurance import Reassurer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.renewal import renew
 from peer.engine.safety import Safety
@@ -81,7 +82,7 @@ class FolderEngine:
         uploader: Uploader,
         downloader: Downloader,
         safety: Safety,
-        holdings: Holdings | None = None,
+        holdings: Holdings,
     ) -> None:
         self._context = context
         self.follower = follower
@@ -89,6 +90,7 @@ class FolderEngine:
         self.brake = observer.brake
         self.holdings = holdings
         """What other devices can be given from this disk."""
+        self._reassurer = Reassurer(context, follower, holdings)
         self._recorder = recorder
         self._stepper = stepper
         self.exclusions = exclusions
@@ -148,6 +150,7 @@ class FolderEngine:
     def link_is_up(self) -> None:
         """Try at once what waited for the coordinator or for storage."""
         self._part_blocked.clear()
+        self._reassurer.forget()
         for id in [id for id, why in self.blocked.items() if why.reason in OF_NETWORK]:
             self.blocked[id].until_s = 0.0
         self._push_wanted = self._pull_wanted = True
@@ -430,10 +433,14 @@ class FolderEngine:
             self._want_plan()
         if await renew(self._context, self.follower):
             self._push_wanted = True
+        if not self._push_wanted:
+            await self._reassurer.run()
 
     async def _push(self) -> None:
         if await self._recorder.push():
             self._pull_wanted = True
+        else:
+            await self._reassurer.run()  # whatever is unordered waits for something
 
     # --- Plan and act
 

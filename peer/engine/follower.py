@@ -46,6 +46,7 @@ from protocol.errors import (
     UnavailableError,
 )
 from protocol.history import (
+    CHAIN_START,
     Checkpoint,
     ItemKind,
     LogItem,
@@ -97,6 +98,8 @@ class Follower:
         """The highest position that the coordinator named."""
         self.has_caught_up = False
         """Whether the coordinator's head was reached since this began, or since this device began anew."""
+        self.lost_after: int | None = None
+        """Not None: from here on the coordinator had lost its log, and knows no more where the contents lie."""
         self._overlay: OverlayState | None = None
         self._following = asyncio.Lock()
         """Items are taken over in the order of the log, whoever asks: a job that enrols follows beside the loop."""
@@ -215,7 +218,13 @@ class Follower:
                     self.has_caught_up = True
                     return news
         except RefusedError:
-            raise  # no contradiction: the folder may be unknown yet, or not ours any more
+            # No contradiction: the folder may be unknown yet, or not ours any more. Where the coordinator once signed for
+            # it, it was set back to before the folder was made.
+            known = self.record.checkpoint
+            if known is None or not self.record.position:
+                raise
+            await self._give_back(msgspec.structs.replace(known.checkpoint, position=0, chain=CHAIN_START))
+            return news
         except (ForkError, RollbackError) as error:
             await self._freeze(error)
             raise
@@ -306,6 +315,7 @@ class Follower:
                 raise RollbackError("the coordinator shows an older history than it did before")
             await self._context.link.ask(m.RepushLog(tuple(part), known), m.Ok)
             position = part[-1].position
+        self.lost_after = behind.position if self.lost_after is None else min(self.lost_after, behind.position)
         raise UnavailableError("the coordinator was given back what it had lost")
 
     async def _freeze(self, error: KinfolderError) -> None:

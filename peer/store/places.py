@@ -111,3 +111,10 @@ def _row_at(db: sqlite3.Connection, folder: int, mark: bytes) -> Row | None:
         if row is not None:
             return _row.decode(row[0])
     return None
+
+
+def doubt_all(db: sqlite3.Connection, folder: int) -> None:
+    """Believe of no chunk that storage nodes hold it: each is asked for before it is used again."""
+    db.execute("INSERT OR IGNORE INTO received_chunk SELECT * FROM chunk WHERE folder = ?", (folder,))
+    for table in ("chunk", "segment", "known_content"):
+        db.execute(f"DELETE FROM {table} WHERE folder = ?", (folder,))

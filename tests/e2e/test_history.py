@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -55,6 +56,40 @@ def test_a_coordinator_set_back_is_given_back_what_it_lost(cluster: Cluster, pai
     assert dict(tree_of(two)) == dict(tree_of(one))
     assert any("set back" in line and " of work, " in line for line in a.json("status")["warnings"])
     assert not any("set back" in line for line in b.json("status")["warnings"])
+
+
+def test_contents_stored_after_the_backup_are_used_again_after_it_was_put_back(
+    cluster: Cluster, pair: tuple[Device, Device]
+) -> None:
+    """Of the log that is given back, of what was still unordered, and of a device and a folder that came in between."""
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    (one / "before").write_bytes(random.Random(1).randbytes(300_000))
+    a.sync()
+    b.sync()
+    backup = back_up(cluster)
+    (one / "after").write_bytes(random.Random(2).randbytes(3_000_000))
+    a.sync()
+    b.sync()
+    c = cluster.link_device(a, "newcomer")
+    a.add(cluster.root / "made since", "made since")
+    (cluster.root / "made since" / "file").write_text("in a folder that the backup does not know")
+    a.sync()
+    restore(cluster, backup)
+    shutil.copy(one / "after", one / "a copy on the laptop")  # reuses what only the newer database knew
+    (one / "grown").write_bytes((one / "after").read_bytes() + b"and some more")
+    a.sync(timeout_s=60)
+    shutil.copy(two / "after", two / "a copy on the desktop")
+    (two / "new").write_text("written after the database was put back")
+    b.sync(timeout_s=60)
+    a.sync(timeout_s=60)
+    assert dict(tree_of(one)) == dict(tree_of(two))
+    assert {"after", "a copy on the laptop", "grown", "a copy on the desktop", "new"} <= dict(tree_of(one)).keys()
+    c.get("work", cluster.root / "three")
+    c.get("made since", cluster.root / "four")
+    c.sync(timeout_s=60)
+    assert dict(tree_of(cluster.root / "three")) == dict(tree_of(one))
+    assert dict(tree_of(cluster.root / "four")) == dict(tree_of(cluster.root / "made since"))
 
 
 def test_two_histories_for_one_position_freeze_the_folder(cluster: Cluster, pair: tuple[Device, Device]) -> None:

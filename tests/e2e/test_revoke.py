@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from peer.config import KeyOptions
@@ -182,7 +183,7 @@ def refs_of(db: sqlite3.Connection) -> list[ChunkRef]:
     return [ChunkRef(ChunkId(row.id), row.length) for row in rows]
 
 
-async def refused(ask) -> None:  # type: ignore[no-untyped-def]
+async def refused(ask: Callable[[], Awaitable[tuple[object, set[ChunkId]]]]) -> None:
     """Within a moment no node answers to the grant that it took before."""
     async with asyncio.timeout(kit.PATIENCE_S):
         while True:

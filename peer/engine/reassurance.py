@@ -1,0 +1,139 @@
+"""Tell a coordinator again where contents lie, after it was set back and forgot.
+
+What this device put on storage nodes after the coordinator's backup is there still, but the coordinator knows nothing of
+it: an entry that uses it would wait for ever. The nodes are asked again; their receipts are handed in, and what they hold
+no more is put there again, from another node or from this disk.
+
+Rule 1: entries are looked at that were handed in and stay unordered, each once in a session, and those that were given back.
+Rule 2: one segment is in memory at a time, and one batch of what it lists.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from peer.core.chunk_sealing import Row, reseal_chunk
+from peer.core.entry_sealing import open_entry
+from peer.core.segments import chunk_refs, open_segment
+from peer.engine.context import Context
+from peer.engine.follower import Follower
+from peer.engine.holdings import Holdings
+from peer.store import folders
+from peer.store.places import doubt_all
+from protocol import limits
+from protocol import messages as m
+from protocol.entries import Entry, SegmentKey, parse_entry
+from protocol.errors import CorruptChunkError, KinfolderError, NoSourceError, ProtocolError
+from protocol.grants import ChunkRef
+from protocol.history import ItemKind
+from protocol.ids import ChunkId, EntryHash
+from protocol.lan import Wanted
+
+ITEMS_TOGETHER: Final = 64
+log = structlog.get_logger("reassurance")
+
+
+class Reassurer:
+    """One folder's."""
+
+    def __init__(self, context: Context, follower: Follower, holdings: Holdings) -> None:
+        self._context = context
+        self._follower = follower
+        self._holdings = holdings
+        self._told: set[EntryHash] = set()
+
+    def forget(self) -> None:
+        """A session began: what was told in the one before may be lost."""
+        self._told.clear()
+
+    async def run(self) -> None:
+        """Tell of what waits, now that everything was handed in.
+
+        Raises:
+            UnavailableError: The coordinator cannot be reached.
+        """
+        for entry in await self._context.database.run(self._waiting):
+            await self._tell(entry)
+            self._told.add(entry.hash)
+        while self._follower.lost_after is not None:
+            after = self._follower.lost_after
+            items = await self._context.database.run(
+                lambda db, after=after: folders.log_items(db, self._follower.record.key, after, ITEMS_TOGETHER)  # type: ignore[misc]
+            )
+            for item in items:
+                if item.kind is ItemKind.ENTRY:
+                    await self._tell(parse_entry(item.data))
+            self._follower.lost_after = items[-1].position if items else None
+
+    def _waiting(self, db: sqlite3.Connection) -> list[Entry]:
+        tail = folders.tail(db, self._follower.record.key)
+        return [entry for entry, _ in tail if entry.header.pins and entry.hash not in self._told]
+
+    async def _tell(self, entry: Entry) -> None:
+        if not entry.header.pins:
+            return
+        key = self._context.folder_keys(self._follower.record.key).entry_key(entry.header.epoch)
+        try:
+            segments = open_entry(entry, key).segments
+        except KinfolderError:
+            return  # it counts as an entry without changes, on every device alike
+        for segment in segments:
+            try:
+                await self._tell_of(segment)
+            except (NoSourceError, CorruptChunkError, ProtocolError) as error:
+                log.error("contents of an entry are nowhere", entry=entry.hash[:8].hex(), code=error.code)  # noqa: TRY400
+                await self._context.database.run(lambda db: doubt_all(db, self._follower.record.key))
+
+    async def _tell_of(self, key: SegmentKey) -> None:
+        """Hand in where a segment lies and what it lists.
+
+        Raises:
+            NoSourceError: Something of it is nowhere.
+        """
+        data = await self._segment(key)
+        rows = {row.id: row for row in open_segment(data, key)}
+        listed, folder = chunk_refs(rows.values()), self._follower.record.id
+        own = ChunkRef(key.id, len(data))
+        for part in _batches([own, *listed]):
+            receipts, there = await self._context.chunks.have(folder, part)
+            if receipts:
+                await self._context.link.ask(m.AddReceipts(folder, receipts), m.Ok)
+            for ref in part:
+                if ref.id not in there:
+                    await self._put(ref, data if ref.id == key.id else await self._chunk(ref, rows))
+        await self._context.link.ask(m.PinSegments(folder, (m.PinnedSegment(own, listed),)), m.Ok)
+
+    async def _put(self, ref: ChunkRef, data: bytes | bytearray) -> None:
+        folder = self._follower.record.id
+        receipts = await self._context.chunks.put(folder, [(ref, data)])
+        await self._context.link.ask(m.AddReceipts(folder, receipts), m.Ok)
+
+    async def _segment(self, key: SegmentKey) -> bytes:
+        async for _, data in self._holdings.segments([key.id]):
+            return data
+        return await self._fetch(key.id)
+
+    async def _chunk(self, ref: ChunkRef, rows: Mapping[ChunkId, Row]) -> bytes | bytearray:
+        row = rows.get(ref.id)
+        if row is not None:
+            epochs = self._context.folder_keys(self._follower.record.key).epochs
+            async for found in self._holdings.chunks([Wanted(row.raw_hash, row.raw_length)]):
+                for number in sorted(epochs, reverse=True):
+                    sealed = await self._context.processor.run(reseal_chunk, found[0][1], row, epochs[number].chunk)
+                    if sealed is not None:
+                        return sealed.data
+        return await self._fetch(ref.id)
+
+    async def _fetch(self, id: ChunkId) -> bytes:
+        async for _, data in self._context.chunks.get(self._follower.record.id, [id]):
+            return data
+        raise NoSourceError("a chunk is on no storage node that can be reached")
+
+
+def _batches(refs: Sequence[ChunkRef]) -> Iterator[Sequence[ChunkRef]]:
+    for start in range(0, len(refs), limits.BATCH_CHUNKS_MAX):
+        yield refs[start : start + limits.BATCH_CHUNKS_MAX]
