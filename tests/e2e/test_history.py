@@ -92,6 +92,27 @@ def test_contents_stored_after_the_backup_are_used_again_after_it_was_put_back(
     assert dict(tree_of(cluster.root / "four")) == dict(tree_of(cluster.root / "made since"))
 
 
+def test_a_coordinator_that_forgot_where_contents_lie_is_told_again(
+    cluster: Cluster, pair: tuple[Device, Device]
+) -> None:
+    """As after a backup that was taken between the receipts of contents and the entry that uses them."""
+    a, b = pair
+    one, two = cluster.root / "one", cluster.root / "two"
+    (one / "file").write_bytes(random.Random(3).randbytes(600_000))
+    a.sync()
+    cluster.coordinator.stop()
+    with sqlite3.connect(data(cluster) / DATABASE) as db:
+        for table in ("chunks", "segments"):
+            assert db.execute(f"DELETE FROM {table}").rowcount
+    cluster.coordinator.start()
+    shutil.copy(one / "file", one / "copy")
+    a.sync(timeout_s=60)
+    b.sync(timeout_s=60)
+    assert dict(tree_of(one)) == dict(tree_of(two))
+    with sqlite3.connect(data(cluster) / DATABASE) as db:
+        assert db.execute("SELECT count(*) FROM chunks").fetchone()[0]
+
+
 def test_two_histories_for_one_position_freeze_the_folder(cluster: Cluster, pair: tuple[Device, Device]) -> None:
     a, b = pair
     one, two = cluster.root / "one", cluster.root / "two"
