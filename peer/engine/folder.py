@@ -33,7 +33,6 @@ from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
 from peer.engine.reassurance import Reassurer
 from peer.engine.recorder import Planned, Recorder, subject
-from peer.engine.renewal import renew
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
@@ -431,10 +430,7 @@ class FolderEngine:
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._want_plan()
-        if await renew(self._context, self.follower):
-            self._push_wanted = True
-        if not self._push_wanted:
-            await self._reassurer.run()
+        self._push_wanted |= await self._reassurer.follow_up(is_sent=not self._push_wanted)
 
     async def _push(self) -> None:
         if await self._recorder.push():

@@ -22,6 +22,7 @@ from peer.core.segments import chunk_refs, open_segment
 from peer.engine.context import Context
 from peer.engine.follower import Follower
 from peer.engine.holdings import Holdings
+from peer.engine.renewal import renew
 from peer.store import folders
 from peer.store.places import doubt_all
 from protocol import limits
@@ -49,6 +50,20 @@ class Reassurer:
     def forget(self) -> None:
         """A session began: what was told in the one before may be lost."""
         self._told.clear()
+
+    async def follow_up(self, *, is_sent: bool) -> bool:
+        """Do what is due once the log was followed: renew an outdated key, else tell of what waits; tell whether it was renewed.
+
+        Args:
+            is_sent: Whether the tail was handed in.
+
+        Raises:
+            UnavailableError: The coordinator cannot be reached.
+        """
+        is_renewed = await renew(self._context, self._follower)
+        if is_sent and not is_renewed:
+            await self.run()
+        return is_renewed
 
     async def run(self) -> None:
         """Tell of what waits, now that everything was handed in.
