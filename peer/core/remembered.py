@@ -8,7 +8,7 @@ Rule 1: nothing may write to the tree beneath while this stands over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from peer.core.tree import Item, ItemId, Tree
 
@@ -20,6 +20,10 @@ class RememberedTree:
         self._tree = tree
         self._items: dict[ItemId, Item | None] = {}
         self._children: dict[tuple[ItemId, str], Item | None] = {}
+
+    def remember(self, ids: Iterable[ItemId], found: Mapping[ItemId, Item]) -> None:
+        """Take what the tree holds under these ids, read together; it holds no others of them than were found."""
+        self._items.update((id, found.get(id)) for id in ids)
 
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None; the root is no item."""
@@ -42,4 +46,6 @@ class RememberedTree:
 
     def children(self, parent: ItemId) -> Iterator[Item]:
         """Yield the items of a directory, by name."""
-        return self._tree.children(parent)
+        for item in self._tree.children(parent):
+            self._items[item.id] = item
+            yield item

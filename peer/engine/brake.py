@@ -18,7 +18,7 @@ from peer.core.remembered import RememberedTree
 from peer.core.tree import Item, ItemId, Tree, find, path_of
 from peer.core.witness import Witness
 from peer.store import held
-from peer.store.trees import LocalTree, SyncedTree
+from peer.store.trees import LocalTree, SyncedTree, remembered
 from protocol.ids import ROOT
 
 log = structlog.get_logger("brake")
@@ -46,9 +46,10 @@ class Brake:
 
     def note(self, db: sqlite3.Connection, found: Identified) -> Noted:
         """Return what matters of a look's outcome; to be asked before the local tree is changed."""
-        local, synced = RememberedTree(LocalTree(db, self._folder)), SyncedTree(db, self._folder)
-        if synced.is_empty():
+        if SyncedTree(db, self._folder).is_empty():
             return Noted((), (), ())
+        ids = [*found.drops, *(row.item.id for row in found.puts)]
+        local, synced = remembered(LocalTree(db, self._folder), ids), remembered(SyncedTree(db, self._folder), ids)
         gone = []
         for id in found.drops:
             base = synced.item(id)

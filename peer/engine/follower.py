@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -20,12 +20,12 @@ from peer.core.authoring import Draft
 from peer.core.entry_sealing import open_entry
 from peer.core.fold import fold, void
 from peer.core.memory_state import OverlayState
-from peer.core.tree import ItemId
+from peer.core.tree import Item, ItemId
 from peer.engine.context import Context
 from peer.engine.uploader import note_contents
 from peer.net.coordinator_link import RefusedError
 from peer.store import folders, held
-from peer.store.fold_store import SqliteState
+from peer.store.fold_cache import CachedState
 from peer.store.folders import FolderRecord
 from peer.store.snapshots import drop_snapshot, note_snapshot
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty
@@ -100,6 +100,7 @@ class Follower:
         """Whether the coordinator's head was reached since this began, or since this device began anew."""
         self.lost_after: int | None = None
         """Not None: from here on the coordinator had lost its log, and knows no more where the contents lie."""
+        self._stored: CachedState | None = None
         self._overlay: OverlayState | None = None
         self._following = asyncio.Lock()
         """Items are taken over in the order of the log, whoever asks: a job that enrols follows beside the loop."""
@@ -117,7 +118,7 @@ class Follower:
 
     def _read_anew(self, db: sqlite3.Connection) -> None:
         """Forget what was not committed: a position or a number taken from memory would leave entries out."""
-        self._overlay = None
+        self._stored = self._overlay = None
         try:
             self.record = folders.folder(db, self.record.key)
         except KeyError:
@@ -127,9 +128,28 @@ class Follower:
 
     def rebuild(self, db: sqlite3.Connection) -> None:
         """Fold the tail anew over the ordered state; mark what it changes dirty."""
-        self._overlay = OverlayState(SqliteState(db, self.record.key))
+        self._overlay = OverlayState(self._ordered(db))
         for entry, _ in folders.tail(db, self.record.key):
             self._add_to_overlay(db, self._open_own(entry))
+
+    def _ordered(self, db: sqlite3.Connection) -> CachedState:
+        """Return the fold of the log alone."""
+        if self._stored is None:
+            self._stored = CachedState(db, self.record.key)
+        return self._stored
+
+    def expect(self, db: sqlite3.Connection, items: Iterable[Item]) -> None:
+        """Read together what changing these items, as they were synced, will ask of the fold."""
+        members = [member for item in items for member in item.members]
+        self._ordered(db).expect(
+            list(dict.fromkeys(member.node for member in members)),
+            [dot for member in members for dot in member.place],
+            [dot for member in members for dot in member.content],
+        )
+
+    def expect_items(self, db: sqlite3.Connection, ids: Sequence[ItemId]) -> None:
+        """Read these items of the remote tree together."""
+        self._ordered(db).expect_items(ids)
 
     def remote(self, db: sqlite3.Connection) -> OverlayState:
         """Return the fold of the log and of the tail."""
@@ -412,7 +432,7 @@ class Follower:
         key = self.record.key
         assert admitted[0].item.position == self.record.position + 1
         self._check_seen(db, admitted, chains)
-        state = SqliteState(db, key)
+        state = self._ordered(db)
         changed: set[ItemId] = set()
         is_set_back = False
         for each in admitted:
@@ -429,11 +449,13 @@ class Follower:
                 ):
                     is_set_back = True
             if each.entry is not None:
+                state.expect_entry(each.entry)
                 changed |= fold(state, [each.entry], position=each.item.position)
                 self._remember_contents(db, each.entry)
                 note_snapshot(db, key, each.entry, each.item.position, each.item.time_ms)
             if each.void is not None:
                 changed |= self._void(db, state, each.void)
+        state.write()
         folders.put_log_items(db, key, [each.item for each in admitted], chains)
         mark_dirty(db, key, changed)
         last = admitted[-1].item.position
@@ -443,6 +465,7 @@ class Follower:
             self.put_record(db, position=last, chain=chains[last], checkpoint=signed)
         if is_set_back:
             self.begin_anew(db)
+        state.forget()
         self.rebuild(db)
 
     def begin_anew(self, db: sqlite3.Connection) -> None:
@@ -525,7 +548,7 @@ class Follower:
         ]
         note_contents(db, self.record.key, found)
 
-    def _void(self, db: sqlite3.Connection, state: SqliteState, record: VoidRecord) -> set[ItemId]:
+    def _void(self, db: sqlite3.Connection, state: CachedState, record: VoidRecord) -> set[ItemId]:
         """An entry can never be ordered: what it did is forgotten; if it was our own, it is planned anew."""
         for entry, _ in folders.tail(db, self.record.key):
             if entry.hash == record.entry:

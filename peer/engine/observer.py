@@ -489,8 +489,7 @@ class Observer:
             found = identification.result(hashes)
             local = LocalTree(db, folder)
             noted = self.brake.note(db, found)
-            for id in found.drops:
-                local.drop(id)
+            local.drop_all(found.drops)
             for row in found.puts:
                 local.put(row.item, row.fingerprint)
             self.brake.judge(db, noted)

@@ -50,7 +50,7 @@ from peer.engine.sight import Sight
 from peer.engine.uploader import Stored, ToSend
 from peer.net.coordinator_link import StaleError
 from peer.store import folders
-from peer.store.trees import LocalTree, SyncedTree, clean, dirty, mark_all_dirty
+from peer.store.trees import LocalTree, SyncedTree, clean, dirty, mark_all_dirty, remembered
 from protocol import limits
 from protocol import messages as m
 from protocol.entries import (
@@ -126,7 +126,8 @@ class Recorder:
         found = dirty(db, key, most, after=after)
         sight = Sight(db, key, self._ignored, self._apart(), self._context.entropy)
         sight.sort_out(found)
-        local, synced = RememberedTree(LocalTree(db, key)), RememberedTree(SyncedTree(db, key))
+        local, synced = remembered(LocalTree(db, key), found), remembered(SyncedTree(db, key), found)
+        self._follower.expect_items(db, found)
         remote = RememberedTree(self._follower.remote(db).tree)
         ids = [id for id in found if id not in leave]
         held = self._brake.held(db)
@@ -272,18 +273,18 @@ class Recorder:
 
     def _record(self, db: sqlite3.Connection, acts: Sequence[Act], stored: Mapping[ItemId, Stored]) -> int:
         key = self._follower.record.key
-        local, synced = LocalTree(db, key), SyncedTree(db, key)
+        synced, touched = SyncedTree(db, key), list(_touched(acts))
+        local, bases = remembered(LocalTree(db, key), touched), remembered(synced, touched)
         apart, held = self._apart(), self._brake.held(db)
         if apart:
-            acts = [act for act in acts if not apart.holds(*_acted_on(act, local=local, synced=synced))]
-        holding = [act for act in _holding(acts, local, synced) if held is None or not is_held(act, held)]
+            acts = [act for act in acts if not apart.holds(*_acted_on(act, local=local, synced=bases))]
+        holding = [act for act in _holding(acts, local, bases) if held is None or not is_held(act, held)]
         record = self._follower.record
         # A number can be given up between enrolling and recording; then what was planned before has no base to trust.
         if not holding or not record.number or record.mistrusted:
             return 0
-        draft = self._author(db, holding, synced, stored)
-        for id in draft.dropped:
-            synced.drop(id)
+        draft = self._author(db, holding, bases, stored)
+        synced.drop_all(draft.dropped)
         for item in draft.synced:
             synced.put(item)
         return len(holding)
@@ -293,6 +294,8 @@ class Recorder:
     ) -> Draft:
         """Sign acts, and put their entries into the tail."""
         contents, segments = _contents(acts, stored)
+        known = (synced.item(id) for id in _touched(acts))
+        self._follower.expect(db, [item for item in known if item is not None])
         record = self._follower.record
         draft: Draft = author(
             acts,
@@ -579,7 +582,16 @@ def _acted_on(act: Act, *, local: Tree, synced: Tree) -> tuple[Tree, Item]:
     return synced, act.base
 
 
-def _holding(acts: Sequence[Act], local: LocalTree, synced: SyncedTree) -> list[Act]:
+def _touched(acts: Iterable[Act]) -> Iterator[ItemId]:
+    """Yield the items that acts are about."""
+    for act in acts:
+        if isinstance(act, Remove) and act.subtree:
+            yield from (item.id for item in act.subtree)
+        else:
+            yield subject(act)
+
+
+def _holding(acts: Sequence[Act], local: Tree, synced: Tree) -> list[Act]:
     """Return the acts whose trees still hold what they were planned on, and whose parents are recorded or among them."""
     made = {ROOT}
     holding = []
@@ -592,7 +604,7 @@ def _holding(acts: Sequence[Act], local: LocalTree, synced: SyncedTree) -> list[
     return holding
 
 
-def _still_holds(act: Act, local: LocalTree, synced: SyncedTree) -> bool:
+def _still_holds(act: Act, local: Tree, synced: Tree) -> bool:
     match act:
         case Create(item):
             return local.item(item.id) == item and synced.item(item.id) is None

@@ -16,7 +16,7 @@ from peer.core.exclusions import Apart
 from peer.core.planner import Excluded, Side, side_of
 from peer.core.tree import Item, ItemId, Tree, path_of
 from peer.store.exclusions import Unseen
-from peer.store.trees import LocalTree, SyncedTree
+from peer.store.trees import LocalTree, SyncedTree, remembered
 from protocol.effects import Entropy
 from protocol.ids import NODE_ID_BYTES, NodeId
 
@@ -45,12 +45,14 @@ class Sight:
         if not ids:
             return
         local, synced = LocalTree(self._db, self._folder), SyncedTree(self._db, self._folder)
-        for id in self._unseen.missing(ids[0], ids[-1]):
-            base = synced.item(id)
+        missing = list(self._unseen.missing(ids[0], ids[-1]))
+        bases = remembered(synced, missing)
+        for id in missing:
+            base = bases.item(id)
             if base is None:
                 continue
-            apart = self.apart.holds(synced, base)
-            if (apart or self._is_ignored(synced, base)) and self._unseen.why(id) is not apart:
+            apart = self.apart.holds(bases, base)
+            if (apart or self._is_ignored(bases, base)) and self._unseen.why(id) is not apart:
                 self._unseen.put(id, apart=apart)
         for id in self._unseen.known(ids[0], ids[-1]):
             here, base = local.item(id), synced.item(id)

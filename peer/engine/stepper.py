@@ -43,6 +43,14 @@ class Snapshot:
         self._items: dict[ItemId, Item] = {}
         self._fingerprints: dict[ItemId, Fingerprint] = {}
 
+    def add_all(self, tree: LocalTree, ids: Sequence[ItemId]) -> None:
+        """Take items, and all directories above them."""
+        for item, seen in tree.seen(ids):
+            self._items[item.id] = item
+            self._fingerprints[item.id] = seen
+        for item in tuple(self._items.values()):
+            self.add(tree, item.parent)
+
     def add(self, tree: LocalTree, id: ItemId) -> None:
         """Take an item and all directories above it."""
         while id != ROOT and id not in self._items:
@@ -155,10 +163,10 @@ class Stepper:
     def _snapshot(self, db: sqlite3.Connection, steps: Iterable[Step]) -> Snapshot:
         tree = LocalTree(db, self._folder)
         snapshot = Snapshot()
-        for step in steps:
-            for item in _items(step):
-                snapshot.add(tree, item.id)
-                snapshot.add(tree, item.parent)
+        items = [item for step in steps for item in _items(step)]
+        snapshot.add_all(tree, list(dict.fromkeys(item.id for item in items)))
+        for item in items:
+            snapshot.add(tree, item.parent)
         return snapshot
 
     def _run(
@@ -194,20 +202,28 @@ class Stepper:
 
     def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
         local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
+        gone: list[ItemId] = []
+
+        def drop() -> None:
+            local.drop_all(gone)
+            synced.drop_all(gone)
+            gone.clear()
+
         for outcome in outcomes:
             if not isinstance(outcome, Done):
                 mark_dirty(db, self._folder, [_subject(outcome.step).id])
                 continue
             match outcome.step:
                 case Delete(expected):
-                    local.drop(expected.id)
-                    synced.drop(expected.id)
+                    gone.append(expected.id)
                 case Rename(aside=True):
                     pass
                 case Place(item) | Replace(item=item) | SetAttributes(item=item) | Rename(item=item):
+                    drop()  # before what comes under the same id
                     seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
                     local.put(msgspec.structs.replace(item, members=()), seen)
                     synced.put(item)
+        drop()
 
     def _record_as_user(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
         local = LocalTree(db, self._folder)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from struct import Struct
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from peer.core.fold_state import ContentRow, EntryRow, FoldState, NameRow, NodeRow, PlaceRow
 from peer.core.tree import Content, Item, ItemId, Member
+from peer.store.lookups import together
 from protocol.entries import AdmittedEntry
 from protocol.ids import Dot, NodeId
 
@@ -42,10 +44,11 @@ FOLD_SCHEMA: Final = (
 )
 
 _encode = msgspec.msgpack.Encoder().encode
+_pack_dot = Struct(">HQI").pack
 
 
 def _dot_key(dot: Dot) -> bytes:
-    return dot.device.to_bytes(2, "big") + dot.seq.to_bytes(8, "big") + dot.index.to_bytes(4, "big")
+    return _pack_dot(dot.device, dot.seq, dot.index)
 
 
 def _pair_key(pair: tuple[int, int]) -> bytes:
@@ -60,7 +63,7 @@ def _int_key(key: int) -> bytes:
     return key.to_bytes(4, "big")
 
 
-class _Table(Generic[K, V]):
+class KeyTable(Generic[K, V]):
     """Rows by key."""
 
     def __init__(self, db: sqlite3.Connection, folder: int, name: str, key: Callable[[K], bytes], kind: Any) -> None:
@@ -69,6 +72,7 @@ class _Table(Generic[K, V]):
         self._key = key
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._get = f"SELECT row FROM fold_{name} WHERE folder = ? AND id = ?"
+        self._many = f"SELECT id, row FROM fold_{name} WHERE folder = ? AND id IN"
         self._put = f"INSERT OR REPLACE INTO fold_{name} VALUES (?, ?, ?)"
         self._drop = f"DELETE FROM fold_{name} WHERE folder = ? AND id = ?"
 
@@ -85,8 +89,22 @@ class _Table(Generic[K, V]):
         """Remove the row, if it is there."""
         self._db.execute(self._drop, (self._folder, self._key(key)))
 
+    def many(self, keys: Sequence[K]) -> Iterator[tuple[K, V]]:
+        """Yield those of these rows that are there, with their keys."""
+        named = {self._key(key): key for key in keys}
+        for id, row in together(self._db, self._many, (self._folder,), list(named)):
+            yield named[id], self._decode(row)
 
-class _PairTable(Generic[S, V]):
+    def write(self, rows: Mapping[K, V | None]) -> None:
+        """Add or replace these rows; drop those that are None."""
+        key, folder = self._key, self._folder
+        gone = [(folder, key(each)) for each, row in rows.items() if row is None]
+        self._db.executemany(self._drop, gone)
+        kept = [(folder, key(each), _encode(row)) for each, row in rows.items() if row is not None]
+        self._db.executemany(self._put, kept)
+
+
+class PairTable(Generic[S, V]):
     """Rows by a key of two parts."""
 
     def __init__(
@@ -104,6 +122,7 @@ class _PairTable(Generic[S, V]):
         self._read_key = read_key
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._get = f"SELECT row FROM fold_{name} WHERE folder = ? AND first = ? AND second = ?"
+        self._many = f"SELECT second, row FROM fold_{name} WHERE folder = ? AND first = ? AND second IN"
         self._put = f"INSERT OR REPLACE INTO fold_{name} VALUES (?, ?, ?, ?)"
         self._drop = f"DELETE FROM fold_{name} WHERE folder = ? AND first = ? AND second = ?"
         self._under = f"SELECT second, row FROM fold_{name} WHERE folder = ? AND first = ? ORDER BY second"
@@ -121,13 +140,27 @@ class _PairTable(Generic[S, V]):
         """Remove the row, if it is there."""
         self._db.execute(self._drop, (self._folder, key[0], self._key(key[1])))
 
+    def many(self, first: bytes, seconds: Sequence[S]) -> Iterator[tuple[S, V]]:
+        """Yield those of these rows that are there, with their second parts."""
+        keys = [self._key(second) for second in seconds]
+        for key, row in together(self._db, self._many, (self._folder, first), keys):
+            yield self._read_key(key), self._decode(row)
+
+    def write(self, rows: Mapping[tuple[bytes, S], V | None]) -> None:
+        """Add or replace these rows; drop those that are None."""
+        key, folder = self._key, self._folder
+        gone = [(folder, first, key(second)) for (first, second), row in rows.items() if row is None]
+        self._db.executemany(self._drop, gone)
+        kept = [(folder, first, key(second), _encode(row)) for (first, second), row in rows.items() if row is not None]
+        self._db.executemany(self._put, kept)
+
     def under(self, first: bytes, /) -> Iterator[tuple[S, V]]:
         """Yield second part and row of every row with this first part, by second part."""
         for second, row in self._db.execute(self._under, (self._folder, first)).fetchall():
             yield self._read_key(second), self._decode(row)
 
 
-class _ItemTable:
+class ItemTable:
     """The remote tree."""
 
     def __init__(self, db: sqlite3.Connection, folder: int) -> None:
@@ -164,14 +197,29 @@ class _ItemTable:
 
     def put(self, item: Item) -> None:
         """Add an item, or replace the one with its id."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO fold_item VALUES (?, ?, ?, ?, ?, ?)",
-            (self._folder, item.id, item.parent, os.fsencode(item.name), _encode(item.content), _encode(item.members)),
-        )
+        self.write({item.id: item})
 
     def drop(self, id: ItemId) -> None:
         """Remove the item, if it is there; what stands under it stays."""
-        self._db.execute("DELETE FROM fold_item WHERE folder = ? AND id = ?", (self._folder, id))
+        self.write({id: None})
+
+    def many(self, ids: Sequence[ItemId]) -> Iterator[Item]:
+        """Yield those of these items that are there."""
+        query = "SELECT id, parent, name, content, members FROM fold_item WHERE folder = ? AND id IN"
+        for row in together(self._db, query, (self._folder,), ids):
+            yield self._item(row)
+
+    def write(self, items: Mapping[ItemId, Item | None]) -> None:
+        """Add or replace these items; drop those that are None."""
+        folder = self._folder
+        gone = [(folder, id) for id, item in items.items() if item is None]
+        self._db.executemany("DELETE FROM fold_item WHERE folder = ? AND id = ?", gone)
+        kept = [
+            (folder, i.id, i.parent, os.fsencode(i.name), _encode(i.content), _encode(i.members))
+            for i in items.values()
+            if i is not None
+        ]
+        self._db.executemany("INSERT OR REPLACE INTO fold_item VALUES (?, ?, ?, ?, ?, ?)", kept)
 
 
 def places_named(db: sqlite3.Connection, folder: int, names: Sequence[bytes]) -> Iterator[PlaceRow]:
@@ -188,15 +236,15 @@ class SqliteState(FoldState):
     def __init__(self, db: sqlite3.Connection, folder: int) -> None:
         dots = tuple[Dot, ...]
         super().__init__(
-            places=_Table(db, folder, "places", _dot_key, PlaceRow),
-            contents=_Table(db, folder, "contents", _dot_key, ContentRow),
-            nodes=_Table(db, folder, "nodes", _bytes_key, NodeRow),
-            names=_PairTable(db, folder, "names", _bytes_key, _bytes_key, NameRow),
-            removed=_Table(db, folder, "removed", _dot_key, dots),
-            acts=_PairTable(db, folder, "acts", _bytes_key, NodeId, dots),
-            voids=_Table(db, folder, "voids", _dot_key, dots),
-            entries=_Table(db, folder, "entries", _pair_key, EntryRow),
-            parts=_PairTable(db, folder, "parts", _int_key, lambda raw: int.from_bytes(raw, "big"), AdmittedEntry),
-            batches=_Table(db, folder, "batches", _bytes_key, int),
-            tree=_ItemTable(db, folder),
+            places=KeyTable(db, folder, "places", _dot_key, PlaceRow),
+            contents=KeyTable(db, folder, "contents", _dot_key, ContentRow),
+            nodes=KeyTable(db, folder, "nodes", _bytes_key, NodeRow),
+            names=PairTable(db, folder, "names", _bytes_key, _bytes_key, NameRow),
+            removed=KeyTable(db, folder, "removed", _dot_key, dots),
+            acts=PairTable(db, folder, "acts", _bytes_key, NodeId, dots),
+            voids=KeyTable(db, folder, "voids", _dot_key, dots),
+            entries=KeyTable(db, folder, "entries", _pair_key, EntryRow),
+            parts=PairTable(db, folder, "parts", _int_key, lambda raw: int.from_bytes(raw, "big"), AdmittedEntry),
+            batches=KeyTable(db, folder, "batches", _bytes_key, int),
+            tree=ItemTable(db, folder),
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from peer.core.observations import Fingerprint
+from peer.core.remembered import RememberedTree
 from peer.core.tree import Content, Item, ItemId, Member
+from peer.store.lookups import together
 from protocol.codec import encode
 from protocol.ids import NodeId
 
@@ -47,6 +49,12 @@ class _Rows:
         ).fetchone()
         return None if row is None else self._item(row)
 
+    def many(self, ids: Sequence[ItemId]) -> dict[ItemId, Item]:
+        """Return those of these items that are there."""
+        query = f"SELECT id, parent, name, {self._columns} FROM {self._table} WHERE folder = ? AND id IN"
+        found = (self._item(row) for row in together(self._db, query, (self._folder,), ids))
+        return {item.id: item for item in found}
+
     def child(self, parent: ItemId, name: str) -> Item | None:
         """Return the item of exactly this name in a directory, or None."""
         row = self._db.execute(
@@ -78,8 +86,13 @@ class _Rows:
 
     def drop(self, id: ItemId) -> None:
         """Remove an item; what stands under it stays."""
-        self._db.execute(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", (self._folder, id))
-        mark_dirty(self._db, self._folder, (id,))
+        self.drop_all((id,))
+
+    def drop_all(self, ids: Collection[ItemId]) -> None:
+        """Remove items; what stands under them stays."""
+        rows = [(self._folder, id) for id in ids]
+        self._db.executemany(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", rows)
+        mark_dirty(self._db, self._folder, ids)
 
     def all(self) -> Iterator[Item]:
         """Yield every item."""
@@ -106,6 +119,12 @@ class LocalTree(_Rows):
             (self._folder, parent),
         ).fetchall()
         for row in found:
+            yield self._item(row), _fingerprint.decode(row[4])
+
+    def seen(self, ids: Sequence[ItemId]) -> Iterator[tuple[Item, Fingerprint]]:
+        """Yield those of these items that are there, with how they looked when they were hashed."""
+        query = "SELECT id, parent, name, content, fingerprint FROM local_item WHERE folder = ? AND id IN"
+        for row in together(self._db, query, (self._folder,), ids):
             yield self._item(row), _fingerprint.decode(row[4])
 
     def holders(self, device: int, inode: int) -> Iterator[tuple[Item, Fingerprint]]:
@@ -159,6 +178,13 @@ class SyncedTree(_Rows):
             (self._folder, item.id, item.parent, os.fsencode(item.name), encode(item.content), encode(item.members)),
         )
         mark_dirty(self._db, self._folder, (item.id,))
+
+
+def remembered(tree: LocalTree | SyncedTree, ids: Sequence[ItemId]) -> RememberedTree:
+    """Return a tree for the length of one decision about these items, which are read together."""
+    decided = RememberedTree(tree)
+    decided.remember(ids, tree.many(ids))
+    return decided
 
 
 def mark_dirty(connection: sqlite3.Connection, folder: int, ids: Iterable[ItemId]) -> None:

@@ -11,6 +11,7 @@ from peer.core.fold import fold, void
 from peer.core.fold_state import ContentRow, EntryRow, NameRow, NodeRow, PlaceKind, PlaceRow
 from peer.core.memory_state import MemoryState, OverlayState
 from peer.core.tree import Content, Item, Member
+from peer.store.fold_cache import CachedState
 from peer.store.fold_store import FOLD_SCHEMA, SqliteState
 from protocol.entries import Batch, ContentValue, Kind, RowSpan, SegmentKey
 from protocol.ids import ROOT, ChunkId, DeviceId, Dot, EntryHash
@@ -50,6 +51,8 @@ MAKERS = {
     "overlay": lambda: OverlayState(MemoryState()),
     "overlay over what was dropped": over_a_dropped_base,
     "overlay over an overlay over rows": lambda: OverlayState(OverlayState(SqliteState(database(), 1))),
+    "remembered rows": lambda: CachedState(database(), 7),
+    "overlay over remembered rows": lambda: OverlayState(CachedState(database(), 7)),
     "rows": lambda: SqliteState(database(), 7),
 }
 
