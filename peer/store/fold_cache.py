@@ -213,9 +213,13 @@ class CachedState(FoldState):
         dots = [*contents, *(dot for row in rows for dot in row.contents)]
         tables["contents"].expect(dots)
         held = (self.contents.get(dot) for dot in dict.fromkeys(dots))
-        tables["removed"].expect(row.body for row in held if row is not None)
+        self._expect_bodies([row.body for row in held if row is not None])
         tables["names"].expect(row.listed for row in rows if row.listed is not None)
         tables["tree"].expect([*nodes, *_directories(rows)])
+
+    def _expect_bodies(self, bodies: Collection[Dot]) -> None:
+        self._all["removed"].expect(bodies)
+        self._all["voids"].expect(bodies)
 
     def expect_items(self, ids: Iterable[ItemId]) -> None:
         """Read these items of the tree together."""
@@ -242,7 +246,7 @@ class CachedState(FoldState):
             bases[Register.PLACE],
             bases[Register.CONTENT],
         )
-        self._all["removed"].expect(bodies)
+        self._expect_bodies(bodies)
         self._all["names"].expect(names)
         self._all["acts"].expect(acts)
 
