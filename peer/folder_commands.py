@@ -23,7 +23,7 @@ from peer.disk.journal import Journal
 from peer.disk.kept_places import refuse_kept_place
 from peer.disk.recovery import empty_trash, recover
 from peer.disk.roots import RootGuard, RootMissing, check_new_root
-from peer.engine.assembly import StoredJournal
+from peer.engine.journal import StoredJournal
 from peer.store import folders
 from peer.store.folders import FolderRecord
 from peer.store.home import known_head

@@ -23,7 +23,8 @@ from peer.core.operations import Delete, Place, Rename, Replace, SetAttributes, 
 from peer.core.tree import Item, ItemId
 from peer.disk.attributes import set_attributes
 from peer.disk.groups import flush_names, flush_stages, groups
-from peer.disk.journal import Journal, Swap, SwapKind
+from peer.disk.intents import Intentions
+from peer.disk.journal import Intent, Journal, Swap, SwapKind
 from peer.disk.naming import Spelling, is_listed, refusal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome, StopStep
 from peer.disk.places import Local, Places
@@ -150,8 +151,9 @@ class Applier:
         except OSError as error:
             return [Failed(step, reason_of(error, writing=True), text_of(error)) for step in group]
         swaps = [one.swap for one in ready if one.swap is not None]
-        if swaps:
-            self._journal.put(swaps)
+        intents = self._intents(group, readied)
+        if swaps or intents:
+            self._journal.begin(swaps, intents)
         outcomes = [
             self._guarded(self._carry_out, step, one) if isinstance(one, _Ready) else one
             for step, one in zip(group, readied, strict=True)
@@ -172,6 +174,14 @@ class Applier:
         if self._over:
             self._journal.done(self._over)
         return outcomes
+
+    def _intents(self, group: list[Step], readied: list[_Ready | Mismatch | Failed]) -> list[Intent]:
+        intentions = Intentions(self._places, self._as_user_knows)
+        for step, one in zip(group, readied, strict=True):
+            if isinstance(one, _Ready):
+                mark = self._known(step.expected) if isinstance(step, Rename) else None
+                intentions.add(step, mark if one.new is None else fingerprint(one.new))
+        return intentions.intents
 
     def _guarded(
         self, function: Callable[Concatenate[Step, P], T], step: Step, *args: P.args, **kwargs: P.kwargs
@@ -244,11 +254,11 @@ class Applier:
 
     def _swap(self, kind: SwapKind, expected: Item, new: Stat | None = None) -> Swap:
         mark = None if new is None else fingerprint(new)
-        return Swap(self._entropy(16), kind, self._users_path(expected), expected.content, self._clock.now_ms(), mark)
+        path = self._as_user_knows(self._places.path(expected))
+        return Swap(self._entropy(16), kind, path, expected.content, self._clock.now_ms(), mark)
 
-    def _users_path(self, item: Item) -> str:
-        """Return the path under which a user knows an item, also while a directory above it is aside."""
-        path = self._places.path(item)
+    def _as_user_knows(self, path: str) -> str:
+        """Return the path under which a user knows what stands at a path, also while a directory above it is aside."""
         for aside in self._asides.values():
             hidden = f"{CONTROL}/aside/{aside.swap.name}/"
             if path.startswith(hidden):

@@ -1,19 +1,20 @@
-"""The journal of swaps: what the applier was about to take from a user's name, so that a restart can finish or undo it.
+"""The journal: what the applier was about to do, so that a restart can finish, undo or recognize it.
 
-A row is put before the disk changes and is done once nothing of it is left in ``.kinfolder``. The agent keeps it in its
-database; :class:`MemoryJournal` serves tests.
+A *swap* is what it was about to take from a user's name: put before the disk changes, done once nothing of it is left in
+``.kinfolder``. An *intent* is what it was about to have stand under one: put before the disk changes, gone in the commit
+that notes in the trees what stands there. The agent keeps both in its database; :class:`MemoryJournal` serves tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from peer.core.observations import Fingerprint
-from peer.core.tree import Content
+from peer.core.tree import Content, Item, ItemId
 
 
 class SwapKind(IntEnum):
@@ -47,8 +48,43 @@ class Swap(msgspec.Struct, frozen=True, array_like=True):
         return self.id.hex()
 
 
+class Intent(msgspec.Struct, frozen=True, array_like=True):
+    """What a step is about to have stand under a user's name; without it, a restart would take it for the user's own."""
+
+    item: Item
+    """As the step wants it."""
+    path: str
+    """Where it will stand."""
+    mark: Fingerprint | None = None
+    """Of the file that will stand there, as it looks before; None: nobody can know it."""
+    base: Item | None = None
+    """What the step changes; None: it places something new."""
+    old_path: str = ""
+    """Where that stands before, if elsewhere."""
+
+
+class Standing(NamedTuple):
+    """An intent that came true."""
+
+    intent: Intent
+    fingerprint: Fingerprint
+    """Of what stands there; its change time fits nothing, so the next scan reads it."""
+
+
 class Journal(Protocol):
-    """Keeps swaps; every call is durable when it returns."""
+    """Keeps swaps and intents; every call is durable when it returns."""
+
+    def begin(self, swaps: Sequence[Swap], intents: Sequence[Intent]) -> None:
+        """Add swaps, and intents in place of those for their items; all or none.
+
+        Intents of earlier groups may be dropped by it: what became of them is known.
+        """
+
+    def intents(self) -> Sequence[Intent]:
+        """Return all intents in the order in which they were put."""
+
+    def settled(self, intents: Sequence[Intent], standing: Sequence[Standing]) -> None:
+        """Drop intents, and note in the trees those of them that came true; all or none."""
 
     def put(self, swaps: Sequence[Swap]) -> None:
         """Add rows, or replace those with their ids; all or none."""
@@ -77,6 +113,24 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._rows: dict[bytes, Swap] = {}
+        self._intents: dict[ItemId, Intent] = {}
+        self.stood: list[Standing] = []
+        """What was noted as standing."""
+
+    def begin(self, swaps: Sequence[Swap], intents: Sequence[Intent]) -> None:
+        """Add swaps and intents."""
+        self.put(swaps)
+        self._intents = {intent.item.id: intent for intent in intents}
+
+    def intents(self) -> Sequence[Intent]:
+        """Return all intents."""
+        return tuple(self._intents.values())
+
+    def settled(self, intents: Sequence[Intent], standing: Sequence[Standing]) -> None:
+        """Drop intents and keep what stands."""
+        for intent in intents:
+            self._intents.pop(intent.item.id, None)
+        self.stood += standing
 
     def put(self, swaps: Sequence[Swap]) -> None:
         """Add or replace rows."""

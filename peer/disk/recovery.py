@@ -6,11 +6,13 @@ Rule 2: every function here may be cut off at any call and be run again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 import msgspec
 
 from peer.core.observations import Fingerprint
+from peer.disk.intents import standing
 from peer.disk.journal import Journal, Swap, SwapKind
 from peer.disk.roots import Root
 from peer.disk.swaps import Swaps, has_writer, is_ours, look
@@ -40,6 +42,8 @@ class Recovered(NamedTuple):
     kept: tuple[str, ...]
     left: tuple[str, ...]
     """Paths of swaps that could not be settled now, a later call may: what is missing there was removed by no user."""
+    look_at: tuple[str, ...] = ()
+    """Paths at which something was to stand that nobody noted yet; what does stand there as intended is noted now."""
 
 
 class Emptied(NamedTuple):
@@ -56,12 +60,12 @@ class Emptied(NamedTuple):
 
 
 def is_unfinished(journal: Journal) -> bool:
-    """Tell whether, while nothing is being applied, a swap has not come to its end."""
-    return journal.count(checked=False) > 0
+    """Tell whether, while nothing is being applied, a swap has not come to its end or an intent has not."""
+    return journal.count(checked=False) > 0 or bool(journal.intents())
 
 
 def recover(root: Root, journal: Journal) -> Recovered:
-    """Settle every swap of the journal; to be called before the first scan after a start, and where one is unfinished.
+    """Settle every swap and intent; to be called before the first scan after a start, and where one is unfinished.
 
     Raises:
         DiskError: The hidden directories cannot be used.
@@ -77,7 +81,22 @@ def recover(root: Root, journal: Journal) -> Recovered:
         record(root, journal, swap, settled)
         back += [settled.back] if settled.back else []
         kept += [settled.kept] if settled.kept else []
-    return Recovered(tuple(back), tuple(kept), tuple(left))
+    return Recovered(tuple(back), tuple(kept), tuple(left), _settle_intents(root, journal, left))
+
+
+def _settle_intents(root: Root, journal: Journal, left: Collection[str]) -> tuple[str, ...]:
+    """Have the trees say what stands as intended; return the paths of all intents that were looked at."""
+    intents = [intent for intent in journal.intents() if intent.path not in left and intent.old_path not in left]
+    if not intents:
+        return ()
+    found, unsure = standing(root, intents)
+    if found:
+        try:
+            root.fs.sync_all(root.handle)
+        except OSError as error:
+            raise disk_error(error, writing=True) from error
+    journal.settled([intent for intent in intents if intent not in unsure], found)
+    return tuple(intent.path for intent in intents)
 
 
 def record(root: Root, journal: Journal, swap: Swap, settled: Settled) -> None:

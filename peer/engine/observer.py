@@ -342,7 +342,7 @@ class Observer:
         recovered = await run(recover, root, self._journal)
         self._recovered = not recovered.left
         self._unrecovered = frozenset(recovered.left)
-        self._look_beside((*recovered.back, *recovered.kept), now)
+        self._look_beside((*recovered.back, *recovered.kept, *recovered.look_at), now)
         before = self._context.clock.now_ms() - STAGE_AGE_MS
         await run(lambda: clean_stages(root, is_wanted=lambda _: False, changed_before_ms=before))
         self.expect_trash()

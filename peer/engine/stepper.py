@@ -1,7 +1,8 @@
 """Carry out steps on the disk and record what became of them.
 
 Rule 1: the applier works on a snapshot of the rows that its steps need; only this module writes what it did.
-Rule 2: an outcome is recorded after it is durable on the disk, so a crash in between is found as an equal file.
+Rule 2: an outcome is recorded after it is durable on the disk; a crash in between leaves the group's intents, by which
+    the next start knows what stands there.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from peer.core.observations import Fingerprint
 from peer.core.operations import Adopt, Delete, Forget, Place, Rekey, Rename, Replace, SetAttributes, Step
 from peer.core.tree import Item, ItemId
 from peer.disk.applier import Applier
-from peer.disk.journal import Journal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome
 from peer.disk.roots import RootGuard, RootMissing
 from peer.disk.stages import Staged
 from peer.disk.undone import move_aside, place_of
 from peer.engine.brake import Brake
 from peer.engine.context import Context
+from peer.engine.journal import RunJournal, drop_intents
 from peer.engine.tasks import to_its_end
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty, rekey
 from protocol.errors import KinfolderError, UnavailableError
@@ -87,11 +88,10 @@ class Applied(msgspec.Struct):
 class Stepper:
     """Applies steps to one folder."""
 
-    def __init__(self, context: Context, folder: int, guard: RootGuard, journal: Journal) -> None:
+    def __init__(self, context: Context, folder: int, guard: RootGuard) -> None:
         self._context = context
         self._folder = folder
         self._guard = guard
-        self._journal = journal
 
     async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged], *, as_user: bool = False) -> Applied:
         """Carry out steps in order; return what came of it.
@@ -114,11 +114,19 @@ class Stepper:
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             stop = threading.Event()
-            record = self._record_as_user if as_user else self._record
+            note = self._record_as_user if as_user else self._record
+
+            def record(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
+                note(db, outcomes, snapshot)
+                # What failed half-way may stand there all the same: whoever looks next tells it by its intent.
+                known = [_subject(outcome.step).id for outcome in outcomes if not isinstance(outcome, Failed)]
+                drop_intents(db, self._folder, known)
+
+            journal = RunJournal(self._context.database, self._folder, record, is_users=as_user)
 
             async def work() -> list[Outcome]:
-                outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged, stop)
-                await self._context.database.run(lambda db: record(db, outcomes, snapshot))
+                outcomes = await self._context.processor.run(self._run, on_disk, snapshot, staged, journal, stop)
+                await self._context.database.run(journal.flush)
                 return outcomes
 
             # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
@@ -170,7 +178,12 @@ class Stepper:
         return snapshot
 
     def _run(
-        self, steps: Sequence[Step], snapshot: Snapshot, staged: Mapping[ItemId, Staged], stop: threading.Event
+        self,
+        steps: Sequence[Step],
+        snapshot: Snapshot,
+        staged: Mapping[ItemId, Staged],
+        journal: RunJournal,
+        stop: threading.Event,
     ) -> list[Outcome]:
         """Work on the disk; in the pool. Ends early, between two groups, once told to stop."""
         root = self._guard.open()
@@ -180,7 +193,7 @@ class Stepper:
         with root:
             applier = Applier(
                 root,
-                self._journal,
+                journal,
                 self._context.clock,
                 self._context.entropy,
                 local=snapshot,
@@ -191,6 +204,7 @@ class Stepper:
                 with contextlib.closing(applier.apply(steps)) as done:
                     for group in done:
                         outcomes += group
+                        journal.add(group)
                         if stop.is_set():
                             break
                         if self._context.stopping.is_set():

@@ -92,6 +92,10 @@ CREATE TABLE IF NOT EXISTS segment_list (
 CREATE TABLE IF NOT EXISTS swap (
     number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, checked INTEGER NOT NULL,
     time_ms INTEGER NOT NULL, row BLOB NOT NULL, UNIQUE (folder, id));
+-- What steps are about to have stand on the disk; a row goes in the commit that notes in the trees what stands there.
+CREATE TABLE IF NOT EXISTS intent (
+    number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, id BLOB NOT NULL, as_user INTEGER NOT NULL, row BLOB NOT NULL,
+    UNIQUE (folder, id));
 CREATE INDEX IF NOT EXISTS swap_age ON swap (folder, checked, time_ms, number);
 """
 

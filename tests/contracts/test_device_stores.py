@@ -12,7 +12,7 @@ import pytest
 from peer.core.observations import Fingerprint
 from peer.core.tree import Content
 from peer.disk.journal import MemoryJournal, Swap, SwapKind
-from peer.engine.assembly import StoredJournal
+from peer.engine.journal import StoredJournal
 from peer.store.database import InlineDatabase, ThreadedDatabase
 from peer.store.schema import SCHEMA
 from protocol.entries import Kind

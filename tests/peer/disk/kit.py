@@ -15,7 +15,7 @@ from peer.core.operations import Step
 from peer.core.tree import Content, Item, ItemId
 from peer.disk.applier import Applier
 from peer.disk.files import LinuxFileSystem
-from peer.disk.journal import Journal, MemoryJournal, Swap
+from peer.disk.journal import Intent, Journal, MemoryJournal, Standing, Swap
 from peer.disk.outcomes import Outcome
 from peer.disk.roots import Root, RootGuard
 from peer.disk.scanner import hash_files, scan
@@ -228,6 +228,18 @@ class FusedJournal:
     def __init__(self, inner: Journal, fuse: Fuse) -> None:
         self._inner = inner
         self._fuse = fuse
+
+    def begin(self, swaps: Sequence[Swap], intents: Sequence[Intent]) -> None:
+        self._fuse.burn()
+        self._inner.begin(swaps, intents)
+
+    def intents(self) -> Sequence[Intent]:
+        self._fuse.burn()
+        return self._inner.intents()
+
+    def settled(self, intents: Sequence[Intent], standing: Sequence[Standing]) -> None:
+        self._fuse.burn()
+        self._inner.settled(intents, standing)
 
     def put(self, swaps: Sequence[Swap]) -> None:
         self._fuse.burn()

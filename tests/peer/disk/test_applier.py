@@ -351,14 +351,14 @@ def test_what_was_removed_after_it_was_replaced_stays_removed(folder):
     assert found(folder.apply([Replace(seen["f"], item)], [(item, b"newer")], seen)) == ["done"]
     os.unlink(folder.at("f"))
     with folder.open() as root:
-        assert recover(root, folder.journal) == ((), (), ())
+        assert recover(root, folder.journal)[:3] == ((), (), ())
     assert folder.tree() == {}
     assert len(folder.hidden()) == 1
 
 
 def test_recover_of_a_quiet_folder_does_nothing(folder):
     with folder.open() as root:
-        assert recover(root, folder.journal) == ((), (), ())
+        assert recover(root, folder.journal)[:3] == ((), (), ())
 
 
 @pytest.mark.parametrize(

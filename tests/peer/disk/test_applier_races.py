@@ -522,7 +522,7 @@ def test_the_journal_is_written_before_the_disk_changes(tmp_path):
     seen = folder.seen()
 
     class Refusing(MemoryJournal):
-        def put(self, swaps):
+        def begin(self, swaps, intents):
             raise RuntimeError("the database is gone")
 
     folder.journal = Refusing()

@@ -18,8 +18,8 @@ from peer.disk.journal import Swap, SwapKind
 from peer.disk.recovery import TRASH_SLICE, empty_trash
 from peer.disk.roots import Root, RootGuard
 from peer.disk.walk import fingerprint
-from peer.engine.assembly import StoredJournal
 from peer.engine.folder import FolderEngine
+from peer.engine.journal import StoredJournal
 from peer.engine.observer import TRASH_AGE_MS, TRASH_PAUSE_S_MAX, Observer
 from peer.engine.tasks import to_its_end
 from peer.store import folders
