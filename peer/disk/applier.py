@@ -28,7 +28,7 @@ from peer.disk.journal import Intent, Journal, Swap, SwapKind
 from peer.disk.naming import Spelling, is_listed, refusal
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome, StopStep
 from peer.disk.places import Local, Places
-from peer.disk.recovery import record, settle
+from peer.disk.recovery import aside_path, record, settle
 from peer.disk.roots import Root
 from peer.disk.stages import Staged, mode_for
 from peer.disk.swaps import Swaps, has_writer, is_expected, is_ours
@@ -79,6 +79,8 @@ class _Aside(NamedTuple):
     swap: Swap
     is_known: bool
     """Whether it looked as the local tree says before it was moved."""
+    item: Item
+    """As it is to stand in the end."""
 
 
 class Applier:
@@ -180,7 +182,8 @@ class Applier:
         for step, one in zip(group, readied, strict=True):
             if isinstance(one, _Ready):
                 mark = self._known(step.expected) if isinstance(step, Rename) else None
-                intentions.add(step, mark if one.new is None else fingerprint(one.new))
+                aside = aside_path(one.swap) if isinstance(step, Rename) and one.swap is not None else ""
+                intentions.add(step, mark if one.new is None else fingerprint(one.new), aside)
         return intentions.intents
 
     def _guarded(
@@ -211,11 +214,18 @@ class Applier:
     def _bring_back(self) -> None:
         for id, aside in list(self._asides.items()):
             try:
-                record(self._root, self._journal, aside.swap, settle(self._swaps, aside.swap))
+                settled = settle(self._swaps, aside.swap, self._onward(aside.item))
+                record(self._root, self._journal, aside.swap, settled)
             except (OSError, DiskError):
                 continue  # as above
             self._places.back(id)
             del self._asides[id]
+
+    def _onward(self, item: Item) -> str:
+        try:
+            return join(self._new_path(item), item.name)
+        except (StopStep, DiskError):
+            return ""
 
     @contextmanager
     def _directory(self, path: str) -> Iterator[Handle]:
@@ -260,7 +270,7 @@ class Applier:
     def _as_user_knows(self, path: str) -> str:
         """Return the path under which a user knows what stands at a path, also while a directory above it is aside."""
         for aside in self._asides.values():
-            hidden = f"{CONTROL}/aside/{aside.swap.name}/"
+            hidden = aside_path(aside.swap) + "/"
             if path.startswith(hidden):
                 return join(aside.swap.path, path[len(hidden) :])
         return path
@@ -337,7 +347,7 @@ class Applier:
             case Rename(expected, item, aside, _):
                 if not aside:
                     return Done(step, self._rename(expected, item))
-                self._put_aside(expected, ready)
+                self._put_aside(expected, item, ready)
                 return Done(step)
             case Delete(expected):
                 self._delete(expected, ready)
@@ -462,10 +472,10 @@ class Applier:
         ready = _Ready(swap=self._swap(SwapKind.ASIDE, expected))
         assert ready.swap is not None
         self._journal.put([ready.swap])
-        self._put_aside(expected, ready)
+        self._put_aside(expected, item, ready)
         return self._rename(expected, item)
 
-    def _put_aside(self, expected: Item, ready: _Ready) -> None:
+    def _put_aside(self, expected: Item, item: Item, ready: _Ready) -> None:
         directory, name = self._places.where(expected)
         known = self._known(expected)
         assert ready.swap is not None
@@ -476,8 +486,8 @@ class Applier:
             self._touched.add(directory)
             if not same_node(before, self._fs.lstat(aside, ready.swap.name)):
                 raise StopStep("changed")  # settled with its group: it goes back
-        self._asides[expected.id] = _Aside(ready.swap, known == fingerprint(before))
-        self._places.put_aside(expected.id, f"{CONTROL}/aside/{ready.swap.name}")
+        self._asides[expected.id] = _Aside(ready.swap, known == fingerprint(before), item)
+        self._places.put_aside(expected.id, aside_path(ready.swap))
 
     def _identify(self, parent: Handle, name: str, expected: Item, known: Fingerprint | None) -> Stat:
         """Look whether a name still leads to the node that is to be moved; an edit of it does not matter."""

@@ -41,15 +41,16 @@ class Intentions:
         """Paths of directories that this group itself makes."""
         self.intents: list[Intent] = []
 
-    def add(self, step: Step, mark: Fingerprint | None) -> None:
+    def add(self, step: Step, mark: Fingerprint | None, aside: str = "") -> None:
         """Take a step that is ready to be carried out.
 
         Args:
             step: Of the group, after those before it.
             mark: How the file that will stand there looks before, if that is known.
+            aside: Where it will lie until a later group gives it its name.
         """
         try:
-            intent = self._intent(step, mark)
+            intent = self._intent(step, mark, aside)
         except StopStep:
             return  # it leads nowhere, and will do nothing
         if intent is not None:
@@ -57,7 +58,7 @@ class Intentions:
             if intent.item.is_directory:
                 self._made[intent.item.id] = intent.path
 
-    def _intent(self, step: Step, mark: Fingerprint | None) -> Intent | None:
+    def _intent(self, step: Step, mark: Fingerprint | None, aside: str) -> Intent | None:
         match step:
             case Place(item):
                 return Intent(item, self._new_path(item), mark)
@@ -65,8 +66,8 @@ class Intentions:
                 return Intent(item, self._known(self._places.path(expected)), mark, expected)
             case SetAttributes(expected, item):
                 return Intent(item, self._known(self._places.path(expected)), None, expected)
-            case Rename(expected, item, aside=False) if mark is not None:
-                old_path = self._known(self._places.path(expected))
+            case Rename(expected, item) if mark is not None:
+                old_path = aside or self._known(self._places.path(expected))
                 return Intent(item, self._new_path(item), mark, expected, old_path)
             case _:
                 return None

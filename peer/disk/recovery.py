@@ -6,6 +6,7 @@ Rule 2: every function here may be cut off at any call and be run again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -16,7 +17,7 @@ from peer.disk.intents import standing
 from peer.disk.journal import Journal, Swap, SwapKind
 from peer.disk.roots import Root
 from peer.disk.swaps import Swaps, has_writer, is_ours, look
-from peer.disk.walk import disk_error, kind_of, opened, split
+from peer.disk.walk import CONTROL, disk_error, kind_of, opened, split
 from protocol.effects import Handle, Stat
 from protocol.entries import Kind
 
@@ -72,21 +73,24 @@ def recover(root: Root, journal: Journal) -> Recovered:
     """
     swaps = Swaps(root)
     back, kept, left = [], [], []
+    onward = {intent.old_path: intent.path for intent in journal.intents()}
+    stuck = set()
     for swap in list(journal.rows()):
         try:
-            settled = settle(swaps, swap)
+            settled = settle(swaps, swap, onward.get(aside_path(swap), ""))
         except OSError:
             left.append(swap.path)
+            stuck |= {swap.path, aside_path(swap)}
             continue
         record(root, journal, swap, settled)
         back += [settled.back] if settled.back else []
         kept += [settled.kept] if settled.kept else []
-    return Recovered(tuple(back), tuple(kept), tuple(left), _settle_intents(root, journal, left))
+    return Recovered(tuple(back), tuple(kept), tuple(left), _settle_intents(root, journal, stuck))
 
 
-def _settle_intents(root: Root, journal: Journal, left: Collection[str]) -> tuple[str, ...]:
+def _settle_intents(root: Root, journal: Journal, stuck: Collection[str]) -> tuple[str, ...]:
     """Have the trees say what stands as intended; return the paths of all intents that were looked at."""
-    intents = [intent for intent in journal.intents() if intent.path not in left and intent.old_path not in left]
+    intents = [intent for intent in journal.intents() if intent.path not in stuck and intent.old_path not in stuck]
     if not intents:
         return ()
     found, unsure = standing(root, intents)
@@ -118,8 +122,18 @@ def record(root: Root, journal: Journal, swap: Swap, settled: Settled) -> None:
         journal.put([settled.row])
 
 
-def settle(swaps: Swaps, swap: Swap) -> Settled:
+def aside_path(swap: Swap) -> str:
+    """Return the path at which an item lies between two renames."""
+    return f"{CONTROL}/aside/{swap.name}"
+
+
+def settle(swaps: Swaps, swap: Swap, onward: str = "") -> Settled:
     """Bring one swap to its end: everything a user may miss has a user's name, the rest is checked and waits.
+
+    Args:
+        swaps: Of the root.
+        swap: The one.
+        onward: Where what is aside was to go, if it cannot go back since its old name has been given on already.
 
     Raises:
         OSError: It stays as it is.
@@ -134,7 +148,7 @@ def settle(swaps: Swaps, swap: Swap) -> Settled:
     try:
         with opened(swaps.fs, swaps.root.handle, directory) as parent:
             if hidden == "aside":
-                return _settle_aside(swaps, swap, parent, name)
+                return _settle_aside(swaps, swap, parent, name, onward)
             return _settle_trash(swaps, swap, parent, name, found)
     except (FileNotFoundError, NotADirectoryError):
         if hidden == "trash" and _is_known(swaps, swap, found):
@@ -142,10 +156,17 @@ def settle(swaps: Swaps, swap: Swap) -> Settled:
     return Settled(None, kept=swaps.keep_beside(hidden, swap))
 
 
-def _settle_aside(swaps: Swaps, swap: Swap, parent: Handle, name: str) -> Settled:
+def _settle_aside(swaps: Swaps, swap: Swap, parent: Handle, name: str, onward: str) -> Settled:
+    aside = swaps.root.hidden("aside")
     try:
-        swaps.fs.rename(swaps.root.hidden("aside"), swap.name, parent, name)
+        swaps.fs.rename(aside, swap.name, parent, name)
     except FileExistsError:
+        directory, new_name = split(onward)
+        with contextlib.suppress(FileExistsError, FileNotFoundError, NotADirectoryError):
+            if onward:
+                with opened(swaps.fs, swaps.root.handle, directory) as new_parent:
+                    swaps.fs.rename(aside, swap.name, new_parent, new_name)
+                return Settled(None, back=onward)
         return Settled(None, kept=swaps.keep_beside("aside", swap))
     return Settled(None, back=swap.path)
 

@@ -112,6 +112,8 @@ class InotifyWatcher:
         self._times_read = 0
         """How often all that the system held was read and returned."""
         self._inotify: Inotify | None = None
+        self._end_wait: Callable[[], object] = bool
+        """Takes the descriptor out of the event loop, where it waits there."""
         self._start()
 
     def _start(self) -> None:
@@ -121,6 +123,11 @@ class InotifyWatcher:
             self._degrade()  # this user has too many instances
         else:
             self._to_add.append((None, "", True))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the root was not there when it was to be watched: this watcher is over, whatever stands there since."""
+        return self._is_gone
 
     @property
     def watches(self) -> int:
@@ -169,7 +176,8 @@ class InotifyWatcher:
                     await asyncio.sleep(CATCH_UP_S)
 
     def close(self) -> None:
-        """Give all watches back."""
+        """Give all watches back; whoever waits in :meth:`get` is to be cancelled, before or after."""
+        self._end_wait()  # before its number can be another file's
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
@@ -185,7 +193,7 @@ class InotifyWatcher:
         if event is None:
             self._is_idle = self._was_idle = True
             try:
-                await _readable(inotify.fd)
+                await self._readable(inotify.fd)
             finally:
                 self._is_idle = False
             event = inotify.sync_get()
@@ -202,6 +210,21 @@ class InotifyWatcher:
         for spot in self._moving.values():  # moved to where nothing is watched
             self._drop(spot)
         self._moving.clear()
+
+    async def _readable(self, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
+
+        def end_wait() -> None:
+            self._end_wait = bool
+            loop.remove_reader(fd)
+
+        loop.add_reader(fd, _wake, readable)
+        self._end_wait = end_wait
+        try:
+            await readable
+        finally:
+            self._end_wait()
 
     def _take(self, event: Event) -> None:
         mask = int(event.mask)
@@ -368,16 +391,6 @@ def _unread(fd: int) -> bool:
     except OSError:
         return False
     return count[0] > 0
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(fd, _wake, readable)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(fd)
 
 
 def _wake(readable: asyncio.Future[None]) -> None:

@@ -172,6 +172,8 @@ class Observer:
         self._watch_wanted = wake
 
     def _start_watcher(self) -> None:
+        if self._watcher is not None and self._watcher.is_gone:
+            self._stop_watcher()  # the root was away for a moment between two looks, and stands there again
         if self._watch_wanted is not None and self._watching is None:
             self._watcher = InotifyWatcher(self._guard.path, is_ignored=self.is_excluded)
             self._degraded = False

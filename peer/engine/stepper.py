@@ -118,8 +118,8 @@ class Stepper:
 
             def record(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
                 note(db, outcomes, snapshot)
-                # What failed half-way may stand there all the same: whoever looks next tells it by its intent.
-                known = [_subject(outcome.step).id for outcome in outcomes if not isinstance(outcome, Failed)]
+                # What failed half-way may stand there all the same, and what is aside is on its way.
+                known = [_subject(outcome.step).id for outcome in outcomes if not _is_under_way(outcome)]
                 drop_intents(db, self._folder, known)
 
             journal = RunJournal(self._context.database, self._folder, record, is_users=as_user)
@@ -300,6 +300,11 @@ def _items(step: Step) -> tuple[Item, ...]:
             return (base,)
         case Rekey():
             return ()
+
+
+def _is_under_way(outcome: Outcome) -> bool:
+    is_aside = isinstance(outcome, Done) and isinstance(outcome.step, Rename) and outcome.step.aside
+    return is_aside or isinstance(outcome, Failed)
 
 
 def _subject(step: Step) -> Item:

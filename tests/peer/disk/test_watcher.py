@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
@@ -162,6 +163,31 @@ async def test_a_root_that_stands_again_at_once_is_watched_again(watcher, folder
     assert K.ROOT_GONE in {event.kind for event in events}
     folder.write("d/f", b"")
     await until(watcher, lambda e: (e.kind, e.directory) == (K.APPEARED, "d"))
+
+
+@watched
+async def test_whoever_closes_it_leaves_the_loop_alone_with_the_next_descriptor(watcher, folder):
+    """The number of its descriptor may be another file's at once, before a cancelled wait has ended."""
+    waiting = asyncio.create_task(until(watcher, lambda _: False))
+    while not watcher._is_idle:
+        await asyncio.sleep(0)
+    fd = watcher._inotify.fd
+    waiting.cancel()
+    watcher.close()
+    ends = os.pipe()
+    try:
+        assert fd == ends[0]
+        read = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(fd, lambda: read.done() or read.set_result(os.read(fd, 1)))
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        os.write(ends[1], b"x")
+        async with asyncio.timeout(WAIT_S):
+            assert await read == b"x"
+    finally:
+        asyncio.get_running_loop().remove_reader(fd)
+        for end in ends:
+            os.close(end)
 
 
 def test_ignored_directories_are_not_watched(folder):
