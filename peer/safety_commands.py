@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from peer.api.backend import Json
 from peer.core.previews import PlannedLine
 from peer.engine.previewer import Preview
+from peer.engine.safety import Reverted
 from peer.folder_commands import find
 from peer.reports import time_text
-from protocol.errors import UnavailableError, UserError
+from protocol.errors import EXIT_NEEDS_PERSON, UnavailableError, UserError
 
 if TYPE_CHECKING:
     from peer.device import Device
@@ -38,6 +39,7 @@ async def undo(device: Device, folder: str) -> Json:
 
     Raises:
         UserError: There is neither.
+        UserError: This disk has no room for all of it; what fits is back.
         UnavailableError: What is needed for it cannot be had now.
     """
     engine = find(device, folder)
@@ -50,6 +52,9 @@ async def undo(device: Device, folder: str) -> Json:
         reverted = await engine.safety.revert()
         if reverted is None:
             raise UserError(f"{engine.record.name} had no mass change that could be undone", code="nothing_to_undo")
+        if reverted.is_full:
+            await _bring(device, engine)  # what did come back is recorded at once
+            raise _no_room(engine, reverted)
         if not reverted.files and reverted.failed:
             raise UnavailableError(
                 f"{engine.record.name}: what was there before cannot be fetched now: try again later"
@@ -59,6 +64,16 @@ async def undo(device: Device, folder: str) -> Json:
     if result["failed"]:
         note = f"{result['failed']:,} files could not be brought back now: 'kin undo {engine.record.name}' tries again"
     return result | {"note": note}
+
+
+def _no_room(engine: FolderEngine, reverted: Reverted) -> UserError:
+    name = engine.record.name
+    return UserError(
+        f"{name}: {reverted.files:,} files came back, {reverted.failed:,} did not for want of room on this disk:"
+        f" free some space and run 'kin undo {name}' again",
+        code="disk_full",
+        exit_code=EXIT_NEEDS_PERSON,
+    )
 
 
 async def preview(device: Device) -> Json:

@@ -43,6 +43,8 @@ class Reverted(msgspec.Struct):
     """Files that are as they were."""
     failed: int = 0
     """Files that could not be fetched or put in place; another try brings them."""
+    is_full: bool = False
+    """Whether some of those found no room on this disk."""
 
 
 class Safety:
@@ -110,6 +112,7 @@ class Safety:
         for group in groups(pairs, lambda pair: pair[1].item.content.size):
             staged, problems = await self._downloader.fetch([file for _, file in group], lambda _: None)
             reverted.failed += len(problems)
+            reverted.is_full |= "disk_full" in problems.values()
             ready = [step for step, _ in group if step.item.id in staged]
             await self._apply_as_user(ready, staged, reverted)
         return reverted
@@ -125,4 +128,5 @@ class Safety:
         files = [step.item for step in steps if not step.item.is_directory]
         reverted.files += sum(item.id in applied.done for item in files)
         reverted.failed += sum(item.id not in applied.done for item in files)
+        reverted.is_full |= "disk_full" in applied.blocked.values()
         self.changed()

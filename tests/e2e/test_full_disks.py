@@ -243,3 +243,86 @@ def test_storage_nodes_are_full(tmp_path: Path, disks: Callable[[Path, int], Dis
         a.sync(DEADLINE_S)
         b.sync(DEADLINE_S)
         assert dict(tree_of(one)) == dict(tree_of(two))
+
+
+def test_a_disk_is_full_in_the_middle_of_a_restore(tmp_path: Path, disks: Callable[[Path, int], Disk]) -> None:
+    """It says so in one line and changes nothing; with room again the same command brings everything back."""
+    with Cluster(tmp_path / "cluster", nodes=1, replicas=1, quorum=1) as cluster:
+        disk = disks(cluster.root / "disk", 48)
+        root = disk.path / "one"
+        a = cluster.first_device("laptop")
+        a.add(root, "work")
+        write_files(root / "kept", 1, 20, 2_000)
+        write_files(root / "old", 2, 12, MIB)
+        a.sync()
+        a.kin("snapshot", "create", "work", "then")
+        then = dict(tree_of(root))
+        for number in range(0, 12, 2):
+            (root / "old" / f"2-{number}").unlink()
+        for number in range(1, 12, 2):
+            (root / "old" / f"2-{number}").write_bytes(b"smaller")
+        a.sync()
+        now = dict(tree_of(root))
+        disk.fill(left=4 * MIB)
+        error = fails(a, "restore", str(root), "--snapshot", "then")
+        assert error.code == 1
+        assert "room" in error.output
+        assert "nothing was changed" in error.output
+        assert len(error.output.strip().splitlines()) == 1, error.output
+        assert dict(tree_of(root)) == now
+        a.sync()
+        assert dict(tree_of(root)) == now
+        disk.relieve()
+        a.kin("restore", str(root), "--snapshot", "then")
+        assert dict(tree_of(root)) == then
+        a.sync()
+
+
+def test_a_disk_is_full_in_the_middle_of_an_undo(tmp_path: Path, disks: Callable[[Path, int], Disk]) -> None:
+    """What fits comes back, the rest is named; with room again the rest comes, too, and nothing is removed elsewhere."""
+    with Cluster(tmp_path / "cluster", nodes=1, replicas=1, quorum=1) as cluster:
+        disk = disks(cluster.root / "disk", 48)
+        root, two = disk.path / "one", cluster.root / "two"
+        a = cluster.first_device("laptop")
+        a.add(root, "work")
+        b = cluster.link_device(a, "desktop")
+        write_files(root, 2, 12, MIB)
+        a.sync()
+        b.get("work", two)
+        b.sync()
+        then = dict(tree_of(root))
+        removed = sorted(root.glob("2-*"))[:10]
+        for path in removed:
+            path.unlink()
+        # What waits is dropped, and its files come as any others do.
+        assert fails(a, "sync").code == 4
+        disk.fill(left=4 * MIB)
+        a.kin("undo", "work")
+        error = fails(a, "sync")
+        assert (error.code, "room" in error.output) == (4, True), error.output
+        assert then.items() > dict(tree_of(root)).items()
+        b.sync()
+        assert dict(tree_of(two)) == then
+        disk.relieve()
+        a.sync()
+        assert dict(tree_of(root)) == then
+        # What had passed is reverted: that places files here, and must say what it could not place.
+        for path in removed:
+            path.unlink()
+        assert fails(a, "sync").code == 4
+        a.kin("approve", "work")
+        a.sync()
+        b.sync()
+        assert len(dict(tree_of(two))) == 2
+        disk.fill(left=4 * MIB)
+        error = fails(a, "undo", "work")
+        assert (error.code, "room" in error.output) == (4, True), error.output
+        assert len(error.output.strip().splitlines()) == 1, error.output
+        assert then.items() > dict(tree_of(root)).items()
+        a.sync()
+        b.sync()
+        disk.relieve()
+        a.kin("undo", "work")
+        a.sync()
+        b.sync()
+        assert dict(tree_of(root)) == dict(tree_of(two)) == then
