@@ -120,7 +120,9 @@ class MemoryJournal:
     def begin(self, swaps: Sequence[Swap], intents: Sequence[Intent]) -> None:
         """Add swaps and intents."""
         self.put(swaps)
-        self._intents = {intent.item.id: intent for intent in intents}
+        for intent in intents:
+            self._intents.pop(intent.item.id, None)
+            self._intents[intent.item.id] = intent
 
     def intents(self) -> Sequence[Intent]:
         """Return all intents."""

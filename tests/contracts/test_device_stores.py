@@ -10,12 +10,16 @@ import msgspec
 import pytest
 
 from peer.core.observations import Fingerprint
-from peer.core.tree import Content
-from peer.disk.journal import MemoryJournal, Swap, SwapKind
-from peer.engine.journal import StoredJournal
+from peer.core.operations import Delete
+from peer.core.tree import Content, Item
+from peer.disk.journal import Intent, MemoryJournal, Standing, Swap, SwapKind
+from peer.disk.outcomes import Done, Failed
+from peer.engine.journal import RunJournal, StoredJournal
 from peer.store.database import InlineDatabase, ThreadedDatabase
 from peer.store.schema import SCHEMA
+from peer.store.trees import LocalTree, SyncedTree
 from protocol.entries import Kind
+from protocol.ids import ROOT, NodeId
 
 DATABASES: dict[str, Any] = {"threaded": ThreadedDatabase, "inline": InlineDatabase}
 SEEN = Fingerprint(1, 2, 3, 4, 5, 0o100644)
@@ -111,3 +115,46 @@ def test_rows_may_be_dropped_while_they_are_read(journal):
     for row in journal.rows():
         journal.done([row.id])
     assert list(journal.rows()) == []
+
+
+def intent(number, *, name="n\udcff", **more):
+    item = Item(NodeId(bytes([number]) * 16), ROOT, name, Content(Kind.FILE, b"h" * 32, 1, 2))
+    return Intent(item, f"d/{name}", SEEN, **more)
+
+
+def test_intents_come_back_in_order_and_one_for_an_item_replaces_the_other(journal):
+    base = intent(3, name="old \udc80").item
+    moved = intent(1, base=base, old_path="e/old \udc80")
+    journal.begin([swap(1)], [intent(1), intent(2)])
+    assert (list(journal.rows()), list(journal.intents())) == ([swap(1)], [intent(1), intent(2)])
+    journal.begin([], [moved])
+    assert list(journal.intents()) == [intent(2), moved]
+    journal.settled([moved, intent(2)], [Standing(moved, SEEN)])
+    assert list(journal.intents()) == []
+
+
+def test_what_stands_is_in_both_trees_and_what_this_device_did_as_its_user_only_in_local(database):
+    local, synced = (database.call(lambda db, tree=tree: tree(db, 1)) for tree in (LocalTree, SyncedTree))
+    nobody = Item(NodeId(b"o" * 16), ROOT, "n\udcff", Content(Kind.FILE, b"x" * 32, 1, 2))
+    database.call(lambda db: local.put(nobody, SEEN))
+    journal = StoredJournal(database, 1)
+    journal.begin([], [intent(1)])
+    journal.settled([intent(1)], [Standing(intent(1), SEEN)])
+    assert database.call(lambda db: (list(local.all()), list(synced.all()))) == ([intent(1).item], [intent(1).item])
+    other = intent(2, name="m")
+    RunJournal(database, 1, lambda db, outcomes: None, is_users=True).begin([], [other])
+    journal.settled([other], [Standing(other, SEEN)])
+    assert database.call(lambda db: (len(list(local.all())), len(list(synced.all())))) == (2, 1)
+
+
+def test_what_a_group_came_to_is_noted_in_the_commit_that_begins_the_next_or_waits(database):
+    noted = []
+    done, more = Done(Delete(intent(1).item)), Failed(Delete(intent(2).item), "error", "")
+    journal = RunJournal(database, 1, lambda db, outcomes: noted.append(list(outcomes)), is_users=False)
+    journal.begin([], [intent(1)])
+    journal.add([done])
+    journal.begin([], [intent(2)])
+    assert noted == [[], [done]]
+    journal.add([more])
+    database.call(journal.flush)
+    assert noted[-1] == [more]
