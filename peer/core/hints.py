@@ -4,6 +4,9 @@ Edits, creations and moves of directories are looked at at once. A name that van
 for one second: editors save by removing and renaming, and only what stands there afterwards is what the user meant. Until
 then the name is *unsettled*: a scan that comes by for another reason leaves it out.
 
+What went together with the directory that it stood in is no half of a save: nobody saves into a directory that is gone. It
+waits only until the removal has come to rest.
+
 So is a new file with a name that programs give to the half of a save, or of a download: mostly it is gone by then.
 
 Rule 1: pure; times are seconds of a clock that never goes back.
@@ -26,6 +29,8 @@ from protocol.effects import DiskEvent, DiskEventKind
 DEBOUNCE_S: Final = 0.05
 """What "at once" means: events of one act come together."""
 HOLD_S: Final = 1.0
+GONE_S: Final = 0.25
+"""How long a removed directory's names are held after the last removal, if nothing takes its place."""
 HOLD_S_MAX: Final = 10.0
 """Where names never stop moving: from then on each is released after its own second."""
 GAP_S_MAX: Final = 2.0
@@ -33,6 +38,7 @@ GAP_S_MAX: Final = 2.0
 SPOTS_MAX: Final = 1_000
 HELD_MAX: Final = 10_000
 _RECENT_MAX: Final = 1_000
+_TAKES_A_PLACE: Final = frozenset({DiskEventKind.CREATED, DiskEventKind.MOVED_TO, DiskEventKind.APPEARED})
 
 
 _TEMPORARY: Final = re.compile(
@@ -83,6 +89,8 @@ class Hints:
         self._dirty: dict[str, _Dirty] = {}
         self._recent: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._held: dict[str, float] = {}
+        self._gone: dict[str, float] = {}
+        """As ``_held``: names that went with the directory that they stood in, and that directory."""
         self._held_first_s = 0.0
         self._held_last_s = 0.0
         self._moving: dict[int, str] = {}
@@ -93,6 +101,9 @@ class Hints:
     def handle(self, event: DiskEvent, now_s: float) -> None:
         """Take note of an event."""
         path = f"{event.directory}/{event.name}" if event.directory and event.name else event.directory or event.name
+        if path in self._gone and event.kind in _TAKES_A_PLACE:
+            self._held |= self._gone  # a save of a whole directory, after all
+            self._gone.clear()
         match event.kind, event.is_directory:
             case DiskEventKind.CREATED, False if is_temporary_name(event.name):
                 self._hold(path, now_s)
@@ -109,6 +120,8 @@ class Hints:
                 self._mark(event.directory, now_s)
             case ((DiskEventKind.DELETED | DiskEventKind.MOVED_FROM | DiskEventKind.MOVED_TO), _):
                 self._hold(path, now_s)
+                if event.kind is DiskEventKind.DELETED and event.is_directory:
+                    self._go(path)
             case _:  # lost events, lost watches, a lost root
                 self._mark_all(now_s + DEBOUNCE_S)
 
@@ -119,8 +132,9 @@ class Hints:
         self._held.pop(old, None)
         self._mark(_parent(old), now_s)
         below = f"{old}/"
-        for path in [path for path in self._held if path.startswith(below)]:
-            self._held[new + path[len(old) :]] = self._held.pop(path)
+        for held in (self._held, self._gone):
+            for path in [path for path in held if path.startswith(below)]:
+                held[new + path[len(old) :]] = held.pop(path)
         for path in [path for path in self._dirty if path.startswith(below)]:
             self._dirty[new + path[len(old) :]] = self._dirty.pop(path)
         self._moved = [(_after(one, old, new), _after(other, old, new)) for one, other in self._moved]
@@ -150,14 +164,20 @@ class Hints:
         self._dirty.clear()
         self._moved.clear()
 
+    def _go(self, directory: str) -> None:
+        below = f"{directory}/"
+        for path in [path for path in self._held if path == directory or path.startswith(below)]:
+            self._gone[path] = self._held.pop(path)
+
     def _hold(self, path: str, now_s: float) -> None:
-        if not self._held:
+        if not self._held and not self._gone:
             self._held_first_s = now_s
         self._held_last_s = now_s
         self._held.pop(path, None)  # the oldest stands first
         self._held[path] = now_s + HOLD_S
-        if len(self._held) > HELD_MAX:
+        if len(self._held) + len(self._gone) > HELD_MAX:
             self._held.clear()
+            self._gone.clear()
             self._moving.clear()
             self._full_s = None
             self._mark_all(now_s + HOLD_S)
@@ -169,7 +189,7 @@ class Hints:
             self._full_s = None
             self._dirty.clear()
             self._moved.clear()
-            return Look(full=True, spots=(), unsettled=frozenset(self._held))
+            return Look(full=True, spots=(), unsettled=self._unsettled)
         ready = {path: dirty for path, dirty in self._dirty.items() if dirty.due_s <= now_s}
         if not ready:
             return None
@@ -181,7 +201,7 @@ class Hints:
         while len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
         spots = tuple(Spot(path, dirty.recursive) for path, dirty in sorted(ready.items()))
-        return Look(full=False, spots=spots, unsettled=frozenset(self._held))
+        return Look(full=False, spots=spots, unsettled=self._unsettled)
 
     def _join_ends(self, ready: dict[str, _Dirty], now_s: float) -> None:
         """Look at both ends of a directory's move at once, also through a chain of moves: one alone is a removal."""
@@ -201,29 +221,39 @@ class Hints:
                     known = ready.get(end) or self._dirty.get(end) or _Dirty(now_s, recursive, DEBOUNCE_S)
                     ready[end] = known._replace(recursive=known.recursive or recursive)
 
+    @property
+    def _unsettled(self) -> frozenset[str]:
+        return frozenset((*self._held, *self._gone))
+
     def _release(self, now_s: float) -> None:
-        if not self._held or now_s < self._release_s():
+        if not (self._held or self._gone) or now_s < self._release_s():
             return
-        at_rest = now_s >= self._held_last_s + HOLD_S
-        released = [path for path, until_s in self._held.items() if at_rest or until_s <= now_s]
-        for path in released:
-            del self._held[path]
+        at_rest = now_s >= self._held_last_s + self._rest_s
+        held = {**self._held, **self._gone}
+        for path in [path for path, until_s in held.items() if at_rest or until_s <= now_s]:
+            self._held.pop(path, None)
+            self._gone.pop(path, None)
             parent = _parent(path)
             recursive = parent in self._dirty and self._dirty[parent].recursive
             self._dirty[parent] = _Dirty(now_s, recursive, DEBOUNCE_S)
-        if not self._held:
+        if not self._held and not self._gone:
             self._moving.clear()
         if len(self._dirty) > SPOTS_MAX:
             self._mark_all(now_s)
 
+    @property
+    def _rest_s(self) -> float:
+        """How long nothing more may vanish or move until all are released."""
+        return HOLD_S if self._held else GONE_S
+
     def _release_s(self) -> float:
-        own_s = max(self._held_first_s + HOLD_S_MAX, next(iter(self._held.values())))
-        return min(self._held_last_s + HOLD_S, own_s)
+        oldest_s = min(next(iter(held.values())) for held in (self._held, self._gone) if held)
+        return min(self._held_last_s + self._rest_s, max(self._held_first_s + HOLD_S_MAX, oldest_s))
 
     def next_deadline(self) -> float | None:
         """Return when :meth:`due` should be asked next, or None while there is nothing to wait for."""
         times = [dirty.due_s for dirty in self._dirty.values()]
-        if self._held:
+        if self._held or self._gone:
             times.append(self._release_s())
         if self._full_s is not None:
             times.append(self._full_s)
@@ -233,6 +263,7 @@ class Hints:
         """Forget all hints, since a full scan begins that sees every name and decides at once."""
         self._dirty.clear()
         self._held.clear()
+        self._gone.clear()
         self._moving.clear()
         self._moved.clear()
         self._full_s = None

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.core.hints import DEBOUNCE_S, HELD_MAX, HOLD_S, HOLD_S_MAX, SPOTS_MAX, Hints, Look, Spot, is_temporary_name
+from peer.core.hints import (
+    DEBOUNCE_S,
+    GONE_S,
+    HELD_MAX,
+    HOLD_S,
+    HOLD_S_MAX,
+    SPOTS_MAX,
+    Hints,
+    Look,
+    Spot,
+    is_temporary_name,
+)
 from protocol.effects import DiskEvent, DiskEventKind
 
 K = DiskEventKind
@@ -54,7 +65,39 @@ def spots(*paths):
         ),
         ("a new directory", [event(K.APPEARED, "d")], [(SOON, spots(("d", True)), set())]),
         ("a removal", [event(K.DELETED, "d", "f")], [(HOLD_S, spots(("d", False)), set())]),
-        ("a removed directory", [event(K.DELETED, "", "d", is_directory=True)], [(HOLD_S, spots(("", False)), set())]),
+        ("a removed directory", [event(K.DELETED, "", "d", is_directory=True)], [(GONE_S, spots(("", False)), set())]),
+        (
+            "a removed directory, with what was in it",
+            [
+                event(K.DELETED, "d/e", "f"),
+                event(K.DELETED, "d", "e", is_directory=True),
+                event(K.DELETED, "d", "g"),
+                event(K.DELETED, "", "d", is_directory=True),
+            ],
+            [(GONE_S, spots(("", False), ("d", False), ("d/e", False)), set())],
+        ),
+        (
+            "a removed directory, and a removed file elsewhere: all are released together",
+            [
+                event(K.DELETED, "d", "f"),
+                event(K.DELETED, "", "d", is_directory=True),
+                event(K.DELETED, "e", "g"),
+            ],
+            [(HOLD_S, spots(("", False), ("d", False), ("e", False)), set())],
+        ),
+        (
+            "a directory that is written anew",
+            [
+                event(K.DELETED, "d", "f"),
+                event(K.DELETED, "", "d", is_directory=True),
+                event(K.CREATED, "", "d", is_directory=True),
+                event(K.APPEARED, "d"),
+            ],
+            [
+                (SOON, spots(("", False), ("d", True)), {"d", "d/f"}),
+                (HOLD_S, spots(("", False), ("d", False)), set()),
+            ],
+        ),
         (
             "a moved file: both ends by one scan",
             [event(K.MOVED_FROM, "d", "f", cookie=1), event(K.MOVED_TO, "e", "g", cookie=1)],
