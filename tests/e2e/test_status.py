@@ -406,7 +406,7 @@ def test_commands_without_an_agent(world: World) -> None:
             out, err = waiting.communicate(timeout=60)
             assert waiting.returncode == 5
             assert b"no agent" in out + err
-        for later in (("unshare", "x"), ("revoke", "x"), ("recover", "x")):
+        for later in (("unshare", "x"), ("recover", "x")):
             result = run(world.b, *later)
             assert (result.code, "not in this version" in result.err) == (2, True), result
     finally:
