@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from protocol import limits
 from protocol.errors import EXIT_USAGE, UserError
 
 SETTINGS_NAME: Final = "settings.toml"
@@ -47,6 +48,8 @@ class Settings:
     """Addresses that LAN discovery and exchange are limited to; None: all interfaces."""
     lan_port: int = 0
     """Where this device listens for others on the LAN; 0: a free port at each start."""
+    spool_bytes: int = limits.SPOOL_BYTES_MAX
+    """The most that may wait on this disk for storage; a share of the free disk bounds it too. 0: no spool."""
     event_loop: str = "auto"
     """``auto`` is uvloop where it is installed."""
 
@@ -162,11 +165,18 @@ def _port(value: Any, where: str) -> int:
     return value
 
 
+def _bytes(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limits.SPOOL_BYTES_MAX:
+        raise _refused(f"{where} is no number of bytes: 0 to {limits.SPOOL_BYTES_MAX}")
+    return value
+
+
 _CHECKS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "log": _one_of(LOG_LEVELS),
     "passphrase_file": _path,
     "lan_interfaces": _addresses,
     "lan_port": _port,
+    "spool_bytes": _bytes,
     "event_loop": _one_of(EVENT_LOOPS),
 }
 _VARIABLES: Final = {

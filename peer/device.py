@@ -30,7 +30,7 @@ from peer import (
     safety_commands,
 )
 from peer.api.backend import Json, Report
-from peer.config import KeyOptions
+from peer.config import KeyOptions, load_settings
 from peer.disk.files import LinuxFileSystem
 from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
 from peer.engine.accounts import AccountBook
@@ -47,9 +47,10 @@ from peer.net.grants import Grants
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
-from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record
+from peer.store.home import DATABASE, SPOOL, DeviceRecord, HomeLock, device_record, put_device_record
 from peer.store.keyfile import KeyStore
 from peer.store.schema import SCHEMA
+from peer.store.spool import SpoolFiles, named_files
 from protocol import messages as m
 from protocol.errors import (
     EXIT_FAILED,
@@ -127,6 +128,7 @@ class Device:
             device=secrets,
             account_keys=keys.account_keys,
             label=record.name,
+            spool=SpoolFiles(home / SPOOL, load_settings(home).spool_bytes),
         )
         self.engines: dict[int, FolderEngine] = {}
         self.lan = self.context.lan = Lan(self.context, self.engines)
@@ -230,6 +232,7 @@ class Device:
         self._chains_changed()
         await switch.load(self)
         await revoking.load(self)
+        self.context.spool.load(await self.context.database.run(named_files))
         for record in await self.context.database.run(folders.all_folders):
             await self._load_folder(record)
 
@@ -256,6 +259,7 @@ class Device:
         await self.coordinator.close()
         # A thread that is still changing the disk writes its journal: the home is given away only after it has ended.
         await asyncio.to_thread(self.doors.processor.close)
+        self.context.spool.close()
         await self.context.database.close()
         self._lock.release()
 

@@ -26,12 +26,13 @@ from peer.store import folders as store
 from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
+from peer.store.spool import spooled
 from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
 from protocol.errors import KinfolderError, SecurityError
-from protocol.ids import ROOT
+from protocol.ids import ROOT, NodeId
 
 if TYPE_CHECKING:
     from peer.device import Device
@@ -309,14 +310,18 @@ def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> 
     """Yield a row for each item that an entry of this device is about which the coordinator has not ordered yet."""
     after = engine.follower.remote(db).tree
     before = SqliteState(db, engine.record.key).tree
-    nodes = {change.node for entry, _ in store.tail(db, engine.record.key) for change in entry.header.changes}
-    link = device.coordinator
-    reason = "offline" if not engine.online else "no_coordinator" if link.was_tried and not link.is_up else "queued"
-    for node in sorted(nodes):
+    link, key = device.coordinator, engine.record.key
+    reason = "offline" if not engine.online else "no_coordinator" if link.was_tried and not link.is_up else ""
+    nodes: dict[NodeId, str] = {}
+    for entry, _ in store.tail(db, key):
+        waits = any(spooled(db, key, id) is not None for id in entry.header.pins) if not reason else False
+        for change in entry.header.changes:
+            nodes[change.node] = reason or (engine.spool_reason if waits else nodes.get(change.node, "queued"))
+    for node, why in sorted(nodes.items()):
         tree = after if after.item(node) is not None else before
         item, place = tree.item(node), path_of(tree, node)
         if item is not None and place is not None:
-            yield _line(place, "up", reason, 0)
+            yield _line(place, "up", why, 0)
 
 
 def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:

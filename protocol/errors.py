@@ -13,7 +13,8 @@ KinfolderError
 ├── UnavailableError         a party cannot be reached or has no room just now; retried with backoff
 │   ├── FullError            a storage node has no room
 │   ├── NoQuorumError
-│   └── NoSourceError
+│   ├── NoSourceError
+│   └── SpoolFullError       what waits for storage has no more room on this device's disk
 ├── LimitExceededError       carries the limit's name and value
 ├── CorruptChunkError        a chunk that is not what its id says; leads to another source and to repair
 ├── CorruptStateError        our own database or key file is damaged
@@ -116,6 +117,12 @@ class NoSourceError(UnavailableError):
     """No party that we can reach has the chunk."""
 
     code = "no_source"
+
+
+class SpoolFullError(UnavailableError):
+    """Storage does not take the bytes now, and the spool of this device has no room to keep them until it does."""
+
+    code = "spool_full"
 
 
 class LimitExceededError(KinfolderError):

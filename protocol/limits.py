@@ -70,6 +70,16 @@ CLOCK_SKEW_S_MAX: Final = 120
 RECEIPT_CHUNKS_MAX: Final = 256
 PLACEMENT_NODES_MAX: Final = 16
 
+# A device's spool: what is sealed and signed, and not yet on storage nodes.
+SPOOL_BYTES_MAX: Final = 20 * GIB
+SPOOL_FREE_SHARE: Final = 10
+
+# Entries that are registered and not ordered yet.
+REGISTERED_PER_DEVICE_MAX: Final = 1_024
+REGISTERED_PER_FOLDER_MAX: Final = 16_384
+FOREIGN_TAIL_ENTRIES_MAX: Final = 256
+FOREIGN_TAIL_BYTES_MAX: Final = 16 * MIB
+
 # Between devices on a LAN.
 LAN_FRAME_BYTES_MAX: Final = 16 * KIB
 LAN_REQUEST_CHUNKS_MAX: Final = 256

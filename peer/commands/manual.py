@@ -38,7 +38,7 @@ With `--json` a command prints exactly one object, on failure `{"version": 1, "e
 | `KIN_EVENT_LOOP` | `auto` (uvloop where it is installed), `uvloop` or `asyncio` |
 | `NO_COLOR` | no colours at a terminal; elsewhere there are none |
 
-`settings.toml` in the home may hold the same as `log`, `passphrase_file`, `lan_interfaces` (a list), `lan_port` and `event_loop`; a
+`settings.toml` in the home may hold the same as `log`, `passphrase_file`, `lan_interfaces` (a list), `lan_port`, `spool_bytes` and `event_loop`; a
 variable wins over it.
 
 ## Completion

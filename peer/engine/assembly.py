@@ -19,6 +19,7 @@ from peer.engine.previewer import Previewer
 from peer.engine.recorder import Recorder
 from peer.engine.reverter import Reverter
 from peer.engine.safety import Safety
+from peer.engine.spool import Spool
 from peer.engine.stepper import Stepper
 from peer.engine.uploader import Uploader
 from peer.store.folders import FolderRecord
@@ -35,7 +36,8 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     await exclusions.load()
     recorder = Recorder(context, follower, observer.is_ignored, lambda: observer.apart, observer.brake)
     stepper = Stepper(context, record.key, guard)
-    nearby = Nearby(Holdings(context, record.key, guard), lambda: context.lan, record.id)
+    spool = Spool(context, lambda: follower.record)
+    nearby = Nearby(Holdings(context, record.key, guard, spool), lambda: context.lan, record.id)
     downloader = Downloader(context, lambda: follower.record, guard, nearby)
     reverter, previewer = Reverter(context, follower), Previewer(context, follower, recorder)
     return FolderEngine(
@@ -46,7 +48,7 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
         stepper,
         exclusions,
         Freer(context, follower, observer, stepper, exclusions),
-        Uploader(context, lambda: follower.record, guard),
+        Uploader(context, lambda: follower.record, guard, spool),
         downloader,
         Safety(context, observer, stepper, downloader, reverter, previewer),
         nearby.holdings,

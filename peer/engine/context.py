@@ -16,6 +16,7 @@ from peer.core.membership import open_account_keys, open_epochs
 from peer.engine.accounts import AccountBook
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
+from peer.store.spool import SpoolFiles
 from protocol.effects import Clock, Entropy, FileSystem, Processor
 from protocol.errors import SecurityError
 from protocol.ids import AccountId
@@ -94,6 +95,7 @@ class Context:
         device: DeviceSecrets,
         account_keys: AccountKeys,
         label: str,
+        spool: SpoolFiles,
     ) -> None:
         self.doors = doors
         self.clock = doors.clock
@@ -110,6 +112,7 @@ class Context:
         self.device = device.id
         self.account_keys = account_keys
         self.label = label
+        self.spool = spool
         self.steps = asyncio.Semaphore(STEPS_AHEAD_MAX)
         self.large_uploads = asyncio.Semaphore(LARGE_UPLOADS_MAX)
         self.stopping = threading.Event()

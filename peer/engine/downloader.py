@@ -31,9 +31,10 @@ from peer.disk.walk import DiskError, opened, split
 from peer.engine.context import Context
 from peer.engine.nearby import Nearby
 from peer.engine.tasks import run_bounded
-from peer.engine.uploader import Stored, known_rows, note_contents, note_rows
+from peer.engine.uploader import Stored
 from peer.store.folders import FolderRecord
 from peer.store.places import drop_received, note_lists, note_places, note_received
+from peer.store.stored import known_rows, note_contents, note_rows
 from protocol import limits
 from protocol.effects import Access, Handle
 from protocol.entries import SegmentKey

@@ -39,7 +39,14 @@ from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked, Progress
 from peer.store.folders import FolderRecord
-from protocol.errors import CorruptStateError, HistoryError, KinfolderError, SecurityError, UnavailableError
+from protocol.errors import (
+    CorruptStateError,
+    HistoryError,
+    KinfolderError,
+    SecurityError,
+    SpoolFullError,
+    UnavailableError,
+)
 
 PLAN_ITEMS_MAX: Final = 8_000
 """Items planned at once; a round goes through all dirty items in such pieces."""
@@ -95,6 +102,8 @@ class FolderEngine:
         self.exclusions = exclusions
         self.freer = freer
         self._uploader = uploader
+        self.spool = uploader.spool
+        self.spool.on_kept = self._want_drain
         self._downloader = downloader
         self.safety = safety
         safety.changed = self._changed
@@ -116,6 +125,8 @@ class FolderEngine:
         self._due: set[ItemId] = set()
         self._pull_wanted = True
         self._push_wanted = True
+        self._drain_wanted = True
+        self._draining: asyncio.Task[None] | None = None
         self._part_blocked: dict[str, Blocked] = {}
         self.upload = Progress()
         self.download = Progress()
@@ -150,8 +161,7 @@ class FolderEngine:
         """Try at once what waited for the coordinator or for storage."""
         self._part_blocked.clear()
         self._reassurer.forget()
-        for id in [id for id, why in self.blocked.items() if why.reason in OF_NETWORK]:
-            self.blocked[id].until_s = 0.0
+        self._try_again(OF_NETWORK)
         self._push_wanted = self._pull_wanted = True
         self._want_plan()
         self._wake.set()
@@ -194,7 +204,7 @@ class FolderEngine:
         finally:
             self._ended = True
             self._queue.clear()
-            await end(self._jobs)
+            await end([*self._jobs, *([self._draining] if self._draining is not None else ())])
             self._tell_quiet()
 
     async def quiet(self) -> None:
@@ -224,6 +234,7 @@ class FolderEngine:
         if self.record.frozen:
             return False
         now = self._context.clock.monotonic_s()
+        self._start_drain()
         if self.observer.is_due(now) and self._may("scan"):
             return await self._part("scan", self._observe())
         if self.online and self._pull_wanted and self._may("pull"):
@@ -289,6 +300,8 @@ class FolderEngine:
                 self._pull_wanted = True
             case "push":
                 self._push_wanted = True
+            case "drain":
+                self._drain_wanted = True
             case "plan":
                 self._want_plan()
 
@@ -310,7 +323,7 @@ class FolderEngine:
         moments: list[float] = []
         if self.may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
-        idle = set() if self.online else {"pull", "push"}
+        idle = set() if self.online else {"pull", "push", "drain"}
         if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
@@ -326,7 +339,7 @@ class FolderEngine:
                 await self._wake.wait()
 
     def _is_quiet(self) -> bool:
-        if self._jobs or self._queue:
+        if self._jobs or self._queue or self._draining is not None:
             return False
         if self.record.frozen:
             return True
@@ -337,11 +350,13 @@ class FolderEngine:
             waiting.add("plan")
         if not self.may_plan and self.observer.has_looked and ("pull" in waiting or not self.online):
             waiting.add("plan")
-        wanted = {
-            name
-            for name, flag in (("pull", self._pull_wanted), ("push", self._push_wanted), ("plan", self._plan_wanted))
-            if flag and (self.online or name == "plan")
-        }
+        parts = (
+            ("pull", self._pull_wanted),
+            ("push", self._push_wanted),
+            ("drain", self._drain_wanted),
+            ("plan", self._plan_wanted),
+        )
+        wanted = {name for name, flag in parts if flag and (self.online or name == "plan")}
         return wanted <= waiting
 
     def _tell_quiet(self) -> None:
@@ -425,7 +440,9 @@ class FolderEngine:
     # --- Follow and push
 
     async def _pull(self) -> None:
-        await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
+        if self.record.pseudonym is None:
+            await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
+            self._want_drain()
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._want_plan()
@@ -437,6 +454,45 @@ class FolderEngine:
             self._pull_wanted = True
         else:
             await self._reassurer.run()  # whatever is unordered waits for something
+
+    # --- The spool
+
+    def _want_drain(self) -> None:
+        self._drain_wanted = True
+        self._wake.set()
+
+    def _start_drain(self) -> None:
+        """Send what is spooled, beside everything else."""
+        if not (self._drain_wanted and self.online and self._draining is None and self._may("drain")):
+            return
+        self._drain_wanted = False
+        self._draining = asyncio.create_task(self._drain())
+        self._draining.add_done_callback(self._drain_ended)
+
+    async def _drain(self) -> None:
+        if self.record.pseudonym is None:
+            return  # the coordinator is told of the folder first
+
+        async def work() -> None:
+            if not await self.spool.is_empty():
+                await self.spool.drain(self.holdings.remake)
+                self._try_again({SpoolFullError.code})
+                self._want_plan()
+
+        await self._part("drain", work())
+
+    def _drain_ended(self, task: asyncio.Task[None]) -> None:
+        self._draining = None
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self.failed = f"the home of this device cannot be used: {failure}"
+            log.error("a folder stopped", part="drain", error=type(failure).__name__)
+        self._wake.set()
+
+    def _try_again(self, reasons: Collection[str]) -> None:
+        """Let what waits for one of these reasons be tried at once."""
+        for why in self.blocked.values():
+            if why.reason in reasons:
+                why.until_s = 0.0
 
     # --- Plan and act
 
@@ -511,6 +567,7 @@ class FolderEngine:
         ids = [subject(act) for act in acts]
 
         async def job() -> None:
+            await self._recorder.enrol()  # who may not sign need not send either
             stored, problems = await self._uploader.send(files, self._uploaded)
             self.upload.files_done += len(files)
             for id, reason in problems.items():
@@ -687,7 +744,7 @@ class FolderEngine:
         if id in self._in_job:
             return "transferring" if id in self._moving else "queued"
         why = self.blocked.get(id)
-        if why is not None and not self.online and why.reason in OF_NETWORK:
+        if why is not None and not self.online and why.reason in OF_NETWORK and why.reason != SpoolFullError.code:
             return "offline"
         if why is not None:
             return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
@@ -698,3 +755,11 @@ class FolderEngine:
             if held is not None:
                 return "no_coordinator"
         return "queued"
+
+    @property
+    def spool_reason(self) -> str:
+        """Why what is signed and spooled is not on storage nodes yet, as a reason code of the contract."""
+        why = self._part_blocked.get("drain")
+        if why is not None and self._draining is None:
+            return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
+        return "queued" if self._draining is None else "transferring"

@@ -22,12 +22,12 @@ from peer.core.fold import fold, void
 from peer.core.memory_state import OverlayState
 from peer.core.tree import Item, ItemId
 from peer.engine.context import Context
-from peer.engine.uploader import note_contents
 from peer.net.coordinator_link import RefusedError
 from peer.store import folders, held
 from peer.store.fold_cache import CachedState
 from peer.store.folders import FolderRecord
 from peer.store.snapshots import drop_snapshot, note_snapshot
+from peer.store.stored import note_contents
 from peer.store.trees import LocalTree, SyncedTree, mark_dirty
 from protocol import limits
 from protocol import messages as m

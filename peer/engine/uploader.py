@@ -1,22 +1,26 @@
 """Send contents: read files once, cut, seal and store what storage nodes do not hold yet, describe it in segments.
 
-A job is one large file or many small ones. Its chunks are durable on a write quorum, and the coordinator has the
-receipts, before the contents are used in an entry; so an entry never waits for its bytes.
+A job is one large file or many small ones. Before its contents are used in an entry, each chunk is durable on a write
+quorum, or in the spool of this device: while puts keep up with the reading, nothing is written there; where they lag
+behind, or storage is away, reading goes on at the speed of the disk, and the spool is sent behind.
 
 Rule 1: a content is published only if all of the file was read as one state: its hash is the one that was observed.
 Rule 2: at most :data:`BATCHES_AHEAD` batches of a job are sealed and on the way, and of all jobs of the device together
     as many steps as :class:`Context` allows; a file of any size passes through that.
 Rule 3: a chunk is noted as stored only after its receipts were handed in, so a cut transfer repeats no more than these.
     A content counts as stored only if its chunks were put or opened here; a row in another's segment is his word.
+    What is spooled counts as stored once the spool was sent.
 Rule 4: of a large file only the rows of the segment in work are in memory; those of the segments before are stored.
+Rule 5: a job uses the spool only if there is room for all of it; one that finds none waits for storage, and its contents
+    for their entry.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -28,25 +32,27 @@ from peer.core.tree import Content, ItemId
 from peer.disk.roots import Root, RootGuard, RootMissing
 from peer.disk.walk import opened, split
 from peer.engine.context import Context
-from peer.engine.tasks import end, some_done
+from peer.engine.spool import Sealed, Spool, pin_messages, shuffled
+from peer.engine.tasks import end
 from peer.store.folders import FolderRecord
 from peer.store.places import drop_received, note_lists, note_places, received_rows
+from peer.store.spool import is_spooled, spooled, spooled_rows
+from peer.store.stored import known_rows, known_segments, note_rows, note_segments
 from protocol import limits
 from protocol import messages as m
-from protocol.codec import encode
 from protocol.effects import Access, Handle
 from protocol.entries import SegmentKey
+from protocol.errors import SpoolFullError, UnavailableError
 from protocol.grants import ChunkRef, ReceiptFor
-from protocol.ids import ChunkId, Dot, NodeId
+from protocol.ids import ChunkId
 
 READ_BYTES: Final = 8 * limits.MIB
 READ_CHUNKS: Final = 256
 BATCHES_AHEAD: Final = 2
-REFS_PER_MESSAGE_MAX: Final = 8_000
+LAG_S: Final = 1.0
+"""How long nothing that is on its way may arrive, before what waits is spooled."""
 ROWS_PENDING_MAX: Final = limits.SEGMENT_ROWS_MAX
 """From this many rows of one file on, the segments that are complete are stored while the rest is still read."""
-
-_row = msgspec.msgpack.Decoder(Row)
 
 
 class ToSend(msgspec.Struct, frozen=True):
@@ -156,6 +162,43 @@ class _Source:
         yield from cut_stream(read, chunker)
 
 
+class _Batch(NamedTuple):
+    """Pieces of a job's files that were sealed together."""
+
+    chunks: Sequence[SealedChunk]
+    """Those that nobody holds yet."""
+    held: Sequence[Row]
+    """Rows that turned out to be stored."""
+    found: Sequence[tuple[bytes, ItemId, int]]
+    """Where the pieces stand: (hash of the raw bytes, item, offset)."""
+    raw_bytes: int
+
+
+class _Job:
+    """One call of :meth:`Uploader.send`."""
+
+    def __init__(self, source: _Source, files: Sequence[ToSend], progress: Callable[[int], None]) -> None:
+        self.source = source
+        self.files = files
+        self.progress = progress
+        self.rows: list[list[Row]] = [[] for _ in files]
+        self.spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]
+        self.puts: dict[asyncio.Task[None], _Batch] = {}
+        self.room = 0
+        """Bytes of the spool that are kept for this job."""
+        self.is_refused = False
+        """Whether the spool has no room for it."""
+
+    def spool_bytes(self) -> int:
+        """Return how much its contents may take, sealed and padded, with their segments."""
+        return sum(
+            f.content.size * 9 // 8 + (f.content.size // limits.CHUNK_BYTES_MIN + 2) * _CHUNK_COST for f in self.files
+        )
+
+
+_CHUNK_COST: Final = limits.CHUNK_PADDED_BYTES_MIN + limits.KIB
+
+
 def _take_all(pending: list[RawChunk]) -> list[RawChunk]:
     taken = list(pending)
     pending.clear()
@@ -165,10 +208,11 @@ def _take_all(pending: list[RawChunk]) -> list[RawChunk]:
 class Uploader:
     """Sends one folder's contents."""
 
-    def __init__(self, context: Context, record: Callable[[], FolderRecord], guard: RootGuard) -> None:
+    def __init__(self, context: Context, record: Callable[[], FolderRecord], guard: RootGuard, spool: Spool) -> None:
         self._context = context
         self._record = record
         self._guard = guard
+        self.spool = spool
 
     async def send(
         self, files: Sequence[ToSend], progress: Callable[[int], None]
@@ -180,7 +224,8 @@ class Uploader:
             progress: Told the raw bytes that are done, as they are.
 
         Raises:
-            NoQuorumError, UnavailableError: The storage or the coordinator is away; try the whole job again later.
+            SpoolFullError: The storage is away, and the spool has no room; try the whole job again later.
+            UnavailableError: Likewise, where something else than their bytes cannot be asked for.
         """
         if max((file.content.size for file in files), default=0) <= READ_BYTES:
             return await self._send(files, progress)
@@ -191,30 +236,36 @@ class Uploader:
         self, files: Sequence[ToSend], progress: Callable[[int], None]
     ) -> tuple[dict[ItemId, Stored], dict[ItemId, str]]:
         source = _Source(self._guard, files, self._context.folder_keys(self._record().key).chunker)
-        rows: list[list[Row]] = [[] for _ in files]
-        spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]
-        puts: set[asyncio.Task[None]] = set()
+        job = _Job(source, files, progress)
         try:
-            while (index := await self._take_step(source, rows, puts, progress)) is not None:
-                if len(rows[index]) >= ROWS_PENDING_MAX:
-                    complete, rows[index] = _complete_segments(rows[index])
-                    spans[index] += await self._store_whole_segments(complete)
-            while puts:
-                puts = await some_done(puts)
+            while (index := await self._take_step(job)) is not None:
+                if len(job.rows[index]) >= ROWS_PENDING_MAX:
+                    complete, job.rows[index] = _complete_segments(job.rows[index])
+                    job.spans[index] += await self._store_whole_segments(job, complete)
+            while job.puts:
+                await self._await_put(job)
+            return await self._describe_all(job)
+        except UnavailableError as error:
+            if job.is_refused and not isinstance(error, SpoolFullError):
+                raise SpoolFullError("storage is away, and the spool of this device is full") from error
+            raise
         finally:
-            await end(puts)
+            await end(job.puts)
             source.close()
-        good = [i for i in range(len(files)) if i not in source.problems]
-        stored: dict[ItemId, Stored] = {}
-        for i in [i for i in good if spans[i]]:
-            spans[i] += await self._store_whole_segments(cut_segments(rows[i]))
-            stored[files[i].id] = Stored(tuple(spans[i]))
-        stored |= await self._describe([(files[i].id, rows[i]) for i in good if not spans[i]])
-        return stored, {files[i].id: reason for i, reason in source.problems.items()}
+            self.spool.release(job.room)
 
-    async def _take_step(
-        self, source: _Source, rows: list[list[Row]], puts: set[asyncio.Task[None]], progress: Callable[[int], None]
-    ) -> int | None:
+    async def _describe_all(self, job: _Job) -> tuple[dict[ItemId, Stored], dict[ItemId, str]]:
+        """Store the segments that are left; return where all contents lie."""
+        files, problems = job.files, job.source.problems
+        good = [i for i in range(len(files)) if i not in problems]
+        stored: dict[ItemId, Stored] = {}
+        for i in [i for i in good if job.spans[i]]:
+            job.spans[i] += await self._store_whole_segments(job, cut_segments(job.rows[i]))
+            stored[files[i].id] = Stored(tuple(job.spans[i]))
+        stored |= await self._describe(job, [(files[i].id, job.rows[i]) for i in good if not job.spans[i]])
+        return stored, {files[i].id: reason for i, reason in problems.items()}
+
+    async def _take_step(self, job: _Job) -> int | None:
         """Read and seal the next pieces and begin to store them; return which file the last is of, None at the end.
 
         Nothing of them is held by the caller, so that whoever waits for his turn holds no memory.
@@ -222,30 +273,46 @@ class Uploader:
         await self._context.steps.acquire()
         put = None
         try:
-            step = await self._context.processor.run(source.step)
+            step = await self._context.processor.run(job.source.step)
             if step is None:
                 return None
-            made, new, held = await self._seal_missing(step)
-            found = [(raw.hash, source.file(raw.file).id, raw.offset) for raw in step]
+            made, new, held, is_behind = await self._seal_missing(step)
+            found = [(raw.hash, job.source.file(raw.file).id, raw.offset) for raw in step]
             for raw in step:
-                rows[raw.file].append(made[raw.hash])
-            while len(puts) >= BATCHES_AHEAD:
-                puts.intersection_update(await some_done(puts))
-            put = asyncio.create_task(self._store(new, held, found, sum(len(raw.data) for raw in step), progress))
+                job.rows[raw.file].append(made[raw.hash])
+            batch = _Batch(new, held, found, sum(len(raw.data) for raw in step))
+            while len(job.puts) >= BATCHES_AHEAD:
+                is_behind |= await self._await_put(job)
+            if is_behind and await self._may_spool(job):
+                await self._spool_batch(job, batch)
+                return step[-1].file
+            put = asyncio.create_task(self._store(batch))
             put.add_done_callback(lambda _: self._context.steps.release())
-            puts.add(put)
+            job.puts[put] = batch
             return step[-1].file
         finally:
             if put is None:
                 self._context.steps.release()
 
-    async def _seal_missing(self, step: Sequence[RawChunk]) -> tuple[dict[bytes, Row], list[SealedChunk], list[Row]]:
-        """Return rows of all pieces, by raw hash; sealed chunks that no node holds yet; rows that turned out stored."""
+    async def _seal_missing(
+        self, step: Sequence[RawChunk]
+    ) -> tuple[dict[bytes, Row], list[SealedChunk], list[Row], bool]:
+        """Return rows of all pieces, by raw hash; sealed chunks that nobody holds yet; rows that turned out stored.
+
+        And whether the spool is not empty: then what is sealed now goes there, behind what is.
+        """
         by_hash = {raw.hash: raw.data for raw in step}
         folder = self._record().key
-        known = await self._context.database.run(lambda db: known_rows(db, folder, by_hash))
+
+        def look(db: sqlite3.Connection) -> tuple[dict[bytes, Row], bool]:
+            rows, is_behind = known_rows(db, folder, by_hash), is_spooled(db, folder)
+            return (spooled_rows(db, folder, by_hash) | rows if is_behind else rows), is_behind
+
+        known, is_behind = await self._context.database.run(look)
         missing = [raw_hash for raw_hash in by_hash if raw_hash not in known]
-        held = await self._find_received({raw_hash: by_hash[raw_hash] for raw_hash in missing}) if missing else {}
+        held: dict[bytes, Row] = {}
+        if missing and not is_behind:
+            held = await self._find_received({raw_hash: by_hash[raw_hash] for raw_hash in missing})
         missing = [raw_hash for raw_hash in missing if raw_hash not in held]
         key = self._context.folder_keys(folder).chunk_key
         sealed: list[SealedChunk] = []
@@ -255,34 +322,29 @@ class Uploader:
         ):
             sealed += part
         rows = known | held | {chunk.row.raw_hash: chunk.row for chunk in sealed}
-        return rows, sealed, list(held.values())
+        return rows, sealed, list(held.values()), is_behind
 
-    async def _store(
-        self,
-        chunks: Sequence[SealedChunk],
-        held: Sequence[Row],
-        found: Sequence[tuple[bytes, ItemId, int]],
-        raw_bytes: int,
-        progress: Callable[[int], None],
-    ) -> None:
+    async def _store(self, batch: _Batch) -> None:
         """Put chunks on a write quorum, hand the receipts in, and note the rows and where the chunks stand."""
-        if chunks:
-            await self._put([(chunk.ref, chunk.data) for chunk in chunks])
+        if batch.chunks:
+            await self._put([(chunk.ref, chunk.data) for chunk in batch.chunks])
+        await self._note(batch, [*(chunk.row for chunk in batch.chunks), *batch.held])
+
+    async def _note(self, batch: _Batch, rows: Sequence[Row]) -> None:
         folder = self._record().key
-        rows = [*(chunk.row for chunk in chunks), *held]
 
         def note(db: sqlite3.Connection) -> None:
             note_rows(db, folder, rows)
             drop_received(db, folder, [row.raw_hash for row in rows])
-            note_places(db, folder, found)
+            note_places(db, folder, batch.found)
 
         await self._context.database.run(note)
-        progress(raw_bytes)
 
     async def _find_received(self, pieces: Mapping[bytes, bytes]) -> dict[bytes, Row]:
         """Return, by raw hash, the rows of pieces that came over the LAN and that a write quorum turns out to hold.
 
-        This device never saw them there. Sealing them again proves their rows, and the nodes' receipts that they are stored.
+        This device never saw them there. Sealing them again proves their rows, and the nodes' receipts that they are
+        stored. Where the nodes do not answer soon, nothing is taken to be there.
         """
         folder = self._record().key
         claimed = await self._context.database.run(lambda db: received_rows(db, folder, pieces))
@@ -291,7 +353,11 @@ class Uploader:
         epochs = self._context.folder_keys(folder).epochs
         keys = [epochs[number].chunk for number in sorted(epochs, reverse=True)]
         made = await self._context.processor.run(_seal_again, [(pieces[h], row) for h, row in claimed.items()], keys)
-        there = await self._find_stored(made)
+        try:
+            async with asyncio.timeout(LAG_S):
+                there = await self._find_stored(made)
+        except (TimeoutError, UnavailableError):
+            return {}
         return {row.raw_hash: row for row in made if row.id in there}
 
     async def _find_stored(self, rows: Sequence[Row]) -> set[ChunkId]:
@@ -306,12 +372,9 @@ class Uploader:
         return there
 
     async def _put(self, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]) -> None:
-        # A fresh order for each batch: what was next to what in a file is nobody's business (security 3.6).
-        order = self._context.entropy(4 * len(chunks))
-        shuffled = [chunks[i] for i in sorted(range(len(chunks)), key=lambda i: order[4 * i : 4 * i + 4])]
         batch: list[tuple[ChunkRef, bytes | bytearray]] = []
         size = 0
-        for chunk in shuffled:
+        for chunk in shuffled(self._context.entropy, chunks):
             if batch and (size + chunk[0].length > limits.BATCH_BYTES_MAX or len(batch) == limits.BATCH_CHUNKS_MAX):
                 await self._put_batch(batch)
                 batch, size = [], 0
@@ -324,38 +387,122 @@ class Uploader:
         receipts: tuple[ReceiptFor, ...] = await self._context.chunks.put(self._record().id, batch)
         await self._context.link.ask(m.AddReceipts(self._record().id, receipts), m.Ok)
 
+    # --- Where storage lags behind
+
+    async def _may_spool(self, job: _Job) -> bool:
+        """Tell whether there is room in the spool for all of a job; it is kept from then on."""
+        if not job.room and not job.is_refused:
+            size = job.spool_bytes()
+            if await self.spool.reserve(size):
+                job.room = size
+            else:
+                job.is_refused = True
+        return not job.is_refused
+
+    async def _arrivals(self, job: _Job, puts: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Wait for puts, and return those that have ended; none of them: they lag behind, and may be spooled."""
+        done, _ = await asyncio.wait(puts, timeout=LAG_S, return_when=asyncio.FIRST_COMPLETED)
+        if not done and not await self._may_spool(job):
+            done, _ = await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    async def _await_put(self, job: _Job) -> bool:
+        """Wait until a batch is put, or has to be spooled with all others; tell whether that was so."""
+        done = await self._arrivals(job, job.puts)
+        late = not done
+        for put in done or list(job.puts):
+            batch = job.puts.pop(put)
+            if await self._is_put(job, put):
+                job.progress(batch.raw_bytes)
+            else:
+                await self._spool_batch(job, batch)
+                late = True
+        return late
+
+    async def _is_put(self, job: _Job, put: asyncio.Task[None]) -> bool:
+        """Tell whether a put has come to its end, which it does now or not at all; if not, it may be spooled.
+
+        Raises:
+            KinfolderError: It failed otherwise than by an absence that the spool makes up for.
+        """
+        await end([] if put.done() else [put])
+        if put.cancelled():
+            return False
+        error = put.exception()
+        if error is None:
+            return True
+        if isinstance(error, UnavailableError) and await self._may_spool(job):
+            return False
+        raise error
+
+    async def _spool_batch(self, job: _Job, batch: _Batch) -> None:
+        await self.spool.keep([Sealed(chunk.ref, chunk.data, chunk.row) for chunk in batch.chunks])
+        await self._note(batch, batch.held)
+        job.progress(batch.raw_bytes)
+
     # --- Segments
 
-    async def _describe(self, contents: Sequence[tuple[ItemId, list[Row]]]) -> dict[ItemId, Stored]:
+    async def _describe(self, job: _Job, contents: Sequence[tuple[ItemId, list[Row]]]) -> dict[ItemId, Stored]:
         """Seal the rows of contents into segments, store those and tell the coordinator what they list."""
         layout = lay_out([rows for _, rows in contents])
-        keys = await self._store_segments(layout.segments)
+        keys = await self._store_segments(job, layout.segments)
         return {
             id: Stored(tuple((keys[span.segment], span.start, span.count) for span in spans))
             for (id, _), spans in zip(contents, layout.spans, strict=True)
         }
 
-    async def _store_whole_segments(self, groups: Sequence[Sequence[Row]]) -> list[tuple[SegmentKey, int, int]]:
-        keys = await self._store_segments(groups)
+    async def _store_whole_segments(
+        self, job: _Job, groups: Sequence[Sequence[Row]]
+    ) -> list[tuple[SegmentKey, int, int]]:
+        keys = await self._store_segments(job, groups)
         return [(key, 0, len(rows)) for key, rows in zip(keys, groups, strict=True)]
 
-    async def _store_segments(self, groups: Sequence[Sequence[Row]]) -> list[SegmentKey]:
-        chunk_key = self._context.folder_keys(self._record().key).chunk_key
+    async def _store_segments(self, job: _Job, groups: Sequence[Sequence[Row]]) -> list[SegmentKey]:
+        folder = self._record().key
+        chunk_key = self._context.folder_keys(folder).chunk_key
         sealed = await self._context.processor.run(lambda: [seal_segment(rows, chunk_key) for rows in groups])
-        known = await self._context.database.run(
-            lambda db: known_segments(db, self._record().key, [s.key.id for s in sealed])
-        )
-        new = {s.key.id: (s, rows) for s, rows in zip(sealed, groups, strict=True) if s.key.id not in known}
-        await self._put([(segment.ref, segment.data) for segment, _ in new.values()])
-        for part in _pin_messages([pinned(segment, rows) for segment, rows in new.values()]):
+
+        def look(db: sqlite3.Connection) -> tuple[set[ChunkId], bool]:
+            ids = [segment.key.id for segment in sealed]
+            waiting = {id for id in ids if spooled(db, folder, id) is not None}
+            return known_segments(db, folder, ids) | waiting, is_spooled(db, folder)
+
+        known, is_behind = await self._context.database.run(look)
+        new = {
+            s.key.id: Sealed(s.ref, s.data, pinned(s, rows))
+            for s, rows in zip(sealed, groups, strict=True)
+            if s.key.id not in known
+        }
+        if new:
+            lists = [(s.key.id, rows) for s, rows in zip(sealed, groups, strict=True) if s.key.id in new]
+            await self._store_new_segments(job, list(new.values()), lists, is_behind=is_behind)
+        return [segment.key for segment in sealed]
+
+    async def _store_new_segments(
+        self, job: _Job, new: Sequence[Sealed], lists: Sequence[tuple[ChunkId, Sequence[Row]]], *, is_behind: bool
+    ) -> None:
+        if not (is_behind and await self._may_spool(job)):
+            put = asyncio.create_task(self._put_segments(new, lists))
+            try:
+                await self._arrivals(job, [put])
+                if await self._is_put(job, put):
+                    return
+            finally:
+                await end([put])
+        await self._context.database.run(lambda db: note_lists(db, self._record().key, lists))
+        await self.spool.keep(new)
+
+    async def _put_segments(self, new: Sequence[Sealed], lists: Sequence[tuple[ChunkId, Sequence[Row]]]) -> None:
+        await self._put([(each.ref, each.data) for each in new])
+        for part in pin_messages([each.what for each in new if isinstance(each.what, m.PinnedSegment)]):
             await self._context.link.ask(m.PinSegments(self._record().id, part), m.Ok)
+        folder = self._record().key
 
         def note(db: sqlite3.Connection) -> None:
-            note_segments(db, self._record().key, list(new))
-            note_lists(db, self._record().key, [(s.key.id, rows) for s, rows in zip(sealed, groups, strict=True)])
+            note_segments(db, folder, [each.ref.id for each in new])
+            note_lists(db, folder, lists)
 
         await self._context.database.run(note)
-        return [segment.key for segment in sealed]
 
 
 def _complete_segments(rows: Sequence[Row]) -> tuple[tuple[tuple[Row, ...], ...], list[Row]]:
@@ -367,20 +514,6 @@ def _complete_segments(rows: Sequence[Row]) -> tuple[tuple[tuple[Row, ...], ...]
     return segments[:-1], list(last)
 
 
-def _pin_messages(segments: Sequence[m.PinnedSegment]) -> Iterator[tuple[m.PinnedSegment, ...]]:
-    """Yield segments with what they list, in parts that fit a message."""
-    part: list[m.PinnedSegment] = []
-    count = 0
-    for segment in segments:
-        if part and count + len(segment.chunks) > REFS_PER_MESSAGE_MAX:
-            yield tuple(part)
-            part, count = [], 0
-        part.append(segment)
-        count += len(segment.chunks)
-    if part:
-        yield tuple(part)
-
-
 def _seal_some(pieces: Sequence[tuple[bytes, bytes]], key: bytes) -> list[SealedChunk]:
     return [seal_chunk(data, key, raw_hash=raw_hash) for data, raw_hash in pieces]
 
@@ -388,50 +521,3 @@ def _seal_some(pieces: Sequence[tuple[bytes, bytes]], key: bytes) -> list[Sealed
 def _seal_again(pieces: Sequence[tuple[bytes, Row]], keys: Sequence[bytes]) -> list[Row]:
     """Return the rows that are true: sealing the piece again under one of the keys gives this very chunk."""
     return [row for data, row in pieces if any(reseal_chunk(data, row, key) is not None for key in keys)]
-
-
-# --- What is known to be stored
-
-
-def known_rows(db: sqlite3.Connection, folder: int, raw_hashes: Collection[bytes]) -> dict[bytes, Row]:
-    """Return the rows of pieces that are stored already, by the hash of their raw bytes."""
-    found = {}
-    for raw_hash in raw_hashes:
-        row = db.execute("SELECT row FROM chunk WHERE folder = ? AND raw_hash = ?", (folder, raw_hash)).fetchone()
-        if row is not None:
-            found[raw_hash] = _row.decode(row[0])
-    return found
-
-
-def note_rows(db: sqlite3.Connection, folder: int, rows: Sequence[Row]) -> None:
-    """Remember rows of full chunks that this device put on storage nodes, or fetched from there and opened.
-
-    The first stays: nobody's later row replaces one that is known to hold its bytes.
-    """
-    db.executemany(
-        "INSERT OR IGNORE INTO chunk VALUES (?, ?, ?)",
-        [(folder, row.raw_hash, encode(row)) for row in rows if row.base is None],
-    )
-
-
-def note_contents(db: sqlite3.Connection, folder: int, contents: Iterable[tuple[bytes, NodeId, Dot]]) -> None:
-    """Remember contents, by the hash of all their bytes, whose chunks this device put or opened, every one.
-
-    The first stays: where this device holds that file, a copy of it takes its bytes from there.
-    """
-    db.executemany(
-        "INSERT OR IGNORE INTO known_content VALUES (?, ?, ?, ?)",
-        [(folder, hash, node, encode(dot)) for hash, node, dot in contents],
-    )
-
-
-def known_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> set[ChunkId]:
-    """Return which segments this device stored and declared already."""
-    return {
-        id for id in ids if db.execute("SELECT 1 FROM segment WHERE folder = ? AND id = ?", (folder, id)).fetchone()
-    }
-
-
-def note_segments(db: sqlite3.Connection, folder: int, ids: Collection[ChunkId]) -> None:
-    """Remember segments that this device put on storage nodes and declared: what others declared is their word."""
-    db.executemany("INSERT OR IGNORE INTO segment VALUES (?, ?)", [(folder, id) for id in ids])

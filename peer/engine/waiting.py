@@ -6,7 +6,9 @@ from typing import Final
 
 import msgspec
 
-OF_NETWORK: Final = frozenset({"no_quorum", "no_source", "unavailable", "no_coordinator", "behind", "access_denied"})
+OF_NETWORK: Final = frozenset(
+    {"no_quorum", "no_source", "spool_full", "unavailable", "no_coordinator", "behind", "access_denied"}
+)
 CODES: Final = {"unavailable": "no_coordinator", "behind": "no_coordinator"}
 REASONS: Final = frozenset(
     [

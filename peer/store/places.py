@@ -103,9 +103,9 @@ def listed_rows(db: sqlite3.Connection, folder: int, id: ChunkId) -> tuple[Row, 
 
 
 def _row_at(db: sqlite3.Connection, folder: int, mark: bytes) -> Row | None:
-    for table in ("chunk", "received_chunk"):
+    for table, column in (("chunk", "row"), ("received_chunk", "row"), ("spool", "what")):
         row = db.execute(
-            f"SELECT row FROM {table} WHERE folder = ? AND raw_hash >= ? AND raw_hash <= ? LIMIT 1",
+            f"SELECT {column} FROM {table} WHERE folder = ? AND raw_hash >= ? AND raw_hash <= ? LIMIT 1",
             (folder, mark, mark + b"\xff" * (32 - MARK_BYTES)),
         ).fetchone()
         if row is not None:

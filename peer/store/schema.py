@@ -35,6 +35,12 @@ CREATE TABLE IF NOT EXISTS tail (
     folder INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (folder, seq)) WITHOUT ROWID;
 
+CREATE INDEX IF NOT EXISTS entry_hash ON entry (folder, hash);
+-- Entries of other devices that are registered and not in the log yet, folded after it as this device's own are.
+CREATE TABLE IF NOT EXISTS foreign_tail (
+    folder INTEGER NOT NULL, device INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (folder, device, seq)) WITHOUT ROWID;
+
 -- The two trees of observations; the third, remote, is the fold's.
 CREATE TABLE IF NOT EXISTS local_item (
     folder INTEGER NOT NULL, id BLOB NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL,
@@ -64,6 +70,13 @@ CREATE TABLE IF NOT EXISTS exclusion (
 CREATE TABLE IF NOT EXISTS unseen (
     folder INTEGER NOT NULL, id BLOB NOT NULL, apart INTEGER NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
 
+-- Sealed chunks and segments that wait in the spool's files for a write quorum; raw_hash is empty for segments.
+CREATE TABLE IF NOT EXISTS spool (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, folder INTEGER NOT NULL, id BLOB NOT NULL, raw_hash BLOB NOT NULL,
+    what BLOB NOT NULL, file INTEGER NOT NULL, at INTEGER NOT NULL, length INTEGER NOT NULL, UNIQUE (folder, id));
+CREATE INDEX IF NOT EXISTS spool_order ON spool (folder, number);
+CREATE INDEX IF NOT EXISTS spool_piece ON spool (folder, raw_hash);
+CREATE INDEX IF NOT EXISTS spool_file ON spool (file);
 -- Chunks that are durable on storage nodes, by the hash of their raw bytes.
 CREATE TABLE IF NOT EXISTS chunk (
     folder INTEGER NOT NULL, raw_hash BLOB NOT NULL, row BLOB NOT NULL, PRIMARY KEY (folder, raw_hash)) WITHOUT ROWID;

@@ -15,10 +15,11 @@ from peer.core.tree import Content, Item, Member
 from peer.disk.files import LinuxFileSystem
 from peer.disk.roots import RootGuard
 from peer.engine.downloader import BATCH_BYTES, SEGMENTS_TOGETHER, Downloader, Piece, ToFetch, _batches, _windows
-from peer.engine.uploader import Stored, _seal_again, known_rows, note_rows
+from peer.engine.uploader import Stored, _seal_again
 from peer.store.database import InlineDatabase
 from peer.store.places import listed_rows, received_rows
 from peer.store.schema import SCHEMA
+from peer.store.stored import known_rows, note_rows
 from protocol import limits
 from protocol.entries import Kind, SegmentKey
 from protocol.errors import NoSourceError
