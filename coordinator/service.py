@@ -51,6 +51,8 @@ class Moved(NamedTuple):
 
     head: Head
     members: tuple[AccountId, ...]
+    registered: int = 0
+    """The highest registration counter of an entry that is neither ordered nor void; 0: there is none."""
 
 
 class Coordinator:
@@ -238,17 +240,17 @@ class Coordinator:
             self.keys.log_seed,
         )
 
-    def folder_head(self, head: Head) -> m.FolderHead:
+    def folder_head(self, head: Head, registered: int) -> m.FolderHead:
         """Return a folder's head as devices are told it."""
-        return m.FolderHead(self.checkpoint(head), head.registered)
+        return m.FolderHead(self.checkpoint(head), registered)
 
     # --- Telling others
 
     def publish(self, moved: Iterable[Moved]) -> None:
         """Tell the connected devices of all members that folders moved."""
-        for head, members in moved:
+        for head, members, registered in moved:
             if self.hub.has_any(members):
-                self.wake(self.hub.post_head(members, self.folder_head(head)))
+                self.wake(self.hub.post_head(members, self.folder_head(head, registered)))
 
     def publish_account(self, companions: Collection[AccountId], account: AccountId, seq: int) -> None:
         """Tell the connected devices of these accounts that an account's chain has grown."""
@@ -286,4 +288,6 @@ Handler = Callable[["Coordinator", "Session", m.Message], Awaitable[m.Message]]
 def moved(ledger: FolderLedger, authority: Authority) -> list[Moved]:
     """Write a folder's records and return whom to tell what."""
     ledger.flush()
-    return [Moved(ledger.head, tuple(authority.control.members))] if ledger.has_changed else []
+    if not ledger.has_changed:
+        return []
+    return [Moved(ledger.head, tuple(authority.control.members), ledger.newest_pending())]

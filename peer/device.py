@@ -349,10 +349,10 @@ class Device:
     async def _on_notice(self, notice: m.Message) -> None:
         match notice:
             case m.Heads(heads):
-                named = {head.checkpoint.checkpoint.folder for head in heads}
+                named = {head.checkpoint.checkpoint.folder: head.registered for head in heads}
                 for engine in self.engines.values():
                     if engine.record.id in named:
-                        engine.pull()
+                        engine.pull(named[engine.record.id])
             case m.MailboxMessage(number) | m.CloseMailbox(number):
                 box = self.mailboxes.get(number)
                 if box is not None and not box.full():

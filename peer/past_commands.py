@@ -179,9 +179,9 @@ def _moment_of_version(db: sqlite3.Connection, engine: FolderEngine, version: st
             return Moment(int(version))
     if _UNORDERED.fullmatch(version):
         beginning = bytes.fromhex(version[1:])
-        for hash in folders.tail_hashes(db, key):
-            if hash.startswith(beginning):
-                return Moment(last, tail=hash)
+        for _, entry in engine.follower.tail(db):
+            if entry.hash.startswith(beginning):
+                return Moment(last, tail=entry.hash)
         position = folders.position_of_entry(db, key, beginning)
         if position:
             return Moment(position)
@@ -283,8 +283,8 @@ def _progress(report: Report, folder: str) -> Progress:
 
 def _newest(db: sqlite3.Connection, engine: FolderEngine) -> str:
     """Return the version that names the folder's state as it is recorded now."""
-    unordered = folders.tail_hashes(db, engine.record.key)
-    return f"~{unordered[-1].hex()[:12]}" if unordered else str(engine.record.position)
+    unordered = engine.follower.tail(db)
+    return f"~{unordered[-1][1].hash.hex()[:12]}" if unordered else str(engine.record.position)
 
 
 def _told(outcome: Outcome) -> Json:

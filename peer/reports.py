@@ -243,6 +243,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     rows: list[Json] = []
     total = kept = 0
     apart = engine.observer.apart
+    ordered = SqliteState(db, key).tree
     held = _held(db, key)
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
@@ -255,6 +256,8 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
             continue
         if held is not None and engine.brake.waits(db, id):
             continue  # listed below
+        if engine.follower.is_mixed and not engine.is_in_job(id) and _is_ahead(here, base, ordered.item(id)):
+            continue
         total += 1
         if len(rows) < most:
             row = _row(engine, here, base, want, (local, remote))
@@ -304,6 +307,14 @@ def _held(db: sqlite3.Connection, key: int) -> Json | None:
 def _is_apart(apart: Apart, *places: tuple[Tree, Item | None]) -> bool:
     """Whether what is not on this disk is not to be on it."""
     return any(item is not None and apart.holds(tree, item) for tree, item in places)
+
+
+def _is_ahead(here: Item | None, base: Item | None, ordered: Item | None) -> bool:
+    """Whether the disk holds all that is ordered of an item, and only entries that are not ordered yet go further."""
+    if here is None or base is None:
+        return here is None and base is None and ordered is None
+    is_same = (here.parent, here.name) == (base.parent, base.name) and here.content.same(base.content)
+    return is_same and ordered == base
 
 
 def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> Iterator[Json]:

@@ -236,7 +236,8 @@ class EntryState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """Of the entry, or of its void record; 0: registered, not yet ordered."""
     void: VoidReason | None
     refused: str
-    """Not empty: it was not even registered; a code such as ``gap``, ``bad_signature``, ``access_denied``, ``chain``."""
+    """Not empty: it was not even registered; a code such as ``gap``, ``bad_signature``, ``access_denied``, ``chain``;
+    with ``full``, too many wait to be ordered: hand it in again later."""
 
 
 class EntryStates(_Message, frozen=True, tag=33):
@@ -287,7 +288,7 @@ class FolderHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     checkpoint: SignedCheckpoint
     registered: int
-    """The highest registration counter."""
+    """The highest registration counter of an entry that is neither ordered nor void; 0: there is none."""
 
 
 class Heads(_Message, frozen=True, tag=39):

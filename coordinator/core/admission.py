@@ -4,8 +4,9 @@ An entry is *registered* when its signature, its device's chain and its epoch ar
 still write, what it needs is ordered, what it pins is durable, and what it expects is so.
 
 Rule 1: checks in order, each fails closed; the first that fails gives the answer.
-Rule 2: only what is wrong with the signature, the author, the chain or the epoch is refused. Everything else is registered
-and made void with a reason, so that no entry ever blocks those that its device signs after it.
+Rule 2: only what is wrong with the signature, the author, the chain or the epoch is refused, and for a while what would be
+too many entries that wait. Everything else is registered and made void with a reason, so that no entry ever blocks those
+that its device signs after it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from coordinator.core.authority import Authority
+from protocol import limits
 from protocol.entries import Entry, Header, Register
 from protocol.errors import BadSignatureError
 from protocol.history import VoidReason
@@ -21,6 +23,8 @@ from protocol.ids import EntryHash, LinkHash, NodeId
 from protocol.signing import verify
 from protocol.versions import Vector
 
+FULL: Final = "full"
+"""Why an entry is refused that its device may hand in again later."""
 FIRST: Final = (0, EntryHash(bytes(32)))
 """What a device number has registered before its first entry: sequence number and hash."""
 
@@ -59,6 +63,16 @@ def refusal(
     if header.control_head != authority.control.head and not is_control_link(header.control_head):
         return "control"
     return ""
+
+
+def is_full(of_device: int, of_all: int) -> bool:
+    """Tell whether no more entries may be registered until some of those that wait are ordered or void.
+
+    Args:
+        of_device: How many of the author's entries wait.
+        of_all: How many of the folder's do.
+    """
+    return of_device >= limits.REGISTERED_PER_DEVICE_MAX or of_all >= limits.REGISTERED_PER_FOLDER_MAX
 
 
 def defect(

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from coordinator.core.admission import defect, refusal
+from coordinator.core.admission import FULL, defect, is_full, refusal
 from coordinator.core.authority import Authority
 from protocol import versions
 from protocol.entries import Entry, Register
@@ -96,6 +96,9 @@ class Ledger(Protocol):
     def pending_records(self) -> list[Record]:
         """Return all entries that are neither ordered nor void, by registration counter."""
 
+    def pending_count(self, device: int | None = None) -> int:
+        """Return how many entries, of one device number or of all, are neither ordered nor void."""
+
     def order(self, record: Record) -> None:
         """Give a pending entry the next position."""
 
@@ -156,6 +159,8 @@ class Ordering:
             code = refusal(entry, self._authority, ledger.newest_of(device), ledger.is_control_link)
         if code:
             return code if known is None else ""
+        if is_full(ledger.pending_count(device), ledger.pending_count()):
+            return FULL
         record = ledger.register(entry, data)
         if not record.is_pending:
             return ""

@@ -94,7 +94,9 @@ async def append_link(coordinator: Coordinator, session: Session, message: m.App
             repository.nodes.revoke(revoked, coordinator.clock.now_ms())
         news = moved(ledger, after)
         # The former members hear of it too: that is how they learn that they are out.
-        return [Moved(one.head, tuple({*one.members, *before.control.members})) for one in news], bool(lost)
+        return [Moved(one.head, tuple({*one.members, *before.control.members}), one.registered) for one in news], bool(
+            lost
+        )
 
     news, has_lost = await coordinator.database.write(append)
     coordinator.publish(news)
@@ -135,7 +137,10 @@ async def get_control_log(coordinator: Coordinator, session: Session, message: m
 
 async def get_heads(coordinator: Coordinator, session: Session, _: m.GetHeads) -> m.Message:
     """Return the heads of all folders of the caller's account."""
-    heads = await coordinator.database.read(
-        lambda repository: repository.folders.heads_of(session.account, b"", HEADS_MAX)
-    )
-    return m.Heads(tuple(coordinator.folder_head(head) for head in heads))
+
+    def read(repository: Repository) -> tuple[list[Head], dict[FolderId, int]]:
+        heads = repository.folders.heads_of(session.account, b"", HEADS_MAX)
+        return heads, repository.folders.newest_pending(head.folder for head in heads)
+
+    heads, registered = await coordinator.database.read(read)
+    return m.Heads(tuple(coordinator.folder_head(head, registered.get(head.folder, 0)) for head in heads))

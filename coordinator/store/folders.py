@@ -49,6 +49,11 @@ _SELECT_ITEMS = (
 _SELECT_ROLE = select(MEMBERS.c.role).where(
     MEMBERS.c.folder == bindparam("folder"), MEMBERS.c.account == bindparam("account")
 )
+_SELECT_PENDING = (
+    select(PENDING.c.folder, func.max(PENDING.c.counter))
+    .where(PENDING.c.folder.in_(bindparam("keys", expanding=True)))
+    .group_by(PENDING.c.folder)
+)
 _LINK_BYTES_MAX = CONTROL_LINK_BYTES_MAX + KIB
 
 
@@ -186,6 +191,14 @@ class Folders:
                 return entries, True
             entries.append((counter, data))
         return entries, False
+
+    def newest_pending(self, folders: Iterable[FolderId]) -> dict[FolderId, int]:
+        """Return the highest registration counter of an entry that is neither ordered nor void, where there is one."""
+        found: dict[FolderId, int] = {}
+        for group in groups(folders):
+            rows = self._connection.execute(_SELECT_PENDING, {"keys": group})
+            found.update((FolderId(folder), counter) for folder, counter in rows)
+        return found
 
     def newest_of(self, folder: FolderId, device: int) -> tuple[int, EntryHash]:
         """Return (seq, hash) of the newest entry registered under a device number; (0, zeros) if there is none."""

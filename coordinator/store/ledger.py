@@ -6,11 +6,12 @@ Rule 2: a batch of entries costs a handful of statements, not a handful each.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from coordinator.core.ordering import Record
 from coordinator.store.folders import Folders, Head
@@ -54,6 +55,9 @@ _SELECT_NEWEST = select(AUTHORS.c.device, AUTHORS.c.seq, AUTHORS.c.hash).where(
 )
 _SELECT_VECTORS = select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vector).where(
     REGISTERS.c.folder == bindparam("folder"), REGISTERS.c.node.in_(bindparam("keys", expanding=True))
+)
+_COUNT_PENDING = (
+    select(PENDING.c.device, func.count()).where(PENDING.c.folder == bindparam("folder")).group_by(PENDING.c.device)
 )
 _HEAD_FIELDS = tuple(name for name in Head.__struct_fields__ if name != "folder")
 _UPDATE_HEAD = (
@@ -102,6 +106,8 @@ class FolderLedger(Waits):
         """Records from before that were ordered or made void here."""
         self._newest: dict[int, tuple[int, EntryHash]] = {}
         self._newest_changed: set[int] = set()
+        self._pending: Counter[int] | None = None
+        """How many registered, unordered entries each device number has."""
         self._vectors: dict[tuple[NodeId, int], Vector] = {}
         self._vectors_changed: set[tuple[NodeId, int]] = set()
         self._placeholders: list[Record] = []
@@ -218,6 +224,20 @@ class FolderLedger(Waits):
         found = (self._records[hash] for hash in hashes)
         return [record for record in found if record is not None and record.is_pending]
 
+    def pending_count(self, device: int | None = None) -> int:
+        """Return how many entries, of one device number or of all, are neither ordered nor void."""
+        if self._pending is None:
+            rows = self._connection.execute(_COUNT_PENDING, {"folder": self._folder})
+            self._pending = Counter({row[0]: row[1] for row in rows})
+            self._pending.update(
+                record.device for hash in self._new if (record := self._records[hash]) is not None and record.is_pending
+            )
+        return self._pending.total() if device is None else self._pending[device]
+
+    def newest_pending(self) -> int:
+        """Return the highest registration counter of an entry that is neither ordered nor void, 0 if there is none."""
+        return Folders(self._connection).newest_pending((self._folder,)).get(self._folder, 0)
+
     def vector(self, node: NodeId, register: Register) -> Vector:
         """Return the summed-up history of a register; empty if nothing was written to it."""
         key = (node, int(register))
@@ -244,6 +264,8 @@ class FolderLedger(Waits):
         record = self._add(entry, data)
         self._newest[record.device] = (record.seq, entry.hash)
         self._newest_changed.add(record.device)
+        if self._pending is not None and record.is_pending:
+            self._pending[record.device] += 1
         return record
 
     def _add(self, entry: Entry, data: bytes) -> Record:
@@ -288,17 +310,23 @@ class FolderLedger(Waits):
     def order(self, record: Record) -> None:
         """Give a pending entry the next position."""
         data = self._data(record.hash)
+        self._count_off(record)
         record.position = self.append(ItemKind.ENTRY, record.hash, data)
         self._resolved(record)
 
     def make_void(self, record: Record, reason: VoidReason, replaced_by: EntryHash | None) -> None:
         """Give a pending entry's void record the next position; whatever the entry waited for is forgotten."""
         data = encode(VoidRecord(self._folder, record.hash, reason, replaced_by))
+        self._count_off(record)
         record.position = self.append(ItemKind.VOID, blake3(data).digest(), data)
         record.void = reason
         record.replaced_by = replaced_by
         self._resolved(record)
         self.drop_waits(record.hash)
+
+    def _count_off(self, record: Record) -> None:
+        if self._pending is not None and record.is_pending:
+            self._pending[record.device] -= 1
 
     def _resolved(self, record: Record) -> None:
         if record.hash not in self._new:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -21,10 +22,12 @@ from peer.core.judgement import judge, keep_off_cycles
 from peer.core.registers import ORDER_BITS, detach, write_content, write_place
 from peer.core.tree import ItemId
 from peer.core.view import list_nodes, show
-from protocol.entries import AdmittedEntry, Batch, ContentValue, DetachValue, Header, SegmentKey
+from protocol.entries import AdmittedEntry, Batch, ContentValue, DetachValue, Entry, Header, SegmentKey
 from protocol.ids import EntryHash
 
 __all__ = ["fold", "order_tail", "void"]
+
+AnEntry = TypeVar("AnEntry", AdmittedEntry, Entry)
 
 
 def fold(state: FoldState, entries: Sequence[AdmittedEntry], *, position: int) -> frozenset[ItemId]:
@@ -64,26 +67,30 @@ def void(state: FoldState, entry: AdmittedEntry) -> None:
             state.parts.drop((key, index))
 
 
-def order_tail(known: Collection[EntryHash], tail: Iterable[AdmittedEntry]) -> list[AdmittedEntry]:
+def order_tail(known: Collection[EntryHash], tail: Iterable[AnEntry]) -> list[AnEntry]:
     """Return the entries of a provisional tail in causal order, ties by the smallest hash.
+
+    An entry comes after all that it needs, and after those that its device wrote before it.
 
     Args:
         known: Hashes of all entries that are ordered or void.
         tail: Entries that are not; those that lack one of their needs are held back.
     """
-    waiting: dict[EntryHash, list[AdmittedEntry]] = {}
+    waiting: dict[EntryHash, list[AnEntry]] = {}
     missing: dict[EntryHash, int] = {}
-    ready: list[tuple[EntryHash, AdmittedEntry]] = []
+    ready: list[tuple[EntryHash, AnEntry]] = []
     unique = {entry.hash: entry for entry in tail if entry.hash not in known}
     for entry in unique.values():
-        needs = [need for need in entry.header.needs if need not in known]
+        needs = {need for need in entry.header.needs if need not in known}
+        if entry.header.previous in unique:
+            needs.add(entry.header.previous)
         missing[entry.hash] = len(needs)
         for need in needs:
             waiting.setdefault(need, []).append(entry)
         if not needs:
             ready.append((entry.hash, entry))
     heapify(ready)
-    ordered: list[AdmittedEntry] = []
+    ordered: list[AnEntry] = []
     while ready:
         hash, entry = heappop(ready)
         ordered.append(entry)

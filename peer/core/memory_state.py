@@ -177,6 +177,10 @@ class OverlayTree:
         for _, item in sorted(shown.items()):
             yield item
 
+    def written(self) -> frozenset[ItemId]:
+        """Return the ids of all items that were put or dropped here."""
+        return frozenset(self._items)
+
     def hand_down(self) -> None:
         """Write all that was written here into the tree beneath."""
         for id, item in self._items.items():
@@ -229,6 +233,12 @@ class OverlayState(FoldState):
         table = self.places
         assert isinstance(table, OverlayTable)
         yield from table.own()
+
+    def own_items(self) -> frozenset[ItemId]:
+        """Return the ids of all items that were put or dropped here."""
+        tree = self.tree
+        assert isinstance(tree, OverlayTree)
+        return tree.written()
 
     def hand_down(self) -> None:
         """Write all that was written here into ``base``; this overlay is of no use afterwards."""

@@ -57,6 +57,8 @@ class ToFetch(msgspec.Struct, frozen=True):
     stored: Stored
     old_path: str
     """Where a file of mostly the same bytes may stand; "" for none."""
+    is_stored: bool = True
+    """Whether storage nodes can have it: not where its entry waits for just that."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -149,7 +151,8 @@ class Downloader:
         self, files: Sequence[ToFetch], window: Sequence[Span], ends: dict[int, int], problems: dict[int, str]
     ) -> list[Piece]:
         """Return the rows of some spans at their places; ``ends`` moves on to where each file's next piece goes."""
-        segments = await self._segments({span.key for span in window})
+        far = {span.key.id for span in window if files[span.file].is_stored}
+        segments = await self._segments({span.key for span in window}, far)
         pieces: list[Piece] = []
         for span in window:
             if span.file in problems:
@@ -166,10 +169,12 @@ class Downloader:
                 ends[span.file] += row.raw_length
         return pieces
 
-    async def _segments(self, keys: Collection[SegmentKey]) -> dict[SegmentKey, tuple[Row, ...] | str]:
+    async def _segments(
+        self, keys: Collection[SegmentKey], far: Collection[ChunkId]
+    ) -> dict[SegmentKey, tuple[Row, ...] | str]:
         """Return the rows of segments, or why they cannot be read; those that no node gives are left out.
 
-        One id can be asked for under several keys: whoever can write may name an honest segment with a false opener.
+        Storage nodes are asked only for those of ``far``. One id can be asked for under several keys: whoever can write may name an honest segment with a false opener.
         """
         by_id: dict[ChunkId, list[SegmentKey]] = {}
         for key in keys:
@@ -177,7 +182,7 @@ class Downloader:
         found: dict[SegmentKey, tuple[Row, ...] | str] = {}
         lists: dict[ChunkId, tuple[Row, ...]] = {}
         with contextlib.suppress(NoSourceError):
-            async with contextlib.aclosing(self._sealed_segments(list(by_id))) as sealed:
+            async with contextlib.aclosing(self._sealed_segments(list(by_id), far)) as sealed:
                 async for id, data in sealed:
                     for key in by_id[id]:
                         try:
@@ -187,7 +192,9 @@ class Downloader:
         await self._context.database.run(lambda db: note_lists(db, self._record().key, lists.items()))
         return found
 
-    async def _sealed_segments(self, ids: Sequence[ChunkId]) -> AsyncGenerator[tuple[ChunkId, bytes | bytearray], None]:
+    async def _sealed_segments(
+        self, ids: Sequence[ChunkId], far: Collection[ChunkId]
+    ) -> AsyncGenerator[tuple[ChunkId, bytes | bytearray], None]:
         """Yield segments, from near by where they are there.
 
         Raises:
@@ -199,9 +206,10 @@ class Downloader:
                 async for id, data in near:
                     del missing[id]
                     yield id, data
-        if missing:
-            async for id, far in self._context.chunks.get(self._record().id, list(missing)):
-                yield id, far
+        asked = [id for id in missing if id in far]
+        if asked:
+            async for id, stored in self._context.chunks.get(self._record().id, asked):
+                yield id, stored
 
     # --- What is on this disk already
 

@@ -37,7 +37,7 @@ from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked, Progress
+from peer.engine.waiting import AWAITED, CODES, OF_NETWORK, REASONS, Blocked, Progress
 from peer.store.folders import FolderRecord
 from protocol.errors import (
     CorruptStateError,
@@ -151,8 +151,10 @@ class FolderEngine:
         """Look again whether there is something to do."""
         self._wake.set()
 
-    def pull(self) -> None:
-        """The coordinator's head may have moved."""
+    def pull(self, registered: int | None = None) -> None:
+        """The coordinator's head may have moved, or entries were registered: the newest that waits has this counter."""
+        if registered is not None:
+            self.follower.registered.newest = registered
         self._pull_wanted = True
         self._part_blocked.pop("pull", None)
         self._wake.set()
@@ -162,7 +164,16 @@ class FolderEngine:
         self._part_blocked.clear()
         self._reassurer.forget()
         self._try_again(OF_NETWORK)
+        self.follower.registered.look_again()
         self._push_wanted = self._pull_wanted = True
+        self._want_plan()
+        self._wake.set()
+
+    def near_changed(self) -> None:
+        """Another device came near: it may have what nobody had."""
+        self.follower.registered.look_again()
+        self._try_again({"no_source", AWAITED})
+        self._pull_wanted = True
         self._want_plan()
         self._wake.set()
 
@@ -445,6 +456,7 @@ class FolderEngine:
             self._want_drain()
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
+            self._try_again({AWAITED})
             self._want_plan()
         # What was recorded meanwhile wants to be pushed too: the flag is read after the wait.
         self._push_wanted = await self._reassurer.follow_up(is_sent=not self._push_wanted) or self._push_wanted
@@ -602,8 +614,9 @@ class FolderEngine:
         async def job() -> None:
             staged, problems = await self._downloader.fetch(files, self._downloaded)
             self.download.files_done += len(files)
+            unordered = {file.item.id for file in files if not file.is_stored}
             for id, reason in problems.items():
-                self._block(id, reason)
+                self._block(id, AWAITED if reason == "no_source" and id in unordered else reason)
             ready = [step for step in steps if isinstance(step, Place | Replace) and step.item.id in staged]
             if ready:
                 await self._apply(ready, staged)
@@ -712,7 +725,7 @@ class FolderEngine:
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
         if self._ended or self.record.frozen or self.failed or self.observer.missing:
             return 0
-        counts = [why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT}]
+        counts = [why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT, AWAITED}]
         counts += [why.failures for why in self._part_blocked.values() if why.reason != HistoryError.code]
         return max([*counts, self.observer.restless])
 

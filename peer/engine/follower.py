@@ -18,10 +18,11 @@ from blake3 import blake3
 
 from peer.core.authoring import Draft
 from peer.core.entry_sealing import open_entry
-from peer.core.fold import fold, void
+from peer.core.fold import fold, order_tail, void
 from peer.core.memory_state import OverlayState
 from peer.core.tree import Item, ItemId
 from peer.engine.context import Context
+from peer.engine.registered import Registered
 from peer.net.coordinator_link import RefusedError
 from peer.store import folders, held
 from peer.store.fold_cache import CachedState
@@ -102,6 +103,12 @@ class Follower:
         """Not None: from here on the coordinator had lost its log, and knows no more where the contents lie."""
         self._stored: CachedState | None = None
         self._overlay: OverlayState | None = None
+        self._is_mixed = False
+        """Whether the tail holds entries of other devices."""
+        self._tail_end = 0
+        self._opened: dict[EntryHash, AdmittedEntry] = {}
+        """Entries of other devices in the tail."""
+        self.registered = Registered(context, self, self._judge_author)
         self._following = asyncio.Lock()
         """Items are taken over in the order of the log, whoever asks: a job that enrols follows beside the loop."""
         context.database.on_rollback(self._read_anew)
@@ -127,10 +134,38 @@ class Follower:
             self.record = msgspec.structs.replace(self.record, frozen=f"its state cannot be read ({error}): restart")
 
     def rebuild(self, db: sqlite3.Connection) -> None:
-        """Fold the tail anew over the ordered state; mark what it changes dirty."""
+        """Fold the tail anew over the ordered state; mark what it changes, or does not change any more, dirty."""
+        if self._overlay is not None and self._is_mixed:
+            mark_dirty(db, self.record.key, self._overlay.own_items())
         self._overlay = OverlayState(self._ordered(db))
-        for entry, _ in folders.tail(db, self.record.key):
-            self._add_to_overlay(db, self._open_own(entry))
+        tail = self.tail(db)
+        own = self.record.number
+        foreign = {entry.hash: self._open_foreign(entry) for _, entry in tail if entry.header.device != own}
+        self._is_mixed, self._opened = bool(foreign) or folders.foreign_size(db, self.record.key)[0] > 0, foreign
+        self._tail_end = self.record.position + len(tail) if self._is_mixed else 0
+        for position, entry in tail:
+            admitted = foreign.get(entry.hash) or self._open_own(entry)
+            mark_dirty(db, self.record.key, fold(self._overlay, [admitted], position=position))
+
+    def tail(self, db: sqlite3.Connection) -> list[tuple[int, Entry]]:
+        """Return the entries that are folded after the log, each with its provisional position, in their order.
+
+        Own ones as they were signed; those of others, which lack nothing that they need, in an order that is the same on
+        every device that has the same.
+        """
+        key, position = self.record.key, self.record.position
+        own = [entry for entry, _ in folders.tail(db, key)]
+        foreign = folders.foreign_tail(db, key)
+        if not foreign:
+            return [(position + entry.header.seq, entry) for entry in own]
+        hashes = {entry.hash for entry in (*own, *foreign)}
+        known = {need for entry in own for need in entry.header.needs if need not in hashes}
+        others = {need for entry in foreign for need in entry.header.needs} - hashes - known
+        known |= {need for need in others if folders.is_ordered(db, key, need)}
+        ordered = order_tail(known, [*own, *foreign])
+        placed = {entry.hash for entry in ordered}
+        ordered += [entry for entry in own if entry.hash not in placed]
+        return list(enumerate(ordered, start=position + 1))
 
     def _ordered(self, db: sqlite3.Connection) -> CachedState:
         """Return the fold of the log alone."""
@@ -167,6 +202,9 @@ class Follower:
             signed: Its entries.
         """
         overlay = self.remote(db)
+        if self._is_mixed:
+            self.rebuild(db)  # where it stands among those of others, its hash decides
+            return
         if draft.trial is None:
             for admitted in signed:
                 self._add_to_overlay(db, admitted)
@@ -186,12 +224,20 @@ class Follower:
     def add_snapshot(self, db: sqlite3.Connection, signed: AdmittedEntry) -> None:
         """Keep the entry of this device that was just recorded and names a state of the folder."""
         self.remote(db)
-        self._add_to_overlay(db, signed)
+        if self._is_mixed:
+            self.rebuild(db)
+        else:
+            self._add_to_overlay(db, signed)
         note_snapshot(db, self.record.key, signed, 0, signed.payload.time_ms)
 
     def position_of(self, seq: int) -> int:
-        """Return where an entry of this device stands in the provisional tail."""
-        return self.record.position + seq
+        """Return where an entry that this device is about to sign is tried: behind all that is folded."""
+        return max(self._tail_end, self.record.position) + seq
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the tail holds entries of other devices."""
+        return self._is_mixed
 
     def _add_to_overlay(self, db: sqlite3.Connection, admitted: AdmittedEntry) -> None:
         assert self._overlay is not None
@@ -223,7 +269,8 @@ class Follower:
             SecurityError: What it says does not hold; the folder is frozen.
         """
         async with self._following:
-            return await self._follow()
+            news = await self._follow()
+            return await self.registered.follow() or news
 
     async def _follow(self) -> bool:
         news = False
@@ -432,18 +479,18 @@ class Follower:
         key = self.record.key
         assert admitted[0].item.position == self.record.position + 1
         self._check_seen(db, admitted, chains)
+        self.remote(db)  # what the tail shows now is looked at again where it will show something else
         state = self._ordered(db)
         changed: set[ItemId] = set()
         is_set_back = False
         for each in admitted:
             if each.hash is not None:
                 entry = parse_entry(each.item.data)
-                other = folders.put_entry_hash(
-                    db, key, entry.header.device, entry.header.seq, each.hash, each.item.position
-                )
+                other = self._put_entry_hash(db, state, entry, each.item.position, changed)
                 if other is not None:
                     log.error("two entries under one number", device=entry.header.device)
                 folders.drop_tail(db, key, each.hash)
+                folders.drop_foreign(db, key, each.hash)
                 if entry.header.device == self.record.number and (
                     entry.header.seq > self.record.own_seq or other is not None
                 ):
@@ -558,7 +605,45 @@ class Follower:
                 touched = {change.node for change in entry.header.changes}
                 reset_synced(SyncedTree(db, self.record.key), touched)
                 return touched
-        return set()
+        gone = folders.drop_foreign(db, self.record.key, record.entry)
+        return set() if gone is None else self._forget_foreign(db, state, gone)
+
+    def _put_entry_hash(
+        self, db: sqlite3.Connection, state: CachedState, entry: Entry, position: int, changed: set[ItemId]
+    ) -> EntryHash | None:
+        """Remember where an entry stands; what stood under its number in the tail alone gives way."""
+        key, header = self.record.key, entry.header
+        other = folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
+        if other is not None and (gone := folders.drop_foreign(db, key, other)) is not None:
+            changed |= self._forget_foreign(db, state, gone)
+            folders.forget_entry(db, key, header.device, header.seq)
+            folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
+        return other
+
+    def _forget_foreign(self, db: sqlite3.Connection, state: CachedState, entry: Entry) -> set[ItemId]:
+        """An entry of another device, off the tail, can never be ordered: what it brought is no base any more.
+
+        What the disk holds of it is found anew, as this device's own: nothing that a user wrote is lost.
+        """
+        void(state, self._open_foreign(entry))
+        at = (entry.header.device, entry.header.seq)
+        synced = SyncedTree(db, self.record.key)
+        touched = {
+            item.id
+            for item in synced.all()
+            if any((dot.device, dot.seq) == at for member in item.members for dot in (*member.content, *member.place))
+        }
+        reset_synced(synced, touched)
+        return touched | {change.node for change in entry.header.changes}
+
+    def _open_foreign(self, entry: Entry) -> AdmittedEntry:
+        known = self._opened.get(entry.hash)
+        if known is not None:
+            return known
+        enrolment = None if self.control is None else self.control.enrolment(entry.header.device)
+        assert enrolment is not None
+        payload = open_entry(entry, self._context.folder_keys(self.record.key).entry_key(entry.header.epoch))
+        return AdmittedEntry(entry.hash, enrolment.device, entry.header, payload)
 
     def _open_own(self, entry: Entry) -> AdmittedEntry:
         payload = open_entry(entry, self._context.folder_keys(self.record.key).entry_key(entry.header.epoch))

@@ -24,7 +24,6 @@ from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
 from peer.engine.observer import Observer
 from peer.engine.stepper import Stepper
-from peer.store import folders
 from peer.store.exclusions import Unseen
 from peer.store.fold_store import SqliteState
 from peer.store.trees import LocalTree, SyncedTree
@@ -124,7 +123,7 @@ class Freer:
         """Yield what is not safe in the folder yet, with the reason."""
         key = self._follower.record.key
         synced, ordered = SyncedTree(db, key), SqliteState(db, key).tree
-        unordered = {change.node for entry, _ in folders.tail(db, key) for change in entry.header.changes}
+        unordered = {change.node for _, entry in self._follower.tail(db) for change in entry.header.changes}
         was_excluded = self._exclusions.apart.covers(path)
         for where, item in here:
             base = synced.item(item.id)

@@ -143,8 +143,8 @@ async def fold_past(context: Context, follower: Follower, home: Path, moment: Mo
             after = items[-1].position
             await run(_fold_items, past, control, ring, [item for item in items if item.position <= last], moment)
         if moment.tail is not None or moment.own is not None:
-            tail = await context.database.run(lambda db: [entry for entry, _ in folders.tail(db, key)])
-            await run(_fold_tail, past, control, ring, tail, moment, follower.record.position)
+            tail = await context.database.run(follower.tail)
+            await run(_fold_tail, past, control, ring, tail, moment)
     except BaseException:
         past.close()
         raise
@@ -173,15 +173,15 @@ def _fold_items(past: Past, control: ControlState, ring: FolderRing, items: Sequ
 
 
 def _fold_tail(
-    past: Past, control: ControlState, ring: FolderRing, tail: Iterable[Entry], moment: Moment, position: int
+    past: Past, control: ControlState, ring: FolderRing, tail: Iterable[tuple[int, Entry]], moment: Moment
 ) -> None:
     with past.together():
-        for entry in tail:
+        for position, entry in tail:
             if moment.own is not None and not _is_own(entry, moment):
-                break
+                continue
             admitted = _open(entry, control, ring)
             if admitted is not None:
-                fold(past.state, [admitted], position=position + entry.header.seq)
+                fold(past.state, [admitted], position=position)
             if entry.hash == moment.tail:
                 break
 

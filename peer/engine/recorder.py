@@ -2,7 +2,8 @@
 
 Rule 1: record, then send: an entry is in the tail, and ``synced`` follows it, in one commit before anyone hears of it.
 Rule 2: an act is recorded only if both trees still hold what it was planned on; else it is planned again.
-Rule 3: an entry's contents are durable on storage nodes before it is signed, so nothing it says can be missing.
+Rule 3: an entry's contents are durable before it is signed, on storage nodes or in the spool of this device, so nothing
+    it says can be missing once the spool is sent.
 """
 
 from __future__ import annotations
@@ -249,7 +250,9 @@ class Recorder:
             log.error("content is not known", node=member.node.hex())
             return
         old = path_of(local, step.expected.id) if isinstance(step, Replace) else self.same_here(db, step.item, local)
-        sources[step.item.id] = ToFetch(step.item, stored_of(version.value, version.segments), old or "")
+        record, entry = self._follower.record, version.entry
+        is_stored = entry.position <= record.position or entry.author == self._context.device
+        sources[step.item.id] = ToFetch(step.item, stored_of(version.value, version.segments), old or "", is_stored)
 
     def same_here(self, db: sqlite3.Connection, item: Item, local: Tree) -> str | None:
         """Return the path of a file on this disk that holds the same bytes, if it is easily found."""
@@ -372,6 +375,11 @@ class Recorder:
             at = 0 if seen is None else seen.checkpoint.position
             if not self._follower.is_verified or at > self._follower.record.position:
                 raise UserError("the folder is just being brought up to date: try again in a moment")
+            if self._follower.is_mixed:
+                raise UserError(
+                    "changes of other devices are here that the coordinator has not ordered yet: make the snapshot once"
+                    " it has"
+                )
             unordered = folders.tail_hashes(db, key)
             if len(unordered) > limits.ENTRY_NEEDS_MAX:
                 raise UserError(
@@ -390,7 +398,7 @@ class Recorder:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
-        unordered = folders.tail_hashes(db, record.key)
+        unordered = (*folders.tail_hashes(db, record.key), *folders.foreign_hashes(db, record.key))
         header = Header(
             version=ENTRY_VERSION,
             folder=record.id,
@@ -668,6 +676,8 @@ def _parts(tail: Sequence[tuple[int, bytes]]) -> Iterable[list[tuple[int, bytes]
 
 
 def _refuse(code: str) -> None:
+    if code == "full":
+        raise UnavailableError("the coordinator takes no more entries of this device until some of them are ordered")
     text = f"the coordinator refuses an entry of this device ({code})"
     if code in ("access_denied", "revoked", "role"):
         raise AccessDeniedError(text)

@@ -76,7 +76,7 @@ class Reverter:
     def _entries(self, db: sqlite3.Connection) -> Iterator[Recorded]:
         """Yield what this device knows of the log, the newest first."""
         key = self._follower.record.key
-        for entry, _ in reversed(list(folders.tail(db, key))):
+        for _, entry in reversed(self._follower.tail(db)):
             opened = self._open(entry)
             if opened is not None:
                 yield Recorded(opened.payload.time_ms, opened)

@@ -133,8 +133,7 @@ def _below(
 
 def _entries(db: sqlite3.Connection, follower: Follower) -> Iterator[tuple[int, Entry | None]]:
     key = follower.record.key
-    for entry, _ in reversed(list(folders.tail(db, key))):
-        yield follower.position_of(entry.header.seq), entry
+    yield from reversed(follower.tail(db))
     before = follower.record.position + 1
     while items := folders.log_items_before(db, key, before, PAGE_ITEMS):
         before = items[-1].position

@@ -9,7 +9,9 @@ import msgspec
 OF_NETWORK: Final = frozenset(
     {"no_quorum", "no_source", "spool_full", "unavailable", "no_coordinator", "behind", "access_denied"}
 )
-CODES: Final = {"unavailable": "no_coordinator", "behind": "no_coordinator"}
+AWAITED: Final = "awaited"
+"""What another device has signed, and nobody gives yet: it comes once it is ordered."""
+CODES: Final = {AWAITED: "no_source", "unavailable": "no_coordinator", "behind": "no_coordinator"}
 REASONS: Final = frozenset(
     [
         "changing",

@@ -28,7 +28,7 @@ from peer.lan.trust import Trust
 from peer.store import folders
 from protocol import limits
 from protocol.errors import AccessDeniedError, KinfolderError, UnavailableError
-from protocol.ids import ChunkId, FolderId
+from protocol.ids import ChunkId, DeviceId, FolderId
 from protocol.lan import Wanted
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ class Lan:
         await self.server.close()
         self._trust, self._interfaces, self._name = None, [], ("", 0)
         self._found.clear()
+
+    def near(self) -> frozenset[DeviceId]:
+        """Return the devices that a connection is open to."""
+        return frozenset(device.device for device, peer in self.client.peers.items() if not peer.closed.is_set())
 
     # --- What others get and give
 
@@ -368,6 +372,8 @@ class Lan:
             self.client.peers[peer.device] = peer
             self._found.set()
             log.info("a device was found on the LAN", device=peer.device.device.hex()[:8])
+            for engine in list(self._engines.values()):
+                engine.near_changed()
             await peer.closed.wait()
         finally:
             if self.client.peers.get(peer.device) is peer:

@@ -262,6 +262,58 @@ def forget_tail(connection: sqlite3.Connection, key: int, entry: Entry) -> None:
     )
 
 
+# --- The tail of others: entries that are registered and not ordered yet
+
+
+def put_foreign(connection: sqlite3.Connection, key: int, entry: Entry, data: bytes) -> None:
+    """Keep a checked entry of another device."""
+    header = entry.header
+    connection.execute(
+        "INSERT OR REPLACE INTO foreign_tail VALUES (?, ?, ?, ?, ?)", (key, header.device, header.seq, entry.hash, data)
+    )
+    put_entry_hash(connection, key, header.device, header.seq, entry.hash, 0)
+
+
+def foreign_tail(connection: sqlite3.Connection, key: int) -> list[Entry]:
+    """Return the unordered entries of other devices, by device and sequence number."""
+    rows = connection.execute("SELECT data FROM foreign_tail WHERE folder = ? ORDER BY device, seq", (key,))
+    return [parse_entry(row[0]) for row in rows.fetchall()]
+
+
+def foreign_hashes(connection: sqlite3.Connection, key: int) -> tuple[EntryHash, ...]:
+    """Return the hashes of unordered entries of other devices, by device and sequence number."""
+    rows = connection.execute("SELECT hash FROM foreign_tail WHERE folder = ? ORDER BY device, seq", (key,))
+    return tuple(EntryHash(row[0]) for row in rows)
+
+
+def foreign_size(connection: sqlite3.Connection, key: int) -> tuple[int, int]:
+    """Return how many unordered entries of other devices there are, and their bytes."""
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum(length(data)), 0) FROM foreign_tail WHERE folder = ?", (key,)
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
+def drop_foreign(connection: sqlite3.Connection, key: int, hash: EntryHash) -> Entry | None:
+    """Take an entry off the tail of others; return it if it stood there."""
+    row = connection.execute("SELECT data FROM foreign_tail WHERE folder = ? AND hash = ?", (key, hash)).fetchone()
+    if row is None:
+        return None
+    connection.execute("DELETE FROM foreign_tail WHERE folder = ? AND hash = ?", (key, hash))
+    return parse_entry(row[0])
+
+
+def is_ordered(connection: sqlite3.Connection, key: int, hash: EntryHash) -> bool:
+    """Tell whether an entry stands in the log as far as this device knows it."""
+    row = connection.execute("SELECT position FROM entry WHERE folder = ? AND hash = ?", (key, hash)).fetchone()
+    return row is not None and row[0] > 0
+
+
+def forget_entry(connection: sqlite3.Connection, key: int, device: int, seq: int) -> None:
+    """Forget which entry has a number: it turned out to be another one's."""
+    connection.execute("DELETE FROM entry WHERE folder = ? AND device = ? AND seq = ?", (key, device, seq))
+
+
 # --- Settings
 
 

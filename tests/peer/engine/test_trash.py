@@ -186,7 +186,8 @@ def test_the_loop_empties_the_trash_and_is_quiet_meanwhile(world):
     async def main() -> None:
         follower = SimpleNamespace(record=world.record)
         safety = SimpleNamespace(disk=asyncio.Lock())
-        parts: list[Any] = [world.context, follower, world.observer, *[None] * 6, safety, None]
+        uploader = SimpleNamespace(spool=SimpleNamespace())
+        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, None]
         engine = FolderEngine(*parts)
         engine.online = False
         world.observer.has_looked, world.observer._full_wanted = True, False
