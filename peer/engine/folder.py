@@ -25,19 +25,22 @@ from peer.core.tree import ItemId
 from peer.disk.stages import Staged
 from peer.engine.context import Context
 from peer.engine.downloader import Downloader, ToFetch
+from peer.engine.drainer import PART as DRAIN
+from peer.engine.drainer import Drainer
 from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
 from peer.engine.freeing import Freer
 from peer.engine.grouping import groups
 from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
+from peer.engine.outlook import Outlook
 from peer.engine.reassurance import Reassurer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import AWAITED, CODES, OF_NETWORK, REASONS, Blocked, Progress
+from peer.engine.waiting import AWAITED, OF_NETWORK, Blocked, Progress, told
 from peer.store.folders import FolderRecord
 from protocol.errors import (
     CorruptStateError,
@@ -73,7 +76,7 @@ class Hands(NamedTuple):
     downloader: Downloader
 
 
-class FolderEngine:
+class FolderEngine(Outlook):
     """Keeps one folder in sync."""
 
     def __init__(
@@ -90,6 +93,7 @@ class FolderEngine:
         safety: Safety,
         holdings: Holdings,
     ) -> None:
+        super().__init__()
         self._context = context
         self.follower = follower
         self.observer = observer
@@ -102,8 +106,9 @@ class FolderEngine:
         self.exclusions = exclusions
         self.freer = freer
         self._uploader = uploader
-        self.spool = uploader.spool
-        self.spool.on_kept = self._want_drain
+        self._drainer = Drainer(uploader.spool, holdings, self._part)
+        self._drainer.on_ended = self._drain_ended
+        uploader.spool.on_kept = self._want_drain
         self._downloader = downloader
         self.safety = safety
         safety.changed = self._changed
@@ -112,10 +117,6 @@ class FolderEngine:
         self._quiet_waiters: list[asyncio.Future[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._in_job: dict[ItemId, str] = {}
-        self._moving: set[ItemId] = set()
-        """Of those in a job, the ones whose job has begun."""
-        self.blocked: dict[ItemId, Blocked] = {}
         self._missed: dict[ItemId, int] = {}
         """How often in a row the disk did not hold what a step for an item expected."""
         self._tried: dict[ItemId, Blocked] = {}
@@ -125,12 +126,8 @@ class FolderEngine:
         self._due: set[ItemId] = set()
         self._pull_wanted = True
         self._push_wanted = True
-        self._drain_wanted = True
-        self._draining: asyncio.Task[None] | None = None
-        self._part_blocked: dict[str, Blocked] = {}
         self.upload = Progress()
         self.download = Progress()
-        self.online = True
         self._ended = False
         self.failed = ""
         """Not empty: a defect that stopped this folder."""
@@ -215,7 +212,8 @@ class FolderEngine:
         finally:
             self._ended = True
             self._queue.clear()
-            await end([*self._jobs, *([self._draining] if self._draining is not None else ())])
+            await end(self._jobs)
+            await self._drainer.stop()
             self._tell_quiet()
 
     async def quiet(self) -> None:
@@ -245,7 +243,8 @@ class FolderEngine:
         if self.record.frozen:
             return False
         now = self._context.clock.monotonic_s()
-        self._start_drain()
+        if self.online and self._is_drain_wanted and self._may(DRAIN):
+            self._drainer.start()
         if self.observer.is_due(now) and self._may("scan"):
             return await self._part("scan", self._observe())
         if self.online and self._pull_wanted and self._may("pull"):
@@ -312,7 +311,7 @@ class FolderEngine:
             case "push":
                 self._push_wanted = True
             case "drain":
-                self._drain_wanted = True
+                self._drainer.is_wanted = True
             case "plan":
                 self._want_plan()
 
@@ -334,7 +333,7 @@ class FolderEngine:
         moments: list[float] = []
         if self.may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
-        idle = set() if self.online else {"pull", "push", "drain"}
+        idle = set() if self.online else {"pull", "push", DRAIN}
         if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
@@ -350,7 +349,7 @@ class FolderEngine:
                 await self._wake.wait()
 
     def _is_quiet(self) -> bool:
-        if self._jobs or self._queue or self._draining is not None:
+        if self._jobs or self._queue or self._drainer.is_running:
             return False
         if self.record.frozen:
             return True
@@ -364,7 +363,7 @@ class FolderEngine:
         parts = (
             ("pull", self._pull_wanted),
             ("push", self._push_wanted),
-            ("drain", self._drain_wanted),
+            (DRAIN, self._is_drain_wanted),
             ("plan", self._plan_wanted),
         )
         wanted = {name for name, flag in parts if flag and (self.online or name == "plan")}
@@ -411,10 +410,6 @@ class FolderEngine:
             self.observer.expect_trash()
             self._want_plan()
             self._wake.set()
-
-    def is_in_job(self, id: ItemId) -> bool:
-        """Whether a transfer works on an item, or soon will."""
-        return id in self._in_job
 
     # --- The trash
 
@@ -467,44 +462,23 @@ class FolderEngine:
         else:
             await self._reassurer.run()  # whatever is unordered waits for something
 
-    # --- The spool
-
     def _want_drain(self) -> None:
-        self._drain_wanted = True
+        self._drainer.is_wanted = True
         self._wake.set()
 
-    def _start_drain(self) -> None:
-        """Send what is spooled, beside everything else."""
-        if not (self._drain_wanted and self.online and self._draining is None and self._may("drain")):
-            return
-        self._drain_wanted = False
-        self._draining = asyncio.create_task(self._drain())
-        self._draining.add_done_callback(self._drain_ended)
+    @property
+    def _is_drain_wanted(self) -> bool:
+        """Whether there may be something to send; the coordinator is told of a new folder first."""
+        return self._drainer.is_wanted and self.record.pseudonym is not None
 
-    async def _drain(self) -> None:
-        if self.record.pseudonym is None:
-            return  # the coordinator is told of the folder first
+    @property
+    def is_draining(self) -> bool:
+        """Whether the spool is being sent."""
+        return self._drainer.is_running
 
-        async def work() -> None:
-            if not await self.spool.is_empty():
-                await self.spool.drain(self.holdings.remake)
-                self._try_again({SpoolFullError.code})
-                self._want_plan()
-
-        await self._part("drain", work())
-
-    def _drain_ended(self, task: asyncio.Task[None]) -> None:
-        self._draining = None
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self.failed = f"the home of this device cannot be used: {failure}"
-            log.error("a folder stopped", part="drain", error=type(failure).__name__)
-        self._wake.set()
-
-    def _try_again(self, reasons: Collection[str]) -> None:
-        """Let what waits for one of these reasons be tried at once."""
-        for why in self.blocked.values():
-            if why.reason in reasons:
-                why.until_s = 0.0
+    def _drain_ended(self) -> None:
+        self._try_again({SpoolFullError.code})
+        self._changed()
 
     # --- Plan and act
 
@@ -705,22 +679,6 @@ class FolderEngine:
         """Whether nothing is due: what remains waits for its time or for a person."""
         return self._is_quiet()
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a part of the work waits for another party."""
-        return bool(self._part_blocked) or bool(self.blocked)
-
-    @property
-    def trouble(self) -> str:
-        """What keeps the folder as a whole from going on, in words; empty if nothing does."""
-        return next((why.text for _, why in sorted(self._part_blocked.items())), "")
-
-    @property
-    def is_deceived(self) -> bool:
-        """Whether what the coordinator shows of the history does not hold, so that asking again at once is no use."""
-        why = self._part_blocked.get("pull")
-        return why is not None and why.reason == HistoryError.code
-
     def failures(self, needs_person: Collection[str]) -> int:
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
         if self._ended or self.record.frozen or self.failed or self.observer.missing:
@@ -731,48 +689,9 @@ class FolderEngine:
 
     def progress(self) -> Iterator[dict[str, Any]]:
         """Yield how far transfers are, for whoever watches."""
-        for phase, state in (("upload", self.upload), ("download", self.download)):
-            if state.files:
-                yield {
-                    "phase": phase,
-                    "folder": self.record.name,
-                    "bytes_done": state.bytes_done,
-                    "bytes_total": state.bytes,
-                    "files_done": state.files_done,
-                    "files_total": state.files,
-                }
+        return told(self.record.name, upload=self.upload, download=self.download)
 
     async def ensure_known(self) -> None:
         """Tell the coordinator of the folder if it does not know it yet."""
         await self._recorder.ensure_known()
         self.pull()
-
-    def is_kept(self, id: ItemId) -> bool:
-        """Whether this is a directory that only stays for what is not synced in it."""
-        why = self.blocked.get(id)
-        return why is not None and why.reason == KEPT
-
-    def reason_for(self, id: ItemId) -> str:
-        """Return why an item is not in sync yet, as a reason code of the contract."""
-        if id in self._in_job:
-            return "transferring" if id in self._moving else "queued"
-        why = self.blocked.get(id)
-        if why is not None and not self.online and why.reason in OF_NETWORK and why.reason != SpoolFullError.code:
-            return "offline"
-        if why is not None:
-            return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
-        if not self.online:
-            return "offline"
-        for part in ("push", "pull"):
-            held = self._part_blocked.get(part)
-            if held is not None:
-                return "no_coordinator"
-        return "queued"
-
-    @property
-    def spool_reason(self) -> str:
-        """Why what is signed and spooled is not on storage nodes yet, as a reason code of the contract."""
-        why = self._part_blocked.get("drain")
-        if why is not None and self._draining is None:
-            return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
-        return "queued" if self._draining is None else "transferring"

@@ -25,6 +25,7 @@ from peer.engine.holdings import Holdings
 from peer.engine.renewal import renew
 from peer.store import folders
 from peer.store.places import doubt_all
+from peer.store.spool import is_spooled
 from protocol import limits
 from protocol import messages as m
 from protocol.entries import Entry, SegmentKey, parse_entry
@@ -85,6 +86,8 @@ class Reassurer:
             self._follower.lost_after = items[-1].position if items else None
 
     def _waiting(self, db: sqlite3.Connection) -> list[Entry]:
+        if is_spooled(db, self._follower.record.key):
+            return []  # they wait for what is still to be sent
         tail = folders.tail(db, self._follower.record.key)
         return [entry for entry, _ in tail if entry.header.pins and entry.hash not in self._told]
 

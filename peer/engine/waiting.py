@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import msgspec
 
@@ -52,3 +53,17 @@ class Progress(msgspec.Struct):
     files_done: int = 0
     bytes: int = 0
     bytes_done: int = 0
+
+
+def told(folder: str, **phases: Progress) -> Iterator[dict[str, Any]]:
+    """Yield how far each phase is that has anything to do."""
+    for phase, state in phases.items():
+        if state.files:
+            yield {
+                "phase": phase,
+                "folder": folder,
+                "bytes_done": state.bytes_done,
+                "bytes_total": state.bytes,
+                "files_done": state.files_done,
+                "files_total": state.files,
+            }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import UserError
-from simulations.processes import Cluster, Device
+from simulations.processes import Cluster, Device, tree_of
 from tests.e2e.kit import (
     agents,
     ask,
@@ -182,7 +182,7 @@ def test_a_full_spool_is_told_and_what_does_not_fit_follows_when_storage_is_back
             assert not reasons(a, "docs")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5 if "KIN_TEST_FULL" in os.environ else 1))
 def test_an_author_that_is_killed_at_any_moment_loses_nothing_and_signs_nothing_twice(
     tmp_path: Path, seed: int
 ) -> None:

@@ -1,0 +1,84 @@
+"""What a folder's loop tells of what waits: why, and whether it may still mend itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from peer.core.tree import ItemId
+from peer.engine.drainer import PART as DRAIN
+from peer.engine.stepper import KEPT
+from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked
+from protocol.errors import HistoryError, SpoolFullError
+
+
+class Outlook:
+    """The part of a folder's engine that others read."""
+
+    def __init__(self) -> None:
+        self.online = True
+        self.blocked: dict[ItemId, Blocked] = {}
+        self._part_blocked: dict[str, Blocked] = {}
+        self._in_job: dict[ItemId, str] = {}
+        self._moving: set[ItemId] = set()
+        """Of those in a job, the ones whose job has begun."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the spool is being sent."""
+        raise NotImplementedError
+
+    def is_in_job(self, id: ItemId) -> bool:
+        """Whether a transfer works on an item, or soon will."""
+        return id in self._in_job
+
+    def _try_again(self, reasons: Collection[str]) -> None:
+        """Let what waits for one of these reasons be tried at once."""
+        for why in self.blocked.values():
+            if why.reason in reasons:
+                why.until_s = 0.0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a part of the work waits for another party."""
+        return bool(self._part_blocked) or bool(self.blocked)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the folder as a whole from going on, in words; empty if nothing does."""
+        return next((why.text for _, why in sorted(self._part_blocked.items())), "")
+
+    @property
+    def is_deceived(self) -> bool:
+        """Whether what the coordinator shows of the history does not hold, so that asking again at once is no use."""
+        why = self._part_blocked.get("pull")
+        return why is not None and why.reason == HistoryError.code
+
+    def is_kept(self, id: ItemId) -> bool:
+        """Whether this is a directory that only stays for what is not synced in it."""
+        why = self.blocked.get(id)
+        return why is not None and why.reason == KEPT
+
+    def reason_for(self, id: ItemId) -> str:
+        """Return why an item is not in sync yet, as a reason code of the contract."""
+        if id in self._in_job:
+            return "transferring" if id in self._moving else "queued"
+        why = self.blocked.get(id)
+        if why is not None and not self.online and why.reason in OF_NETWORK and why.reason != SpoolFullError.code:
+            return "offline"
+        if why is not None:
+            return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
+        if not self.online:
+            return "offline"
+        for part in ("push", "pull"):
+            held = self._part_blocked.get(part)
+            if held is not None:
+                return "no_coordinator"
+        return "queued"
+
+    @property
+    def spool_reason(self) -> str:
+        """Why what is signed and spooled is not on storage nodes yet, as a reason code of the contract."""
+        why = self._part_blocked.get(DRAIN)
+        if self.is_draining:
+            return "transferring"
+        return "queued" if why is None else CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
