@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -35,7 +35,7 @@ class World:
         self.cluster = Cluster(root / "cluster", nodes=1, replicas=1, quorum=1, metered=True)
         self.names = names
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         self.cluster.__enter__()
         self.devices = [self.cluster.first_device(self.names[0])]
         self.devices += [self.cluster.link_device(self.devices[0], name) for name in self.names[1:]]
