@@ -81,7 +81,7 @@ class Registered:
     async def _pull(self, near: Collection[DeviceId]) -> tuple[list[Received], int]:
         """Return entries of devices that are near, and up to which counter these are all."""
         received: list[Received] = []
-        after = self._looked
+        after, size = self._looked, 0
         while True:
             reply = await self._context.link.ask(m.PullRegistered(self._follower.record.id, after), m.Registered)
             for counter, data in reply.entries:
@@ -91,7 +91,9 @@ class Registered:
                 found = await self._receive(data, near)
                 if found is not None:
                     received.append(found)
-            if not reply.more or not reply.entries or len(received) >= limits.FOREIGN_TAIL_ENTRIES_MAX:
+                    size += len(data)
+            is_enough = len(received) >= limits.FOREIGN_TAIL_ENTRIES_MAX or size > limits.FOREIGN_TAIL_BYTES_MAX
+            if not reply.more or not reply.entries or is_enough:
                 return received, after
 
     async def _receive(self, data: bytes, near: Collection[DeviceId]) -> Received | None:

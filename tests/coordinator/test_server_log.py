@@ -236,6 +236,27 @@ def test_lowering_the_quorum_lets_waiting_entries_go(world):
     run(main)
 
 
+def test_so_many_entries_of_a_device_may_wait_and_no_more(world):
+    async def main():
+        async with world.running(replicas=1, quorum=1) as server:
+            alice, client, folder, made = await alice_and_folder(server.url, world.user_token)
+            _, node = await storage_node(server.url, "n1", world.node_token)
+            a = Author(folder, alice.device, 1)
+            one = segment("s", chunk("1"))
+            most = limits.REGISTERED_PER_DEVICE_MAX
+            waiting = [a.entry(str(number), pins=[one.segment.id]) for number in range(most + 1)]
+            for start in range(0, most, 256):
+                states = await client.register(folder.id, waiting[start : min(start + 256, most)])
+                assert not any(state.refused for state in states.states)
+            assert (await client.register(folder.id, waiting[most:])).states[0].refused == "full"
+            await client.ask(m.PinSegments(folder.id, (one,)))
+            receipt = node.receipt(made.pseudonym, [one.segment, chunk("1")])
+            await client.ask(m.AddReceipts(folder.id, (receipt,)))
+            assert (await client.register(folder.id, waiting[most:])).states[0].position > most
+
+    run(main)
+
+
 def test_grants_are_for_members_and_by_role(world):
     async def main():
         async with world.running(replicas=2) as server:

@@ -47,11 +47,11 @@ class World:
             device.sync()
         return self
 
-    def __exit__(self, *how: object) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             assert_no_tracebacks(self.cluster)
         finally:
-            self.cluster.__exit__(*how)
+            self.cluster.close()
 
     def root(self, device: Device) -> Path:
         return self.cluster.root / f"files-{device.name}"

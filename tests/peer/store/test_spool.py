@@ -1,0 +1,108 @@
+"""The spool's files and rows: nothing that a row names is lost, and what none names is given back."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from peer.core.chunk_sealing import Row
+from peer.store.database import InlineDatabase
+from peer.store.schema import SCHEMA
+from peer.store.spool import (
+    FILE_BYTES,
+    SpoolFiles,
+    drop_spooled,
+    is_spooled,
+    named_files,
+    next_spooled,
+    put_spooled,
+    spooled_rows,
+)
+from protocol import limits
+from protocol.errors import SpoolFullError
+from protocol.ids import ChunkId
+
+
+def row(chance: random.Random) -> Row:
+    return Row(ChunkId(chance.randbytes(32)), b"o" * 32, 4146, 10, chance.randbytes(32), 0, 0, None)
+
+
+@pytest.fixture
+def database() -> InlineDatabase:
+    return InlineDatabase(":memory:", SCHEMA)
+
+
+def keep(files: SpoolFiles, database: InlineDatabase, rows: list[Row], data: list[bytes]) -> None:
+    spots = files.append(data)
+    database.call(lambda db: put_spooled(db, 1, [(each.id, each) for each in rows], spots))
+    files.named(spots)
+
+
+def test_what_was_kept_is_read_back_after_a_restart_and_what_no_row_names_is_removed(
+    tmp_path: Path, database: InlineDatabase
+) -> None:
+    chance = random.Random(1)
+    rows, data = [row(chance) for _ in range(20)], [chance.randbytes(chance.randint(1, 9_000)) for _ in range(20)]
+    files = SpoolFiles(tmp_path / "spool")
+    files.load(set())
+    keep(files, database, rows, data)
+    files.close()
+    (tmp_path / "spool" / "77.spool").write_bytes(b"left by a crash")
+    again = SpoolFiles(tmp_path / "spool")
+    again.load(database.call(named_files))
+    assert [file.name for file in (tmp_path / "spool").iterdir()] == ["1.spool"]
+    found = database.call(lambda db: next_spooled(db, 1, 0, size=1 << 30, count=100))
+    assert [again.read(one.spot) for one in found] == data
+    assert database.call(lambda db: spooled_rows(db, 1, [each.raw_hash for each in rows])) == {
+        each.raw_hash: each for each in rows
+    }
+    keep(again, database, [row(chance)], [b"x"])  # never into a file of before
+    assert {one.spot.file for one in database.call(lambda db: next_spooled(db, 1, 20, size=9, count=9))} == {78}
+
+
+def test_a_file_goes_with_its_last_row_unless_something_is_just_being_written_to_it(
+    tmp_path: Path, database: InlineDatabase
+) -> None:
+    chance = random.Random(2)
+    files = SpoolFiles(tmp_path / "spool")
+    files.load(set())
+    first, second = row(chance), row(chance)
+    keep(files, database, [first], [b"first"])
+    spots = files.append([b"second"])  # its row is not there yet
+    assert database.call(lambda db: files.retire(drop_spooled(db, 1, [1]))) == []
+    database.call(lambda db: put_spooled(db, 1, [(second.id, second)], spots))
+    files.named(spots)
+    assert files.read(spots[0]) == b"second"
+    going = database.call(lambda db: files.retire(drop_spooled(db, 1, [2])))
+    files.drop(going)
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert not database.call(lambda db: is_spooled(db, 1))
+
+
+def test_room_is_a_share_of_the_free_disk_and_at_most_what_was_set(tmp_path: Path) -> None:
+    files = SpoolFiles(tmp_path / "spool", 1_000)
+    files.load(set())
+    assert files.reserve(1_000)
+    assert not files.reserve(1)
+    files.release(1_000)
+    spots = files.append([bytes(400)])
+    files.named(spots)
+    assert not files.reserve(601)
+    assert files.reserve(600)
+    assert not SpoolFiles(tmp_path / "other").reserve(limits.SPOOL_BYTES_MAX + 1)
+
+
+def test_a_large_file_is_followed_by_another_one(tmp_path: Path) -> None:
+    files = SpoolFiles(tmp_path / "spool")
+    files.load(set())
+    assert files.append([bytes(FILE_BYTES)])[0].file == 1
+    assert files.append([b"x"])[0].file == 2
+
+
+def test_a_disk_that_takes_nothing_is_a_full_spool(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_bytes(b"")
+    files = SpoolFiles(tmp_path / "spool")
+    with pytest.raises(SpoolFullError, match="spool"):
+        files.append([b"x"])
