@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from peer.core.exclusions import Apart
 from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
 from peer.core.resolving import MARK, main_of
-from peer.core.tree import Item, Tree, path_of
+from peer.core.tree import Item, ItemId, Tree, path_of
 from peer.lan import switch
 from peer.net.coordinator_link import TAKEN_OUT
 from peer.store import folders as store
@@ -244,6 +244,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     total = kept = 0
     apart = engine.observer.apart
     ordered = SqliteState(db, key).tree
+    counted: set[ItemId] = set()
     held = _held(db, key)
     for id in dirty(db, key, COUNTED_MAX):
         here, base, want = local.item(id), synced.item(id), remote.item(id)
@@ -259,6 +260,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         if engine.follower.is_mixed and not engine.is_in_job(id) and _is_ahead(here, base, ordered.item(id)):
             continue
         total += 1
+        counted.add(id)
         if len(rows) < most:
             row = _row(engine, here, base, want, (local, remote))
             if (
@@ -270,7 +272,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
                 row = _line(row["path"], row["direction"], "held", row["bytes"])
             rows.append(row)
     shown = {row["path"] for row in rows}
-    for row in _unordered(db, device, engine):
+    for row in _unordered(db, device, engine, counted):
         if row["path"] in shown:
             continue
         total += 1
@@ -317,8 +319,10 @@ def _is_ahead(here: Item | None, base: Item | None, ordered: Item | None) -> boo
     return is_same and ordered == base
 
 
-def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> Iterator[Json]:
-    """Yield a row for each item that an entry of this device is about which the coordinator has not ordered yet."""
+def _unordered(
+    db: sqlite3.Connection, device: Device, engine: FolderEngine, counted: Collection[ItemId]
+) -> Iterator[Json]:
+    """Yield a row for each item, beyond those counted, that an unordered entry of this device is about."""
     after = engine.follower.remote(db).tree
     before = SqliteState(db, engine.record.key).tree
     link, key = device.coordinator, engine.record.key
@@ -329,6 +333,8 @@ def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> 
         for change in entry.header.changes:
             nodes[change.node] = reason or (engine.spool_reason if waits else nodes.get(change.node, "queued"))
     for node, why in sorted(nodes.items()):
+        if node in counted:
+            continue
         tree = after if after.item(node) is not None else before
         item, place = tree.item(node), path_of(tree, node)
         if item is not None and place is not None:
