@@ -336,8 +336,28 @@ def test_history_goes_through_renames_and_unsynced_changes_become_a_version(alon
     assert ("edited", len("nor this")) in sizes
 
 
+def test_what_storage_does_not_take_now_becomes_a_version_all_the_same(
+    servers: Cluster, alone: tuple[Device, Path]
+) -> None:
+    device, root = alone
+    file = root / "report.txt"
+    file.write_text("old")
+    kit.settle(device)
+    old = history(device, file)[0]["id"]
+    servers.nodes[1].stop()
+    file.write_text("written while storage was away")
+    assert not restore(device, file, version=old)["kept"]
+    assert file.read_text() == "old"
+    kit.restart(servers.nodes[1])
+    kit.settle(device)
+    assert [each["size"] for each in history(device, file)] == [3, len("written while storage was away"), 3]
+
+
 def test_what_cannot_be_recorded_now_stands_beside(servers: Cluster, alone: tuple[Device, Path]) -> None:
     device, root = alone
+    device.stop()
+    (device.home / "settings.toml").write_text("spool_bytes = 0\n")
+    kit.start_agent(device, servers.root)
     file = root / "report.txt"
     file.write_text("old")
     kit.settle(device)
