@@ -199,8 +199,9 @@ class Downloader:
                     del missing[id]
                     yield id, data
         if missing:
-            async for id, far in self._context.chunks.get(self._record().id, list(missing)):
-                yield id, far
+            async with contextlib.aclosing(self._context.chunks.get(self._record().id, list(missing))) as found:
+                async for id, far in found:
+                    yield id, far
 
     # --- What is on this disk already
 
@@ -270,7 +271,8 @@ class Downloader:
 
         async def put(row: Row, raw: bytes) -> None:
             for piece in wanted[row]:
-                if piece.file in problems:
+                # Where another batch found no source, this one is not in vain: the stage goes on from it.
+                if problems.get(piece.file, "no_source") != "no_source":
                     continue
                 try:
                     async with locks[piece.file]:
@@ -322,14 +324,15 @@ class Downloader:
             by_id.setdefault(row.id, []).append(row)
         bases = await self._open_bases({row.base for row in rows if row.base is not None})
         with contextlib.suppress(NoSourceError):
-            async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
-                for row in by_id[id]:
-                    try:
-                        raw = await self._open(data, row, bases)
-                    except CorruptChunkError:
-                        continue  # sealed or described so by its author: no source has better
-                    done.add(row)
-                    await put(row, raw)
+            async with contextlib.aclosing(self._context.chunks.get(self._record().id, list(by_id))) as found:
+                async for id, data in found:
+                    for row in by_id[id]:
+                        try:
+                            raw = await self._open(data, row, bases)
+                        except CorruptChunkError:
+                            continue  # sealed or described so by its author: no source has better
+                        done.add(row)
+                        await put(row, raw)
         return done
 
     async def _open_bases(self, rows: Collection[Row]) -> dict[Row, bytes]:
@@ -341,12 +344,13 @@ class Downloader:
         if not by_id:
             return opened
         try:
-            async for id, data in self._context.chunks.get(self._record().id, sorted(by_id)):
-                for row in by_id[id]:
-                    try:
-                        opened[row] = await self._open(data, row, {})
-                    except CorruptChunkError:
-                        continue
+            async with contextlib.aclosing(self._context.chunks.get(self._record().id, sorted(by_id))) as found:
+                async for id, data in found:
+                    for row in by_id[id]:
+                        try:
+                            opened[row] = await self._open(data, row, {})
+                        except CorruptChunkError:
+                            continue
         except NoSourceError:
             pass
         return opened
