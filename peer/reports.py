@@ -310,13 +310,21 @@ def _unordered(db: sqlite3.Connection, device: Device, engine: FolderEngine) -> 
     after = engine.follower.remote(db).tree
     before = SqliteState(db, engine.record.key).tree
     nodes = {change.node for entry, _ in store.tail(db, engine.record.key) for change in entry.header.changes}
-    link = device.coordinator
-    reason = "offline" if not engine.online else "no_coordinator" if link.was_tried and not link.is_up else "queued"
     for node in sorted(nodes):
         tree = after if after.item(node) is not None else before
         item, place = tree.item(node), path_of(tree, node)
         if item is not None and place is not None:
-            yield _line(place, "up", reason, 0)
+            yield _line(place, "up", _reason_unordered(device, engine), 0)
+
+
+def _reason_unordered(device: Device, engine: FolderEngine) -> str:
+    """Return why the coordinator has not ordered what this device signed."""
+    if engine.record.frozen:
+        return "frozen"
+    if not engine.online:
+        return "offline"
+    link = device.coordinator
+    return "no_coordinator" if link.was_tried and not link.is_up else "queued"
 
 
 def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:

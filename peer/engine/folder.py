@@ -165,7 +165,8 @@ class FolderEngine:
         """The local tree was changed, or the tail: plan and send what follows."""
         self.observer.expect_trash()
         self._push_wanted = True
-        self._changed()
+        self._want_plan()
+        self._wake.set()
 
     def retry_all(self) -> None:
         """Somebody asks for a pass now: nothing waits out its time."""
@@ -429,8 +430,7 @@ class FolderEngine:
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._want_plan()
-        # What was recorded meanwhile wants to be pushed too: the flag is read after the wait.
-        self._push_wanted = await self._reassurer.follow_up(is_sent=not self._push_wanted) or self._push_wanted
+        self._push_wanted |= await self._reassurer.follow_up(is_sent=not self._push_wanted)
 
     async def _push(self) -> None:
         if await self._recorder.push():
@@ -686,15 +686,11 @@ class FolderEngine:
         """Return why an item is not in sync yet, as a reason code of the contract."""
         if id in self._in_job:
             return "transferring" if id in self._moving else "queued"
+        if self.record.frozen:
+            return "frozen"
         why = self.blocked.get(id)
-        if why is not None and not self.online and why.reason in OF_NETWORK:
+        if not self.online and (why is None or why.reason in OF_NETWORK):
             return "offline"
         if why is not None:
             return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
-        if not self.online:
-            return "offline"
-        for part in ("push", "pull"):
-            held = self._part_blocked.get(part)
-            if held is not None:
-                return "no_coordinator"
-        return "queued"
+        return "no_coordinator" if {"push", "pull"} & self._part_blocked.keys() else "queued"
