@@ -243,3 +243,13 @@ def test_the_launcher_never_deletes_an_environment_that_it_did_not_make(checkout
     assert "not made by ./kin" in result.stderr
     assert result.stderr.count("\n") == 1
     assert theirs.exists()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(PACKAGES)])
+def test_no_attribute_is_changed_across_an_await(name):
+    """``self.x |= await f()`` reads ``x`` before it waits: whatever others wrote to it meanwhile is lost."""
+    tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):
+            waits = any(isinstance(inner, ast.Await) for inner in ast.walk(node.value))
+            assert not waits, f"line {node.lineno}"

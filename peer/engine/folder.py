@@ -165,8 +165,7 @@ class FolderEngine:
         """The local tree was changed, or the tail: plan and send what follows."""
         self.observer.expect_trash()
         self._push_wanted = True
-        self._want_plan()
-        self._wake.set()
+        self._changed()
 
     def retry_all(self) -> None:
         """Somebody asks for a pass now: nothing waits out its time."""
@@ -430,7 +429,8 @@ class FolderEngine:
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._want_plan()
-        self._push_wanted |= await self._reassurer.follow_up(is_sent=not self._push_wanted)
+        # What was recorded meanwhile wants to be pushed too: the flag is read after the wait.
+        self._push_wanted = await self._reassurer.follow_up(is_sent=not self._push_wanted) or self._push_wanted
 
     async def _push(self) -> None:
         if await self._recorder.push():
