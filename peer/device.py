@@ -49,6 +49,7 @@ from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
 from peer.store.home import DATABASE, SPOOL, DeviceRecord, HomeLock, device_record, put_device_record
 from peer.store.keyfile import KeyStore
+from peer.store.parts import Parts
 from peer.store.schema import SCHEMA
 from peer.store.spool import SpoolFiles, named_files
 from protocol import messages as m
@@ -116,7 +117,8 @@ class Device:
             on_notice=self._on_notice,
             on_taken_out=self._on_taken_out,
         )
-        self.chunks = ChunkClient(Grants(self.coordinator, secrets.sign_seed), doors.clock, doors.processor)
+        grants, parts = Grants(self.coordinator, secrets.sign_seed), Parts(home, doors.clock.now_ms)
+        self.chunks = ChunkClient(grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
             doors=doors,
@@ -233,6 +235,7 @@ class Device:
         await switch.load(self)
         await revoking.load(self)
         self.context.spool.load(await self.context.database.run(named_files))
+        await self.chunks.tidy()
         for record in await self.context.database.run(folders.all_folders):
             await self._load_folder(record)
 

@@ -325,8 +325,7 @@ def _unordered(
     """Yield a row for each item, beyond those counted, that an unordered entry of this device is about."""
     after = engine.follower.remote(db).tree
     before = SqliteState(db, engine.record.key).tree
-    link, key = device.coordinator, engine.record.key
-    reason = "offline" if not engine.online else "no_coordinator" if link.was_tried and not link.is_up else ""
+    key, reason = engine.record.key, _reason_unordered(device, engine)
     nodes: dict[NodeId, str] = {}
     for entry, _ in store.tail(db, key):
         waits = any(spooled(db, key, id) is not None for id in entry.header.pins) if not reason else False
@@ -339,6 +338,16 @@ def _unordered(
         item, place = tree.item(node), path_of(tree, node)
         if item is not None and place is not None:
             yield _line(place, "up", why, 0)
+
+
+def _reason_unordered(device: Device, engine: FolderEngine) -> str:
+    """Return why the coordinator cannot order what this device signed; "" if nothing is in the way."""
+    if engine.record.frozen:
+        return "frozen"
+    if not engine.online:
+        return "offline"
+    link = device.coordinator
+    return "no_coordinator" if link.was_tried and not link.is_up else ""
 
 
 def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:

@@ -8,12 +8,13 @@ path                  body                                                     r
 ====================  =======================================================  ==========================================
 ``/v1/put``           :func:`encode_refs`, then the chunks in that order       `PutReply`
 ``/v1/have``          :func:`encode_ids`                                       `HaveReply`
-``/v1/get``           :func:`encode_ids`                                       per id in order a 4-byte length, then bytes
+``/v1/get``           :func:`encode_wanted`                                    per chunk in order a 4-byte length, then bytes
 ====================  =======================================================  ==========================================
 
 A put's statement names :func:`protocol.grants.batch_root` of its chunks, their number and their bytes; that of a have or a
-get names the root of ``ChunkRef(id, 0)`` for its ids, their number and 0 bytes. Anything but 200 carries a
-:class:`protocol.messages.Failure`. Integers are big-endian.
+get names the root of ``ChunkRef(id, 0)`` for its ids, their number and 0 bytes. A get may ask for a chunk from an offset
+on: whoever holds the beginning of one, from a transfer that was cut, gets the rest, none if the chunk ends before. Anything
+but 200 carries a :class:`protocol.messages.Failure`. Integers are big-endian.
 
 Rule 1: a reader holds at most one chunk that is not complete, and refuses a length above its limit before it is there.
 Rule 2: readers do not hash: whoever takes a chunk compares its BLAKE3 with its id, in a thread of its own choice.
@@ -72,6 +73,13 @@ STATUS: Final[dict[str, int]] = {
     "full": 507,
 }
 """The HTTP status of each code that a node answers with; a bad signature is told as ``access_denied``."""
+
+
+class ChunkFrom(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A chunk that a get asks for: all of it, or what follows its first ``offset`` bytes."""
+
+    id: ChunkId
+    offset: int
 
 
 class PutReply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -154,18 +162,46 @@ def ids_root(ids: Sequence[ChunkId]) -> bytes:
 
 
 def encode_ids(ids: Sequence[ChunkId]) -> bytes:
-    """Return the body of a have or a get."""
+    """Return the body of a have."""
     return encode(tuple(ids))
 
 
+def encode_wanted(wanted: Sequence[ChunkFrom]) -> bytes:
+    """Return the body of a get."""
+    return encode(tuple(wanted))
+
+
 def decode_ids(data: bytes, statement: Statement) -> tuple[ChunkId, ...]:
-    """Return the ids that a have or a get asks for.
+    """Return the ids that a have asks for.
 
     Raises:
         ProtocolError: Malformed, or not what the statement says.
         LimitExceededError: Too long.
     """
     ids: tuple[ChunkId, ...] = decode(data, tuple[ChunkId, ...], bytes_max=LIST_BYTES_MAX, what="list of ids")
+    return _check_ids(ids, statement)
+
+
+def decode_wanted(data: bytes, statement: Statement) -> tuple[ChunkFrom, ...]:
+    """Return what a get asks for.
+
+    Raises:
+        ProtocolError: Malformed, or not what the statement says.
+        LimitExceededError: Too long.
+    """
+    wanted: tuple[ChunkFrom, ...] = decode(
+        data, tuple[ChunkFrom, ...], bytes_max=LIST_BYTES_MAX, what="list of wanted chunks"
+    )
+    if any(not 0 <= one.offset <= limits.SEALED_CHUNK_BYTES_MAX for one in wanted):
+        raise ProtocolError("an offset lies in no chunk")
+    _check_ids([one.id for one in wanted], statement)
+    return wanted
+
+
+Ids = TypeVar("Ids", bound=Sequence[ChunkId])
+
+
+def _check_ids(ids: Ids, statement: Statement) -> Ids:
     if any(len(id) != ID_BYTES for id in ids):
         raise ProtocolError("an id has another length")
     if len(ids) != statement.count or statement.bytes != 0 or ids_root(ids) != statement.root:
@@ -273,46 +309,60 @@ class PutReader:
 # --- Replies
 
 
-def encode_found(data: bytes | bytearray | None) -> tuple[bytes | bytearray, ...]:
-    """Return the parts of a get's reply for one id."""
+def encode_found(data: bytes | bytearray | None, offset: int = 0) -> tuple[bytes | bytearray | memoryview, ...]:
+    """Return the parts of a get's reply for one chunk, of which this much is there already."""
     if data is None:
         return (ABSENT.to_bytes(LENGTH_BYTES, "big"),)
-    return (len(data).to_bytes(LENGTH_BYTES, "big"), data)
+    rest = memoryview(data)[offset:] if offset else data
+    return (len(rest).to_bytes(LENGTH_BYTES, "big"), rest)
 
 
 class GetReader:
     """Cuts the reply to a get into its chunks as it arrives."""
 
-    def __init__(self, ids: Sequence[ChunkId]) -> None:
-        self._ids = tuple(ids)
+    def __init__(self, wanted: Sequence[ChunkFrom]) -> None:
+        self._wanted = tuple(wanted)
         self._pieces = _Pieces()
         self._length: int | None = None
         self._next = 0
 
-    def feed(self, data: bytes | memoryview) -> Iterator[tuple[ChunkId, bytes | None]]:
-        """Yield the ids that are answered with these bytes, in the order asked; None: the node does not hold it.
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[ChunkFrom, bytes | None]]:
+        """Yield what is answered with these bytes, in the order asked; None: the node does not hold it.
 
-        The bytes are what the node sent: compare their BLAKE3 with the id.
+        The bytes are what the node sent: compare the BLAKE3 of the whole chunk with its id.
 
         Raises:
             ProtocolError: Malformed.
         """
         self._pieces.add(data)
-        while self._next < len(self._ids):
+        while self._next < len(self._wanted):
+            one = self._wanted[self._next]
             if self._length is None:
                 if self._pieces.size < LENGTH_BYTES:
                     return
-                self._length = int.from_bytes(self._pieces.take(LENGTH_BYTES), "big")
-                if self._length != ABSENT and self._length > limits.SEALED_CHUNK_BYTES_MAX:
-                    raise ProtocolError("a chunk in the reply is too long")
+                self._length = self._read_length(one)
             if self._length != ABSENT and self._pieces.size < self._length:
                 return
-            id, length = self._ids[self._next], self._length
+            length, self._length = self._length, None
             self._next += 1
-            self._length = None
-            yield id, None if length == ABSENT else self._pieces.take(length)
+            yield one, None if length == ABSENT else self._pieces.take(length)
         if self._pieces.size:
             raise ProtocolError("the reply goes on after its last chunk")
+
+    def _read_length(self, one: ChunkFrom) -> int:
+        length = int.from_bytes(self._pieces.take(LENGTH_BYTES), "big")
+        if length != ABSENT and length > limits.SEALED_CHUNK_BYTES_MAX - one.offset:
+            raise ProtocolError("a chunk in the reply is too long")
+        return length
+
+    def break_off(self) -> tuple[ChunkFrom, bytes] | None:
+        """Return which chunk was on its way, and what of it has come; the reader is of no use any more.
+
+        Unchecked, as everything here; None where nothing has come that anybody could go on with.
+        """
+        if self._length is None or self._length == ABSENT:
+            return None
+        return self._wanted[self._next], self._pieces.take(min(self._length, self._pieces.size))
 
     def finish(self) -> None:
         """Check that the reply was complete.
@@ -320,7 +370,7 @@ class GetReader:
         Raises:
             ProtocolError: It ended too early.
         """
-        if self._next < len(self._ids):
+        if self._next < len(self._wanted):
             raise ProtocolError("the reply ended too early")
 
 

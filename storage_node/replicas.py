@@ -20,11 +20,12 @@ from protocol.chunk_api import (
     GET_PATH,
     PUT_PATH,
     REPLY_BYTES_MAX,
+    ChunkFrom,
     GetReader,
     check_receipt,
     decode_failure,
     decode_put_reply,
-    encode_ids,
+    encode_wanted,
     request_headers,
 )
 from protocol.errors import KinfolderError, ProtocolError, UnavailableError, unreachable_because
@@ -155,13 +156,14 @@ class Replicas:
             UnavailableError: It cannot be reached, or broke off.
             KinfolderError: It refused, or sent what is not the format.
         """
-        reader = GetReader(ids)
+        wanted = [ChunkFrom(id, 0) for id in ids]
+        reader = GetReader(wanted)
         headers = request_headers(grant, statement)
-        async with self._post(node, GET_PATH, encode_ids(ids), headers) as response:
+        async with self._post(node, GET_PATH, encode_wanted(wanted), headers) as response:
             async for data in response.content.iter_any():
-                for id, chunk in reader.feed(data):
+                for one, chunk in reader.feed(data):
                     if chunk is not None:
-                        yield id, chunk
+                        yield one.id, chunk
         reader.finish()
 
     async def _put(self, forward: Forward, grant: Signed, statement: Signed, asked: Statement) -> ReceiptFor:

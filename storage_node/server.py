@@ -30,11 +30,13 @@ from protocol.chunk_api import (
     PUT_PATH,
     STATEMENT_HEADER,
     STATUS,
+    ChunkFrom,
     HaveReply,
     PutReader,
     PutReply,
     decode_ids,
     decode_proof,
+    decode_wanted,
     encode_failure,
     encode_found,
 )
@@ -274,20 +276,22 @@ class ChunkServer:
     # --- have and get
 
     async def _have(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
-        ids = await self._read_ids(request, admitted)
+        ids = decode_ids(await self._read_list(request), admitted.statement)
         held = await self._store.have(admitted.pseudonym, ids)
         return _reply(encode(HaveReply(self.receipt(admitted.device, admitted.pseudonym, held) if held else None)))
 
     async def _get(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
-        ids = await self._read_ids(request, admitted)
-        lengths = {ref.id: ref.length for ref in await self._store.have(admitted.pseudonym, ids)}
-        self._custody.charge(admitted, sum(lengths.get(id, 0) for id in ids), 0)
+        wanted = decode_wanted(await self._read_list(request), admitted.statement)
+        held = await self._store.have(admitted.pseudonym, [one.id for one in wanted])
+        lengths = {ref.id: ref.length for ref in held}
+        # A chunk counts whole wherever its answer begins: all of it is read and hashed.
+        self._custody.charge(admitted, sum(lengths.get(one.id, 0) for one in wanted), 0)
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE})
         response.enable_chunked_encoding()
         await response.prepare(request)
         try:
-            for part in _slices(ids, lengths):
-                size = sum(lengths.get(id, 0) for id in part)
+            for part in _slices(wanted, lengths):
+                size = sum(lengths.get(one.id, 0) for one in part)
                 async with self._sending.hold(size), asyncio.timeout(STALL_S + size / SLOWEST_BYTES_PER_S):
                     await self._send(response, admitted.pseudonym, part)
             await response.write_eof()
@@ -298,19 +302,20 @@ class ChunkServer:
             raise ConnectionAbortedError from error
         return response
 
-    async def _send(self, response: web.StreamResponse, pseudonym: Pseudonym, ids: tuple[ChunkId, ...]) -> None:
+    async def _send(self, response: web.StreamResponse, pseudonym: Pseudonym, wanted: tuple[ChunkFrom, ...]) -> None:
         """Read chunks and write them out; when this returns, no byte of them is held any more."""
-        found = await self._store.get(pseudonym, ids)
-        await _write(response, [piece for data in found for piece in encode_found(data)])
+        found = await self._store.get(pseudonym, [one.id for one in wanted])
+        pairs = zip(wanted, found, strict=True)
+        await _write(response, [piece for one, data in pairs for piece in encode_found(data, one.offset)])
 
-    async def _read_ids(self, request: web.BaseRequest, admitted: Admitted) -> tuple[ChunkId, ...]:
+    async def _read_list(self, request: web.BaseRequest) -> bytes:
         await send_continue(request, request.writer)
         data = bytearray()
         async for piece in _body(request, 0):
             data += piece
             if len(data) > LIST_BYTES_MAX:
                 raise LimitExceededError("list of ids", LIST_BYTES_MAX)
-        return decode_ids(bytes(data), admitted.statement)
+        return bytes(data)
 
 
 class _Kept:
@@ -346,9 +351,9 @@ async def _body(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:
         yield data
 
 
-async def _write(response: web.StreamResponse, parts: Sequence[Data]) -> None:
+async def _write(response: web.StreamResponse, parts: Sequence[Data | memoryview]) -> None:
     """Write the parts of a reply: big ones as they are, small ones joined."""
-    small: list[Data] = []
+    small: list[Data | memoryview] = []
     for part in parts:
         if len(part) < limits.CHUNK_BYTES_MIN:
             small.append(part)
@@ -361,14 +366,14 @@ async def _write(response: web.StreamResponse, parts: Sequence[Data]) -> None:
         await response.write(b"".join(small))
 
 
-def _slices(ids: tuple[ChunkId, ...], lengths: dict[ChunkId, int]) -> list[tuple[ChunkId, ...]]:
-    """Return the ids in runs whose chunks are about SLICE_BYTES together."""
-    slices: list[tuple[ChunkId, ...]] = []
+def _slices(wanted: tuple[ChunkFrom, ...], lengths: dict[ChunkId, int]) -> list[tuple[ChunkFrom, ...]]:
+    """Return what is wanted in runs whose chunks are about SLICE_BYTES together."""
+    slices: list[tuple[ChunkFrom, ...]] = []
     begin, size = 0, 0
-    for end, id in enumerate(ids, 1):
-        size += lengths.get(id, 0)
-        if size >= SLICE_BYTES or end == len(ids):
-            slices.append(ids[begin:end])
+    for end, one in enumerate(wanted, 1):
+        size += lengths.get(one.id, 0)
+        if size >= SLICE_BYTES or end == len(wanted):
+            slices.append(wanted[begin:end])
             begin, size = end, 0
     return slices
 

@@ -208,8 +208,9 @@ class Downloader:
                     yield id, data
         asked = [id for id in missing if id in far]
         if asked:
-            async for id, stored in self._context.chunks.get(self._record().id, asked):
-                yield id, stored
+            async with contextlib.aclosing(self._context.chunks.get(self._record().id, asked)) as found:
+                async for id, stored in found:
+                    yield id, stored
 
     # --- What is on this disk already
 
@@ -279,7 +280,8 @@ class Downloader:
 
         async def put(row: Row, raw: bytes) -> None:
             for piece in wanted[row]:
-                if piece.file in problems:
+                # Where another batch found no source, this one is not in vain: the stage goes on from it.
+                if problems.get(piece.file, "no_source") != "no_source":
                     continue
                 try:
                     async with locks[piece.file]:
@@ -331,14 +333,15 @@ class Downloader:
             by_id.setdefault(row.id, []).append(row)
         bases = await self._open_bases({row.base for row in rows if row.base is not None})
         with contextlib.suppress(NoSourceError):
-            async for id, data in self._context.chunks.get(self._record().id, list(by_id)):
-                for row in by_id[id]:
-                    try:
-                        raw = await self._open(data, row, bases)
-                    except CorruptChunkError:
-                        continue  # sealed or described so by its author: no source has better
-                    done.add(row)
-                    await put(row, raw)
+            async with contextlib.aclosing(self._context.chunks.get(self._record().id, list(by_id))) as found:
+                async for id, data in found:
+                    for row in by_id[id]:
+                        try:
+                            raw = await self._open(data, row, bases)
+                        except CorruptChunkError:
+                            continue  # sealed or described so by its author: no source has better
+                        done.add(row)
+                        await put(row, raw)
         return done
 
     async def _open_bases(self, rows: Collection[Row]) -> dict[Row, bytes]:
@@ -350,12 +353,13 @@ class Downloader:
         if not by_id:
             return opened
         try:
-            async for id, data in self._context.chunks.get(self._record().id, sorted(by_id)):
-                for row in by_id[id]:
-                    try:
-                        opened[row] = await self._open(data, row, {})
-                    except CorruptChunkError:
-                        continue
+            async with contextlib.aclosing(self._context.chunks.get(self._record().id, sorted(by_id))) as found:
+                async for id, data in found:
+                    for row in by_id[id]:
+                        try:
+                            opened[row] = await self._open(data, row, {})
+                        except CorruptChunkError:
+                            continue
         except NoSourceError:
             pass
         return opened

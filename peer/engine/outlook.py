@@ -8,6 +8,7 @@ from peer.core.tree import ItemId
 from peer.engine.drainer import PART as DRAIN
 from peer.engine.stepper import KEPT
 from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked
+from peer.store.folders import FolderRecord
 from protocol.errors import HistoryError, SpoolFullError
 
 
@@ -21,6 +22,11 @@ class Outlook:
         self._in_job: dict[ItemId, str] = {}
         self._moving: set[ItemId] = set()
         """Of those in a job, the ones whose job has begun."""
+
+    @property
+    def record(self) -> FolderRecord:
+        """The folder's record as it is now."""
+        raise NotImplementedError
 
     @property
     def is_draining(self) -> bool:
@@ -62,18 +68,14 @@ class Outlook:
         """Return why an item is not in sync yet, as a reason code of the contract."""
         if id in self._in_job:
             return "transferring" if id in self._moving else "queued"
+        if self.record.frozen:
+            return "frozen"
         why = self.blocked.get(id)
-        if why is not None and not self.online and why.reason in OF_NETWORK and why.reason != SpoolFullError.code:
+        if not self.online and (why is None or (why.reason in OF_NETWORK and why.reason != SpoolFullError.code)):
             return "offline"
         if why is not None:
             return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
-        if not self.online:
-            return "offline"
-        for part in ("push", "pull"):
-            held = self._part_blocked.get(part)
-            if held is not None:
-                return "no_coordinator"
-        return "queued"
+        return "no_coordinator" if {"push", "pull"} & self._part_blocked.keys() else "queued"
 
     @property
     def spool_reason(self) -> str:

@@ -9,14 +9,17 @@ Rule 2: a chunk counts only if its BLAKE3 is its id; a node that sends other byt
 Rule 3: at most :data:`BATCHES_IN_FLIGHT` batches are on the way, whatever the caller wants.
 Rule 4: a node's URL, certificate and bytes are its own word: whatever is wrong with them is a failure of that node, costs
     a bounded time and a bounded number of bytes, and leads to no other host.
+Rule 5: what came of a chunk before its transfer was cut is kept (:mod:`peer.store.parts`), and the next request asks for the
+    rest, of whichever node. It counts under rule 2 as a whole; where that fails, all of it is asked for anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Final
 
 import aiohttp
@@ -24,6 +27,7 @@ import structlog
 from yarl import URL
 
 from peer.net.grants import Allowance, Grants
+from peer.store.parts import Parts
 from protocol import chunk_api as api
 from protocol import limits
 from protocol.chunks import check_chunk
@@ -59,10 +63,11 @@ log = structlog.get_logger("chunk_client")
 class ChunkClient:
     """One device's way to all storage nodes."""
 
-    def __init__(self, grants: Grants, clock: Clock, processor: Processor) -> None:
+    def __init__(self, grants: Grants, clock: Clock, processor: Processor, parts: Parts) -> None:
         self._grants = grants
         self._clock = clock
         self._processor = processor
+        self._parts = parts
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[bytes, ssl.SSLContext] = {}
@@ -76,6 +81,10 @@ class ChunkClient:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+    async def tidy(self) -> None:
+        """Remove beginnings of chunks that nobody asked for again."""
+        await self._processor.run(self._parts.sizes)
 
     async def put(
         self, folder: FolderId, chunks: Sequence[tuple[ChunkRef, bytes | bytearray]]
@@ -108,7 +117,7 @@ class ChunkClient:
             self.sent_bytes += size
             return tuple(receipts.values())
 
-    async def get(self, folder: FolderId, ids: Sequence[ChunkId]) -> AsyncIterator[tuple[ChunkId, bytes]]:
+    async def get(self, folder: FolderId, ids: Sequence[ChunkId]) -> AsyncGenerator[tuple[ChunkId, bytes], None]:
         """Yield the chunks of a batch as they arrive, each checked against its id, in any order.
 
         Raises:
@@ -119,20 +128,34 @@ class ChunkClient:
         async with self._slots:
             allowance = await self._grants.get(folder, Operation.GET, size=0, chunks=len(ids))
             self._gets += 1
-            for node in self._spread(self._by_preference(allowance.granted.nodes), allowance.granted.replicas):
-                if not missing:
-                    return
-                asked = list(missing)
+            waiting = self._spread(self._by_preference(allowance.granted.nodes), allowance.granted.replicas)
+            anew = False
+            while waiting and missing:
+                wanted = [api.ChunkFrom(id, 0) for id in missing] if anew else await self._wanted(missing)
+                is_false = False
                 try:
-                    async for id, data in self._get_from(allowance, node, asked):
-                        del missing[id]
-                        self.received_bytes += len(data)
-                        yield id, data
+                    async with contextlib.aclosing(self._get_from(allowance, waiting[0], wanted)) as found:
+                        async for id, data in found:
+                            if data is None:
+                                is_false = True
+                                continue
+                            del missing[id]
+                            yield id, data
                 except _FAILURES as error:
-                    self._blame(node, error)
+                    self._blame(waiting[0], error)
+                    is_false = False
+                # A beginning that proved false need not be this node's: once more, and from the first byte.
+                anew = is_false and not anew
+                if not anew:
+                    waiting.pop(0)
         if missing:
             self._grants.forget(folder)
             raise NoSourceError(f"{len(missing)} chunks are on no storage node that can be reached")
+
+    async def _wanted(self, ids: Collection[ChunkId]) -> list[api.ChunkFrom]:
+        """Return what to ask for: of each chunk what no part of it holds."""
+        sizes = await self._processor.run(self._parts.sizes)
+        return [api.ChunkFrom(id, sizes.get(id, 0)) for id in ids]
 
     async def have(self, folder: FolderId, refs: Sequence[ChunkRef]) -> tuple[tuple[ReceiptFor, ...], set[ChunkId]]:
         """Ask the nodes that should hold a batch which of it they do; return their receipts, and what a write quorum holds.
@@ -227,14 +250,15 @@ class ChunkClient:
         return good
 
     async def _get_from(
-        self, allowance: Allowance, node: NodeAddress, ids: Sequence[ChunkId]
-    ) -> AsyncIterator[tuple[ChunkId, bytes]]:
-        proof = self._grants.state(allowance, Operation.GET, [node.id], [ChunkRef(id, 0) for id in ids])
+        self, allowance: Allowance, node: NodeAddress, wanted: Sequence[api.ChunkFrom]
+    ) -> AsyncGenerator[tuple[ChunkId, bytes | None], None]:
+        """Yield the chunks that a node gives; None: with its beginning it was none, and it should be asked for as a whole."""
+        proof = self._grants.state(allowance, Operation.GET, [node.id], [ChunkRef(one.id, 0) for one in wanted])
         url = _url(node, api.GET_PATH)
         async with asyncio.timeout(STALLED_S):
             response = await self._http().post(
                 url,
-                data=api.encode_ids(ids),
+                data=api.encode_wanted(wanted),
                 headers=api.request_headers(allowance.grant, proof),
                 ssl=self._tls(node, url),
                 allow_redirects=False,
@@ -243,21 +267,49 @@ class ChunkClient:
             if response.status != 200:
                 async with asyncio.timeout(STALLED_S):
                     raise api.decode_failure(await _read(response))
-            reader = api.GetReader(ids)
-            corrupt = False
-            async for piece in _pieces(response):
-                for id, data in reader.feed(piece):
+            reader = api.GetReader(wanted)
+            try:
+                async with contextlib.aclosing(self._chunks(response, reader)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            finally:
+                if (unfinished := reader.break_off()) is not None:
+                    one, data = unfinished
+                    await self._processor.run(self._parts.keep, one.id, one.offset, data)
+
+    async def _chunks(
+        self, response: aiohttp.ClientResponse, reader: api.GetReader
+    ) -> AsyncGenerator[tuple[ChunkId, bytes | None], None]:
+        corrupt = False
+        async with contextlib.aclosing(_pieces(response)) as pieces:
+            async for piece in pieces:
+                for one, data in reader.feed(piece):
                     if data is None:
                         continue
                     try:
-                        await self._check(data, id)
+                        whole = await self._whole(one, data)
                     except CorruptChunkError:
-                        corrupt = True
+                        if one.offset:
+                            yield one.id, None
+                        else:
+                            corrupt = True
                         continue
-                    yield id, data
-            reader.finish()
-            if corrupt:
-                raise CorruptChunkError("a storage node sent other bytes than it was asked for")
+                    self.received_bytes += len(data)
+                    yield one.id, whole
+        reader.finish()
+        if corrupt:
+            raise CorruptChunkError("a storage node sent other bytes than it was asked for")
+
+    async def _whole(self, one: api.ChunkFrom, data: bytes) -> bytes:
+        """Return a chunk of which this came; the part that it goes on from is used up, for good or for nothing.
+
+        Raises:
+            CorruptChunkError: It is not the one that its id names.
+        """
+        if one.offset:
+            data = await self._processor.run(self._parts.take, one.id) + data
+        await self._check(data, one.id)
+        return data
 
     async def _check(self, data: bytes, id: ChunkId) -> None:
         if len(data) < READ_BYTES // 8:
@@ -340,22 +392,37 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(data)
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     """Yield a long reply as it arrives; only the time spent waiting for the node counts, not that of whoever takes it.
 
     Raises:
+        aiohttp.ClientError: The connection broke; all that had come was yielded.
         TimeoutError: It is slower than any node may be.
     """
     loop = asyncio.get_running_loop()
     left_s = STALLED_S
     while True:
         began_s = loop.time()
-        async with asyncio.timeout(left_s):
-            piece = await response.content.readany()
+        try:
+            async with asyncio.timeout(left_s):
+                piece = await response.content.readany()
+        except aiohttp.ClientError:
+            if rest := _unread(response.content):
+                yield rest
+            raise
         if not piece:
             return
         left_s += len(piece) / SLOWEST_BYTES_PER_S - (loop.time() - began_s)
         yield piece
+
+
+def _unread(content: aiohttp.StreamReader) -> bytes:
+    """Return what had come and was not read yet when a connection broke.
+
+    aiohttp holds it, but once it knows of the failure every read raises that instead: so it has to forget it.
+    """
+    content.set_exception(None)  # type: ignore[arg-type]  # the method only stores it, and None is what stands there first
+    return content.read_nowait()
 
 
 async def _body(

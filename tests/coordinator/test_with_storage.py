@@ -15,10 +15,11 @@ from protocol import messages as m
 from protocol.chunk_api import (
     GET_PATH,
     PUT_PATH,
+    ChunkFrom,
     GetReader,
     decode_put_reply,
-    encode_ids,
     encode_refs,
+    encode_wanted,
     ids_root,
     request_headers,
 )
@@ -105,11 +106,11 @@ def test_a_chunk_is_put_counted_copied_and_outlives_its_first_node(world, tmp_pa
             other = next(one for one in granted.nodes if one.id != node.id)
             async with http.post(
                 other.url + GET_PATH,
-                data=encode_ids([ref.id]),
+                data=encode_wanted([ChunkFrom(ref.id, 0)]),
                 headers=headers(granted, alice, Operation.GET, other, ids_root([ref.id]), 1, 0),
             ) as answer:
                 assert answer.status == 200
-                reader = GetReader([ref.id])
+                reader = GetReader([ChunkFrom(ref.id, 0)])
                 assert [bytes(data or b"") for _, data in reader.feed(await answer.read())] == [body]
             await asyncio.to_thread(second.end)
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from peer.engine import downloader, uploader
+from peer.store.parts import PART_BYTES_MIN
 from protocol import limits
 from protocol.history import ItemKind
 from simulations.processes import Cluster, Device, tree_of
@@ -244,3 +245,25 @@ def test_a_transfer_that_is_cut_repeats_no_more_than_was_in_flight(bench: Bench)
     cut_and_repeat(bench, bench.b, LARGE_BYTES * 3 // 4)
     assert bench.meter.to_client - begin <= sealed + down, "the download began anew"
     assert is_same_file(large, there)
+
+
+def test_a_download_whose_connection_is_cut_repeats_nothing(bench: Bench) -> None:
+    """Neither the chunks that had come nor the beginnings of those that were on their way: a pass that fails keeps them."""
+    size = 10 * limits.MIB
+    large, there = bench.one / "broken off.bin", bench.two / "broken off.bin"
+    write(large, size, 5)
+    before = bench.stored()
+    bench.a.sync()
+    sealed = sum(length for id, length in bench.stored().items() if id not in before)
+    begin = bench.meter.to_client
+    for _ in range(2):
+        bench.meter.cut_after(3 * limits.MIB)
+        bench.b.kin("sync", "--timeout", "1", check=False)
+        assert bench.meter.is_cut
+        assert not there.exists()
+        bench.meter.mend()
+    bench.b.sync()
+    received = bench.meter.to_client - begin
+    assert received <= sealed + TALK_BYTES + 3 * 2 * PART_BYTES_MIN, "what had come was fetched again"
+    assert is_same_file(large, there)
+    assert not any((bench.b.home / "parts").iterdir()), "no part stays behind"

@@ -130,6 +130,9 @@ def test_two_histories_for_one_position_freeze_the_folder(cluster: Cluster, pair
         a.sync()
     assert folder_of(a)["state"] == "frozen"
     assert "histor" in str(folder_of(a)["text"])
+    assert [(row["path"], row["reason"]) for row in a.json("status")["folders"][0]["unsynced"]] == [
+        ("unsent", "frozen")
+    ]
     assert (one / "file").read_text() == "the history that the laptop saw"
     assert (one / "unsent").read_text() == "written meanwhile"
     assert not (one / "other").exists()

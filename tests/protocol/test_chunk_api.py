@@ -11,6 +11,7 @@ from protocol.chunk_api import (
     ABSENT,
     LIST_BYTES_MAX,
     STATUS,
+    ChunkFrom,
     GetReader,
     HaveReply,
     PutReader,
@@ -21,11 +22,13 @@ from protocol.chunk_api import (
     decode_ids,
     decode_proof,
     decode_put_reply,
+    decode_wanted,
     encode_failure,
     encode_found,
     encode_ids,
     encode_proof,
     encode_refs,
+    encode_wanted,
     ids_root,
 )
 from protocol.codec import encode
@@ -79,18 +82,44 @@ def test_a_put_is_cut_alike_whatever_its_pieces(lengths, cuts):
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=300)), min_size=1, max_size=20), cuts)
 def test_a_get_is_cut_alike_whatever_its_pieces(bodies, cuts):
-    ids = [ref(i, 0).id for i in range(len(bodies))]
-    reader = GetReader(ids)
+    wanted = [ChunkFrom(ref(i, 0).id, i) for i in range(len(bodies))]
+    reader = GetReader(wanted)
     found: list[object] = []
-    for piece in pieces_of(b"".join(part for body in bodies for part in encode_found(body)), cuts):
+    for piece in pieces_of(reply_of(wanted, bodies), cuts):
         found += reader.feed(piece)
     reader.finish()
-    assert found == list(zip(ids, bodies, strict=True))
+    assert reader.break_off() is None
+    rests = [None if body is None else body[one.offset :] for one, body in zip(wanted, bodies, strict=True)]
+    assert found == list(zip(wanted, rests, strict=True))
+
+
+def reply_of(wanted, bodies):
+    pairs = zip(wanted, bodies, strict=True)
+    return b"".join(bytes(part) for one, body in pairs for part in encode_found(body, one.offset))
+
+
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=300)), min_size=1, max_size=20), cuts, st.integers(0))
+def test_what_came_of_a_chunk_before_the_break_is_not_lost(bodies, cuts, end):
+    """Whatever the pieces: what was yielded and what is left make up all that came."""
+    wanted = [ChunkFrom(ref(i, 0).id, i) for i in range(len(bodies))]
+    data = reply_of(wanted, bodies)
+    data = data[: end % (len(data) + 1)]
+    reader = GetReader(wanted)
+    found: list[tuple[ChunkFrom, bytes | None]] = []
+    for piece in pieces_of(data, cuts):
+        found += reader.feed(piece)
+    again = reply_of(wanted[: len(found)], bodies[: len(found)])
+    assert data.startswith(again)
+    left = data[len(again) :]
+    if len(left) < 4:
+        assert reader.break_off() is None
+    else:
+        assert reader.break_off() == (wanted[len(found)], left[4:])
 
 
 @given(st.binary(max_size=2000), cuts)
 def test_garbage_is_a_protocol_error_in_either_reader(data, cuts):
-    for reader in (PutReader(statement([ref(1, 5)])), GetReader([ID])):
+    for reader in (PutReader(statement([ref(1, 5)])), GetReader([ChunkFrom(ID, 0)])):
         with pytest.raises((ProtocolError, LimitExceededError)):
             for piece in pieces_of(data, cuts):
                 list(reader.feed(piece))
@@ -148,10 +177,16 @@ def test_a_body_must_end_where_its_list_says():
 
 
 def test_a_get_refuses_a_length_above_the_limit_before_the_bytes_come():
-    reader = GetReader([ID])
-    with pytest.raises(ProtocolError):
-        list(reader.feed((limits.SEALED_CHUNK_BYTES_MAX + 1).to_bytes(4, "big")))
-    assert list(GetReader([ID]).feed(ABSENT.to_bytes(4, "big"))) == [(ID, None)]
+    for offset in (0, 5, limits.SEALED_CHUNK_BYTES_MAX):
+        one = ChunkFrom(ID, offset)
+        most = limits.SEALED_CHUNK_BYTES_MAX - offset
+        reader = GetReader([one])
+        with pytest.raises(ProtocolError):
+            list(reader.feed((most + 1).to_bytes(4, "big") + b"x"))
+        assert reader.break_off() is None
+        reader = GetReader([one])
+        assert list(reader.feed(most.to_bytes(4, "big"))) == ([] if most else [(one, b"")])
+        assert list(GetReader([one]).feed(ABSENT.to_bytes(4, "big"))) == [(one, None)]
 
 
 def test_ids_must_be_those_of_the_statement():
@@ -168,6 +203,29 @@ def test_ids_must_be_those_of_the_statement():
     ):
         with pytest.raises((ProtocolError, LimitExceededError)):
             decode_ids(wrong, asked)
+
+
+def test_what_a_get_wants_must_be_the_statements_ids_at_offsets_that_a_chunk_may_have():
+    wanted = (ChunkFrom(ID, 0), ChunkFrom(ChunkId(b"j" * 32), limits.SEALED_CHUNK_BYTES_MAX))
+    asked = statement([], root=ids_root([one.id for one in wanted]), count=2)
+    assert decode_wanted(encode_wanted(wanted), asked) == wanted
+    for wrong in (
+        encode_wanted(wanted[:1]),
+        encode_wanted(wanted[::-1]),
+        encode_wanted((ChunkFrom(ID, -1), wanted[1])),
+        encode_wanted((wanted[0], ChunkFrom(wanted[1].id, limits.SEALED_CHUNK_BYTES_MAX + 1))),
+        encode_wanted((ChunkFrom(ChunkId(b"i"), 0), wanted[1])),
+        encode_ids([one.id for one in wanted]),
+        encode([[ID, 0, 0], [wanted[1].id, 0]]),
+        encode([[ID], [wanted[1].id, 0]]),
+        b"",
+        b"[" * 200_000,
+    ):
+        with pytest.raises((ProtocolError, LimitExceededError)):
+            decode_wanted(wrong, asked)
+    most = [ChunkFrom(ref(i, 0).id, limits.SEALED_CHUNK_BYTES_MAX) for i in range(limits.BATCH_CHUNKS_MAX)]
+    asked = statement([], root=ids_root([one.id for one in most]), count=len(most))
+    assert decode_wanted(encode_wanted(most), asked) == tuple(most)
 
 
 def test_a_proof_travels_as_a_header():

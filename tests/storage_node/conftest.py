@@ -21,12 +21,14 @@ from protocol.chunk_api import (
     GET_PATH,
     HAVE_PATH,
     PUT_PATH,
+    ChunkFrom,
     GetReader,
     decode_failure,
     decode_have_reply,
     decode_put_reply,
     encode_ids,
     encode_refs,
+    encode_wanted,
     ids_root,
     request_headers,
 )
@@ -141,10 +143,11 @@ class Client:
             await self.post(HAVE_PATH, encode_ids(ids), self.headers(Operation.HAVE, refs, **options))
         ).receipt
 
-    async def get(self, ids, **options):
+    async def get(self, ids, offsets=None, **options):
         refs = [ChunkRef(id, 0) for id in ids]
-        data = await self.post(GET_PATH, encode_ids(ids), self.headers(Operation.GET, refs, **options))
-        reader = GetReader(ids)
+        wanted = [ChunkFrom(id, offset) for id, offset in zip(ids, offsets or [0] * len(ids), strict=True)]
+        data = await self.post(GET_PATH, encode_wanted(wanted), self.headers(Operation.GET, refs, **options))
+        reader = GetReader(wanted)
         found = [body for _, body in reader.feed(data)]
         reader.finish()
         return found

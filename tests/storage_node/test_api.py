@@ -15,10 +15,12 @@ from protocol.chunk_api import (
     HAVE_PATH,
     PUT_PATH,
     STATEMENT_HEADER,
+    ChunkFrom,
     decode_failure,
-    encode_ids,
     encode_refs,
+    encode_wanted,
 )
+from protocol.codec import encode
 from protocol.grants import ChunkRef, Operation, open_receipt, sign_body
 from protocol.ids import device_id
 from protocol.signing import public_key
@@ -163,11 +165,11 @@ async def test_a_statement_is_for_one_device_one_operation_and_one_batch(world):
         )[STATEMENT_HEADER]
         ids = [id for id, _ in chunks]
         with pytest.raises(Answer) as caught:
-            await client.post(GET_PATH, encode_ids(ids), stolen)
+            await client.post(GET_PATH, encode_wanted([ChunkFrom(id, 0) for id in ids]), stolen)
         assert caught.value.status == 403
         have = client.headers(Operation.HAVE, [ChunkRef(id, 0) for id in ids])
         with pytest.raises(Answer) as caught:
-            await client.post(GET_PATH, encode_ids(ids), have)
+            await client.post(GET_PATH, encode_wanted([ChunkFrom(id, 0) for id in ids]), have)
         assert caught.value.status == 403
         put = client.headers(Operation.PUT, refs_of(chunks))
         for refs, body in ((refs_of(others), others), (refs_of(chunks), others), (refs_of(chunks), chunks[::-1])):
@@ -210,6 +212,30 @@ async def test_a_full_node_says_so_and_goes_on_serving(world):
                 await client.put(chunks)
             assert (caught.value.status, caught.value.code) == (507, "full")
         assert await client.get([id for id, _ in first]) == [body for _, body in first]
+
+
+@in_loop
+async def test_a_chunk_is_given_from_any_offset_of_it(world):
+    """Behind its end there is nothing, which is no error: whoever holds a false beginning finds that out himself."""
+    async with world:
+        client = world.client(await world.node())
+        chunks = chunks_of(3, 1 << 20) + chunks_of(4, 100)
+        await client.put(chunks)
+        ids = [id for id, _ in chunks]
+        offsets = [0, 1, 700_000, 100, 101, limits.SEALED_CHUNK_BYTES_MAX, 99]
+        found = await client.get([*ids, b"x" * 32], [*offsets, 5])
+        assert found == [body[at:] for (_, body), at in zip(chunks, offsets, strict=True)] + [None]
+        for wrong in (-1, limits.SEALED_CHUNK_BYTES_MAX + 1, 1 << 63, "1", 1.0, None):
+            body = encode([[ids[0], wrong]])
+            with pytest.raises(Answer) as caught:
+                await client.post(GET_PATH, body, client.headers(Operation.GET, [ChunkRef(ids[0], 0)]))
+            assert caught.value.status == 400
+        # All of a chunk is read, wherever its answer begins: so it counts as all of it.
+        grant = client.device.grant(bytes_max=150)
+        assert await client.get([ids[-1]], [99], grant=grant) == [chunks[-1][1][99:]]
+        with pytest.raises(Answer) as caught:
+            await client.get([ids[-1]], [99], grant=grant)
+        assert caught.value.status == 403
 
 
 @in_loop

@@ -1,8 +1,10 @@
 """A hostile or broken storage node costs a bounded time and memory, leads nowhere else and fails alone."""
 
 import asyncio
+import contextlib
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +15,10 @@ from peer.core.chunk_sealing import seal_chunk
 from peer.device import real_doors
 from peer.net import chunk_client
 from peer.net.chunk_client import ChunkClient
+from peer.store.parts import DIRECTORY, Parts
 from protocol import chunk_api as api
-from protocol.codec import encode
+from protocol import limits
+from protocol.codec import decode, encode
 from protocol.errors import NoQuorumError, NoSourceError
 from protocol.grants import ChunkRef, Grant, Operation, Receipt, ReceiptFor, Statement, batch_root, sign_body
 from protocol.ids import ChunkId, DeviceId, FolderId, Pseudonym, storage_node_id
@@ -79,9 +83,14 @@ async def served(handler):
         await runner.cleanup()
 
 
-async def fails(*nodes: NodeAddress) -> None:
+def client_of(*nodes: NodeAddress, home: Path = Path("/nowhere")) -> ChunkClient:
     doors = real_doors()
-    client = ChunkClient(Grants(*nodes), doors.clock, doors.processor)  # type: ignore[arg-type]
+    parts = Parts(home, doors.clock.now_ms)
+    return ChunkClient(Grants(*nodes), doors.clock, doors.processor, parts)  # type: ignore[arg-type]
+
+
+async def fails(*nodes: NodeAddress) -> None:
+    client = client_of(*nodes)
     try:
         async with asyncio.timeout(10):
             with pytest.raises(NoSourceError):
@@ -176,10 +185,9 @@ def test_a_node_without_a_good_address_fails_alone(url, certificate):
 
     async def run():
         await fails(node(url, certificate))
-        doors = real_doors()
         async with served(give) as good:
             nodes = node(url, certificate), node(good, id=b"m" * 32)
-            client = ChunkClient(Grants(*nodes), doors.clock, doors.processor)  # type: ignore[arg-type]
+            client = client_of(*nodes)
             try:
                 assert [one async for one in client.get(FOLDER, [REF.id])] == [(REF.id, DATA)]
             finally:
@@ -207,10 +215,9 @@ def test_only_a_nodes_own_receipt_says_that_it_holds_what_was_asked(how):
         return web.Response(status=500 if how == "error" else 200, body=b"?" if how == "garbage" else reply)
 
     async def run():
-        doors = real_doors()
         async with served(answer) as url:
             asked = node(url, id=storage_node_id(public_key(SEED)))
-            client = ChunkClient(Grants(asked), doors.clock, doors.processor)  # type: ignore[arg-type]
+            client = client_of(asked)
             try:
                 return await client.have(FOLDER, [REF])
             finally:
@@ -219,3 +226,199 @@ def test_only_a_nodes_own_receipt_says_that_it_holds_what_was_asked(how):
     receipts, held = asyncio.run(run())
     assert held == ({REF.id} if how == "good" else set())
     assert len(receipts) == (how == "good")
+
+
+# --- A transfer that is cut goes on where it stopped
+
+LARGE = bytes(seal_chunk(os.urandom(3_000_000), bytes(32)).data)
+OTHER = bytes(seal_chunk(os.urandom(2_000_000), bytes(32)).data)
+BODIES = {ChunkId(blake3(data).digest()): data for data in (LARGE, OTHER)}
+IDS = list(BODIES)
+
+
+class Node:
+    """Gives what it is asked for; what is in ``cuts`` is how much of each next reply comes before it is broken off."""
+
+    def __init__(self, *cuts: int, spoil=lambda wanted, body: body) -> None:
+        self.cuts = list(cuts)
+        self.spoil = spoil
+        self.asked: list[dict[ChunkId, int]] = []
+        self.sent = 0
+
+    async def answer(self, request):
+        wanted: tuple[api.ChunkFrom, ...] = decode(
+            await request.read(), tuple[api.ChunkFrom, ...], bytes_max=1 << 20, what="wanted"
+        )
+        self.asked.append({one.id: one.offset for one in wanted})
+        found = [(one, self.spoil(one, BODIES.get(one.id))) for one in wanted]
+        reply = b"".join(bytes(part) for one, body in found for part in api.encode_found(body, one.offset))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        cut = self.cuts.pop(0) if self.cuts else len(reply)
+        self.sent += len(reply[:cut])
+        await response.write(reply[:cut])
+        if cut < len(reply):
+            await asyncio.sleep(0)
+            request.transport.close()  # what was written still goes out
+        return response
+
+
+def fetch(home, *nodes, ids=IDS, slowly=False):
+    """Return the chunks that come, and whether all did."""
+
+    async def run():
+        async with contextlib.AsyncExitStack() as stack:
+            urls = [await stack.enter_async_context(served(one.answer)) for one in nodes]
+            client = client_of(*(node(url, id=bytes([i]) * 32) for i, url in enumerate(urls)), home=home)
+            stack.push_async_callback(client.close)
+            found = {}
+            try:
+                async for id, data in client.get(FOLDER, ids):
+                    if slowly:  # until the connection has long broken, with bytes that nobody read
+                        await until_quiet(nodes)
+                    found[id] = data
+            except NoSourceError:
+                return found, False
+            return found, True
+
+    return asyncio.run(run())
+
+
+async def until_quiet(nodes):
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+def parts_in(home):
+    directory = home / DIRECTORY
+    return {path.name: path.stat().st_size for path in directory.iterdir()} if directory.exists() else {}
+
+
+def test_the_rest_of_a_chunk_is_asked_for_at_the_next_node_and_by_the_next_process(tmp_path):
+    one, two, three = Node(1_000_000), Node(500_000), Node()
+    found, all_came = fetch(tmp_path, one, two)
+    assert (found, all_came) == ({}, False)
+    assert one.asked == [{IDS[0]: 0, IDS[1]: 0}]
+    assert two.asked == [{IDS[0]: 1_000_000 - 4, IDS[1]: 0}]
+    assert parts_in(tmp_path) == {IDS[0].hex(): 1_500_000 - 8}
+    assert fetch(tmp_path, three) == (BODIES, True)
+    assert one.sent + two.sent + three.sent == len(LARGE) + len(OTHER) + 4 * 4
+    assert parts_in(tmp_path) == {}
+
+
+def test_what_came_while_nobody_read_is_not_lost(tmp_path):
+    """A whole chunk and most of the next one lie in the buffer of a connection that broke."""
+    one, two = Node(len(LARGE) + 1_500_000), Node()
+    assert fetch(tmp_path, one, two, slowly=True) == (BODIES, True)
+    assert one.sent + two.sent == len(LARGE) + len(OTHER) + 3 * 4
+
+
+def wrong(_, body):
+    return bytes(len(body))
+
+
+def no_rest(one, body):
+    return body[: one.offset] if one.offset else body
+
+
+def other_rest(one, body):
+    return body[: one.offset] + b"!" * (len(body) - one.offset) if one.offset else body
+
+
+def too_long(one, body):
+    return bytes(limits.SEALED_CHUNK_BYTES_MAX + 1) if one.offset else body
+
+
+@pytest.mark.parametrize("spoil", [no_rest, other_rest])
+def test_a_wrong_rest_costs_the_part_and_the_chunk_comes_whole_from_the_same_node(tmp_path, spoil):
+    fetch(tmp_path, Node(1_000_000), ids=IDS[:1])
+    assert parts_in(tmp_path) == {IDS[0].hex(): 1_000_000 - 4}
+    bad = Node(spoil=spoil)
+    assert fetch(tmp_path, bad) == (BODIES, True)
+    assert bad.asked == [{IDS[0]: 1_000_000 - 4, IDS[1]: 0}, {IDS[0]: 0}]
+    assert parts_in(tmp_path) == {}
+
+
+def test_a_false_beginning_is_not_the_fault_of_who_gives_the_rest(tmp_path):
+    """A node that lies and breaks off, over and over, costs one more request and never the chunk."""
+    good = Node()
+    assert fetch(tmp_path, Node(1_000_000, spoil=wrong), good) == (BODIES, True)
+    assert good.asked == [{IDS[0]: 1_000_000 - 4, IDS[1]: 0}, {IDS[0]: 0}]
+    assert parts_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("spoil", [wrong, too_long])
+def test_a_node_that_lies_in_every_answer_is_left(tmp_path, spoil):
+    fetch(tmp_path, Node(1_000_000), ids=IDS[:1])
+    bad, good = Node(spoil=spoil), Node()
+    assert fetch(tmp_path, bad, good) == (BODIES, True)
+    assert len(bad.asked) <= 2
+    assert parts_in(tmp_path) == {}
+
+
+def test_a_node_without_the_chunk_leaves_its_part_to_others(tmp_path):
+    fetch(tmp_path, Node(1_000_000), ids=IDS[:1])
+    without = Node(spoil=lambda one, body: None)
+    assert fetch(tmp_path, without, ids=IDS[:1]) == ({}, False)
+    assert len(without.asked) == 1
+    good = Node()
+    assert fetch(tmp_path, without, good, ids=IDS[:1]) == ({IDS[0]: LARGE}, True)
+    assert good.asked == [{IDS[0]: 1_000_000 - 4}]
+
+
+def test_a_part_that_cannot_be_removed_is_asked_for_as_a_whole(tmp_path):
+    """Were it believed again each time, this would not end."""
+    fetch(tmp_path, Node(1_000_000, spoil=wrong), ids=IDS[:1])
+
+    class Stuck(Parts):
+        def take(self, id):
+            return bytes(self.sizes()[id])
+
+    async def run():
+        async with served(Node().answer) as url:
+            client = client_of(node(url), home=tmp_path)
+            client._parts = Stuck(tmp_path, real_doors().clock.now_ms)
+            try:
+                async with asyncio.timeout(10):
+                    return [one async for one in client.get(FOLDER, IDS[:1])]
+            finally:
+                await client.close()
+
+    assert asyncio.run(run()) == [(IDS[0], LARGE)]
+
+
+def test_who_stops_taking_keeps_what_came(tmp_path):
+    """A command that is ended in the middle of a chunk."""
+
+    async def run():
+        arrived = asyncio.Event()
+
+        async def stall(request):
+            await request.read()
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(len(LARGE).to_bytes(4, "big") + LARGE[:1_000_000])
+            arrived.set()
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await asyncio.sleep(0.05)
+                    await response.write(b"")
+            return response
+
+        async with served(stall) as url:
+            client = client_of(node(url), home=tmp_path)
+
+            async def take():
+                async with contextlib.aclosing(client.get(FOLDER, IDS[:1])) as chunks:
+                    async for _ in chunks:
+                        pass
+
+            taking = asyncio.create_task(take())
+            await arrived.wait()
+            await asyncio.sleep(0.2)
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+            await client.close()
+
+    asyncio.run(run())
+    assert parts_in(tmp_path) == {IDS[0].hex(): 1_000_000}
