@@ -411,6 +411,13 @@ class LostChunks(_Message, frozen=True, tag=58):
     chunks: tuple[ChunkId, ...]
 
 
+class NodeLeaves(_Message, frozen=True, tag=59):
+    """Notice to a node: it goes out of service, takes nothing new, and gives what it has until the link ends for good.
+
+    Once it is out of service its login is answered with a `Failure` of code ``revoked``.
+    """
+
+
 # --- Linking a device: a mailbox of the coordinator between two who do not trust it
 
 
@@ -510,6 +517,7 @@ Message: TypeAlias = (
     | Replicate
     | Replicated
     | LostChunks
+    | NodeLeaves
     | OpenMailbox
     | MailboxOpened
     | JoinMailbox

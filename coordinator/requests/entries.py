@@ -14,7 +14,7 @@ from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
 from protocol.entries import Entry, parse_entry
-from protocol.errors import KinfolderError, LimitExceededError, ProtocolError
+from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, UnavailableError
 from protocol.grants import ReceiptFor, open_receipt
 from protocol.history import verify_checkpoint
 from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, storage_node_id
@@ -139,6 +139,7 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
     Raises:
         ProtocolError, BadSignatureError: One is malformed or not signed by the node that it names.
         AccessDeniedError: One is of no node of this coordinator.
+        UnavailableError: One is of a node that is out of service.
     """
     if len(receipts) > RECEIPTS_A_REQUEST_MAX:
         raise LimitExceededError("receipts of a request", RECEIPTS_A_REQUEST_MAX)
@@ -148,6 +149,8 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
         node = coordinator.registry.get(storage_node_id(receipt.node))
         if node is None:
             raise Refused("access_denied", "a receipt is of no storage node of this coordinator")
+        if coordinator.registry.is_retired(node.node) or coordinator.registry.closing == node.node:
+            raise UnavailableError("a storage node goes out of service: store this again, on another one")
         if any(len(ref.id) != 32 or not 0 <= ref.length <= limits.SEALED_CHUNK_BYTES_MAX for ref in item.chunks):
             raise ProtocolError("a receipt names a bad chunk")
         held.append(Held(node.number, item, receipt.pseudonym))
