@@ -57,7 +57,8 @@ class Repair:
         self._wanted = asyncio.Event()
         self._sweep = False
         self._hurry = asyncio.Event()
-        self._is_busy = False
+        self.is_busy = False
+        """Whether it works just now."""
         self._thin: dict[tuple[Pseudonym, ChunkId], None] = {}
         self._gone: frozenset[StorageNodeId] = frozenset()
         self._round = 0
@@ -69,11 +70,6 @@ class Repair:
         self._wanted.set()
         if at_once:
             self._hurry.set()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is being done, nor waits to be."""
-        return not (self._is_busy or self._wanted.is_set() or self._thin)
 
     def note_thin(self, pseudonym: Pseudonym, counts: Mapping[ChunkId, int]) -> None:
         """Look soon at those of these chunks that too few nodes hold; may be called in the writing thread."""
@@ -99,7 +95,7 @@ class Repair:
                 pass
             else:
                 await self._pause()
-            self._is_busy = True
+            self.is_busy = True
             self._hurry.clear()
             self._wanted.clear()
             try:
@@ -107,7 +103,7 @@ class Repair:
             except KinfolderError as error:
                 log.warning("repair has to wait", code=error.code)
             finally:
-                self._is_busy = False
+                self.is_busy = False
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -39,7 +39,6 @@ class Retirements:
     """The background work; see the module."""
 
     def __init__(self, coordinator: Coordinator) -> None:
-        self.look_s = LOOK_S
         self._coordinator = coordinator
         self._swept: tuple[float, list[int]] | None = None
         """When repair was last asked to look at everything, and what was left then."""
@@ -71,7 +70,7 @@ class Retirements:
                 await self.once()
             except KinfolderError as error:
                 log.warning("retiring has to wait", code=error.code)
-            await asyncio.sleep(max(self.look_s, COUNT_SHARE * (clock.monotonic_s() - begin_s)))
+            await asyncio.sleep(max(LOOK_S, COUNT_SHARE * (clock.monotonic_s() - begin_s)))
 
     async def once(self) -> None:
         """Count what is left of each retirement, have it copied, and let go of the nodes on which nothing depends."""
@@ -109,7 +108,7 @@ class Retirements:
     def _have_copied(self, left: list[int]) -> None:
         """Ask repair to look at everything: at once where there is progress, else after a while."""
         coordinator = self._coordinator
-        if not left or not coordinator.repair.is_idle:
+        if not left or coordinator.repair.is_busy:
             return
         now_s = coordinator.clock.monotonic_s()
         if self._swept is None or self._swept[1] != left or now_s - self._swept[0] >= SWEEP_AGAIN_S:

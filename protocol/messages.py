@@ -517,7 +517,6 @@ Message: TypeAlias = (
     | Replicate
     | Replicated
     | LostChunks
-    | NodeLeaves
     | OpenMailbox
     | MailboxOpened
     | JoinMailbox
@@ -526,6 +525,7 @@ Message: TypeAlias = (
     | CloseMailbox
     | GetCopies
     | Copies
+    | NodeLeaves
 )
 
 

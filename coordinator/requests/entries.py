@@ -131,6 +131,8 @@ class Held(NamedTuple):
     number: int
     item: ReceiptFor
     pseudonym: Pseudonym
+    is_leaving: bool
+    """Whether the node is going out of service: further copies are needed."""
 
 
 def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -> list[Held]:
@@ -153,7 +155,7 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
             raise UnavailableError("a storage node goes out of service: store this again, on another one")
         if any(len(ref.id) != 32 or not 0 <= ref.length <= limits.SEALED_CHUNK_BYTES_MAX for ref in item.chunks):
             raise ProtocolError("a receipt names a bad chunk")
-        held.append(Held(node.number, item, receipt.pseudonym))
+        held.append(Held(node.number, item, receipt.pseudonym, coordinator.registry.is_leaving(node.node)))
     return held
 
 
@@ -174,7 +176,7 @@ def note_receipts(
             raise Refused("access_denied", "a receipt is for another folder")
         counts = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
         ready.update(chunk for chunk, count in counts.items() if count >= coordinator.quorum)
-        coordinator.repair.note_thin(one.pseudonym, counts)
+        coordinator.repair.note_thin(one.pseudonym, dict.fromkeys(counts, 0) if one.is_leaving else counts)
     if ready:
         Ordering(ledger, authority).release(Wait.CHUNK, ready)
     return moved(ledger, authority)
