@@ -15,11 +15,16 @@ GONE_AFTER_S: Final = 600.0
 """A node that was away for so long is counted as lost: its copies are made anew elsewhere."""
 
 
+AWAY_AFTER_S: Final = 60.0
+"""Where a node leaves, another one that was away for so long is not waited for: a copy more is made."""
+
+
 class Registry:
     """All known storage nodes, in memory."""
 
     def __init__(self, started_s: float) -> None:
         self.gone_after_s = GONE_AFTER_S
+        self.away_after_s = AWAY_AFTER_S
         self._nodes: dict[StorageNodeId, StorageNode] = {}
         self._sessions: dict[StorageNodeId, int] = {}
         self._started_s = started_s
@@ -101,7 +106,14 @@ class Registry:
 
     def is_gone(self, node: StorageNodeId, now_s: float) -> bool:
         """Tell whether a node was away for so long that its copies do not count."""
-        return not self.is_online(node) and now_s - self._left_s.get(node, self._started_s) > self.gone_after_s
+        return self._away_s(node, now_s) > self.gone_after_s
+
+    def is_away(self, node: StorageNodeId, now_s: float) -> bool:
+        """Tell whether a node was away for so long that a node that leaves does not wait for it."""
+        return self._away_s(node, now_s) > self.away_after_s
+
+    def _away_s(self, node: StorageNodeId, now_s: float) -> float:
+        return -1.0 if self.is_online(node) else now_s - self._left_s.get(node, self._started_s)
 
     def counts(self, node: StorageNodeId, now_s: float) -> bool:
         """Tell whether a node's copies are there to stay: it is neither lost nor going."""

@@ -180,6 +180,8 @@ class Repair:
         for location in locations:
             there = [by_number[number] for number in location.nodes if number in by_number]
             held = [place for place in there if registry.counts(place.id, now_s)]
+            if any(registry.is_leaving(place.id) for place in there):
+                held = [place for place in held if not registry.is_away(place.id, now_s)]
             sources = [place for place in there if place.online]
             missing = coordinator.replicas - len(held)
             if missing <= 0 or not sources:

@@ -178,10 +178,18 @@ class _Watch:
         if not is_served:
             return "no coordinator runs on this directory: it goes on when one does"
         copies = repository.settings.copies()
+        retirement = self.standing.retirement
+        if copies is None or retirement is None or not retirement.chunks_left:
+            return ""
         others = _others(known, self.standing, self._directory.now_ms(), is_served=is_served)
-        if copies is not None and len(others) < copies[0]:
-            return f"it waits: {_why(core.Shortage('nodes', copies[0], len(others)))}"
-        alone = 0 if self.standing.retirement is None else self.standing.retirement.chunks_alone
+        online = [one for one in others if one.online]
+        if len(online) < copies[0]:
+            there = f"{len(online)} {'is' if len(online) == 1 else 'are'} online"
+            return f"it waits: the copies take {copies[0]} other storage nodes, and {there}"
+        free = sum(one.free_bytes for one in online)
+        if free < retirement.bytes_left:
+            return f"it waits: the other storage nodes have {size_text(free)} free"
+        alone = retirement.chunks_alone
         if alone and alone != self._alone[0]:
             self._alone = (alone, _name_alone(repository, known, self.standing))
         return self._alone[1] if alone else ""
@@ -195,9 +203,9 @@ def _name_alone(repository: Repository, known: list[Standing], standing: Standin
         one.nodes for one in repository.chunks.holdings() if number in one.nodes and core.is_alone(one.nodes, online)
     ]
     folders = repository.chunks.by_folder(nodes, FOLDERS_NAMED_MAX + 1)
-    named = [f"{count:,} of folder {folder.hex()[:16]}" for folder, count in folders[:FOLDERS_NAMED_MAX]]
+    named = [f"{count:,} chunks of folder {folder.hex()[:16]}" for folder, count in folders[:FOLDERS_NAMED_MAX]]
     more = [] if len(folders) <= FOLDERS_NAMED_MAX else ["and of others"]
-    return f"it waits: no node that is online has these chunks, start {standing.name} again: {', '.join(named + more)}"
+    return f"it waits: no node that is online has {', '.join(named + more)}; start {standing.name} again"
 
 
 def _rate(seen: Sequence[tuple[float, int]]) -> str:

@@ -2,7 +2,7 @@
 
 The command writes into the database that a node is to go; from then on all is done here, also after a restart.
 
-Rule 1: a node's copies count until as many of the others as there should be copies hold what it holds.
+Rule 1: a node's copies count until as many of the others as there should be copies hold what it holds, and are online.
 Rule 2: a node is let go only when no chunk is written down as held by it, and no receipt of it can still come in.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOOK_S: Final = 1.0
 COUNT_SHARE: Final = 10
 """Counting may take up one part in so many of the time."""
-SWEEP_AGAIN_S: Final = 20.0
+SWEEP_AGAIN_S: Final = 60.0
 """Where nothing came of a sweep, the next one waits so long."""
 PAGE: Final = 2_000
 
@@ -40,8 +40,8 @@ class Retirements:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
-        self._swept: tuple[float, list[int]] | None = None
-        """When repair was last asked to look at everything, and what was left then."""
+        self._swept: tuple[float, object] | None = None
+        """When repair was last asked to look at everything, and how things stood then."""
 
     async def load(self) -> None:
         """Take from the database which nodes are going and which have gone; others are told when that is new."""
@@ -102,17 +102,24 @@ class Retirements:
         )
 
     def _others(self) -> frozenset[int]:
+        """Return the nodes whose copies make up for those of a node that goes: they stay, and are there now.
+
+        One that is away may be lost, and just after a start nobody knows since when.
+        """
         registry, now_s = self._coordinator.registry, self._coordinator.clock.monotonic_s()
-        return frozenset(one.number for one in registry.all() if registry.counts(one.node, now_s))
+        return frozenset(
+            one.number for one in registry.all() if registry.is_online(one.node) and registry.counts(one.node, now_s)
+        )
 
     def _have_copied(self, left: list[int]) -> None:
-        """Ask repair to look at everything: at once where there is progress, else after a while."""
+        """Ask repair to look at everything: at once where something changed, else after a while."""
         coordinator = self._coordinator
         if not left or coordinator.repair.is_busy:
             return
         now_s = coordinator.clock.monotonic_s()
-        if self._swept is None or self._swept[1] != left or now_s - self._swept[0] >= SWEEP_AGAIN_S:
-            self._swept = (now_s, left)
+        standing = (left, self._others())
+        if self._swept is None or self._swept[1] != standing or now_s - self._swept[0] >= SWEEP_AGAIN_S:
+            self._swept = (now_s, standing)
             coordinator.repair.want_sweep(at_once=True)
 
     async def _let_go(self, node: StorageNode, holdings: list[Holding]) -> None:

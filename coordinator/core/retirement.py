@@ -1,7 +1,7 @@
 """Taking a storage node out of service: what still depends on it, and whether the others can do without it.
 
 Rule 1: a chunk depends on a leaving node until as many of the others as there should be copies hold it.
-Rule 2: only nodes that stay and are not lost count as others; a node that leaves counts as a source while it is up.
+Rule 2: only nodes that stay and are up count as others; a node that leaves counts as a source while it is up.
 """
 
 from __future__ import annotations

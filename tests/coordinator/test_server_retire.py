@@ -135,7 +135,7 @@ def test_what_only_a_node_that_is_down_holds_is_named_and_waited_for(world):
 
             await until(is_alone)
             said = ask(world, nodes[0][1])
-            assert f"2 of folder {folder.id.hex()[:16]}" in said
+            assert f"2 chunks of folder {folder.id.hex()[:16]}" in said
             assert "start " + nodes[0][1].id.hex()[:16] in said
             assert await standing(world, nodes[0][1]) == "retiring"
 
@@ -157,6 +157,33 @@ def test_a_node_that_is_down_is_made_up_for_by_the_other_replicas(world):
             ask(world, nodes[0][1])
             assert (await obey(*nodes[2])).source == nodes[1][1].id
             await until(lambda: is_(standing(world, nodes[0][1]), "retired"))
+
+    run(main)
+
+
+def test_a_copy_on_a_node_that_is_away_is_not_relied_on(world):
+    """It may be lost: nobody knows since when, just after a start."""
+
+    async def main():
+        async with world.running(replicas=1, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2", "n3")
+            await client.ask(m.AddReceipts(folder.id, tuple(n.receipt(pseudonym, REFS) for _, n in nodes[:2])))
+            await nodes[1][0].close()
+            await until(lambda: is_(online(client), 2))
+            ask(world, nodes[0][1])
+
+            async def is_counted() -> bool:
+                return (await retirement(server, nodes[0][1])).counted_ms > 0
+
+            await until(is_counted)
+            assert (await retirement(server, nodes[0][1])).chunks_left == 2
+            assert nodes[2][0].requests.empty()  # for now it may come back
+
+            server.coordinator.registry.away_after_s = 0.0
+            server.coordinator.repair.want_sweep()
+            assert (await obey(*nodes[2])).source == nodes[0][1].id
+            await until(lambda: is_(standing(world, nodes[0][1]), "retired"))
+            assert await places(server) == {(2, 3)}
 
     run(main)
 

@@ -123,7 +123,9 @@ def test_the_last_node_cannot_go_nor_one_that_there_is_not(tmp_path: Path) -> No
         row = row_of(cluster, cluster.nodes[0])
         done = retire(cluster, row["id"])
         assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-        assert f"{row['id'][:16]} cannot go: 1 copy takes 1 other storage node, and there are 0: add 1 first" in done.err
+        assert (
+            f"{row['id'][:16]} cannot go: 1 copy takes 1 other storage node, and there are 0: add 1 first" in done.err
+        )
         done = retire(cluster, row["id"], "--json")
         assert (done.code, done.err) == (1, "")
         assert json.loads(done.out)["error"]["code"] == "nodes"

@@ -174,7 +174,7 @@ async def test_a_node_that_is_retired_gives_until_then_and_says_it_once(world):
             await until(lambda: node.custody.is_retired)
             with pytest.raises(Answer):
                 await client.get([chunks[0][0]])
-            await until(lambda: node._tasks[0].done())  # it does not dial for ever
+            await until(node._tasks[0].done)  # it does not dial for ever
         said = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
         assert said == ["this node is going out of service: it takes nothing new", "the coordinator refuses this node"]
 
