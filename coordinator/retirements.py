@@ -127,21 +127,18 @@ class Retirements:
         coordinator = self._coordinator
         coordinator.registry.closing = node.node
         try:
-            # Receipts of it that were let in until now stand in the database once this is through.
+            # Receipts of it that were taken until now stand in the database once this is through; no more are.
             await coordinator.database.write(lambda _: None)
             await self._strike(node.number, [one.nodes for one in holdings if node.number in one.nodes])
-            if not await coordinator.database.write(partial(self._end, node)):
-                return  # a receipt came in meanwhile, or another node lost a chunk: at the next look
+            holdings = await coordinator.database.read(lambda repository: repository.chunks.holdings())
+            if any(node.number in one.nodes for one in holdings):
+                return  # a receipt came in before, or another node lost a chunk or left: at the next look
+            now_ms = coordinator.clock.now_ms()
+            await coordinator.database.write(lambda repository: repository.retirements.end(node.node, now_ms))
             log.info("storage node retired", node=node.node[:8].hex())
             await self.load()
         finally:
             coordinator.registry.closing = None
-
-    def _end(self, node: StorageNode, repository: Repository) -> bool:
-        if any(node.number in one.nodes for one in repository.chunks.holdings()):
-            return False
-        repository.retirements.end(node.node, self._coordinator.clock.now_ms())
-        return True
 
     async def _strike(self, number: int, held: list[tuple[int, ...]]) -> None:
         coordinator = self._coordinator

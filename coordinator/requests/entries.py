@@ -17,7 +17,7 @@ from protocol.entries import Entry, parse_entry
 from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, UnavailableError
 from protocol.grants import ReceiptFor, open_receipt
 from protocol.history import verify_checkpoint
-from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, storage_node_id
+from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, StorageNodeId, storage_node_id
 
 ENTRIES_A_REQUEST_MAX: Final = 512
 REFUSALS_A_REQUEST_MAX: Final = 16
@@ -131,8 +131,7 @@ class Held(NamedTuple):
     number: int
     item: ReceiptFor
     pseudonym: Pseudonym
-    is_leaving: bool
-    """Whether the node is going out of service: further copies are needed."""
+    node: StorageNodeId
 
 
 def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -> list[Held]:
@@ -141,7 +140,6 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
     Raises:
         ProtocolError, BadSignatureError: One is malformed or not signed by the node that it names.
         AccessDeniedError: One is of no node of this coordinator.
-        UnavailableError: One is of a node that is out of service.
     """
     if len(receipts) > RECEIPTS_A_REQUEST_MAX:
         raise LimitExceededError("receipts of a request", RECEIPTS_A_REQUEST_MAX)
@@ -151,11 +149,9 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
         node = coordinator.registry.get(storage_node_id(receipt.node))
         if node is None:
             raise Refused("access_denied", "a receipt is of no storage node of this coordinator")
-        if coordinator.registry.is_retired(node.node) or coordinator.registry.closing == node.node:
-            raise UnavailableError("a storage node goes out of service: store this again, on another one")
         if any(len(ref.id) != 32 or not 0 <= ref.length <= limits.SEALED_CHUNK_BYTES_MAX for ref in item.chunks):
             raise ProtocolError("a receipt names a bad chunk")
-        held.append(Held(node.number, item, receipt.pseudonym, coordinator.registry.is_leaving(node.node)))
+        held.append(Held(node.number, item, receipt.pseudonym, node.node))
     return held
 
 
@@ -166,7 +162,14 @@ def note_receipts(
     account: AccountId | None,
     held: list[Held],
 ) -> list[Moved]:
-    """Write down which nodes hold which chunks of a folder, and order what thereby became durable."""
+    """Write down which nodes hold which chunks of a folder, and order what thereby became durable.
+
+    Raises:
+        AccessDeniedError: The account is no member of the folder.
+        Refused: The folder's log is behind, or a receipt is for another folder.
+        UnavailableError: A receipt is of a node that is out of service.
+    """
+    registry = coordinator.registry
     ledger, authority = coordinator.open_folder(repository, folder, account)
     if ledger.head.is_behind:
         raise behind()
@@ -174,9 +177,13 @@ def note_receipts(
     for one in held:
         if one.pseudonym != ledger.head.pseudonym:
             raise Refused("access_denied", "a receipt is for another folder")
+        if registry.is_retired(one.node) or registry.closing == one.node:
+            raise UnavailableError("a storage node goes out of service: store this again, on another one")
         counts = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
         ready.update(chunk for chunk, count in counts.items() if count >= coordinator.quorum)
-        coordinator.repair.note_thin(one.pseudonym, dict.fromkeys(counts, 0) if one.is_leaving else counts)
+        coordinator.repair.note_thin(
+            one.pseudonym, dict.fromkeys(counts, 0) if registry.is_leaving(one.node) else counts
+        )
     if ready:
         Ordering(ledger, authority).release(Wait.CHUNK, ready)
     return moved(ledger, authority)

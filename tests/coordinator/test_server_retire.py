@@ -8,7 +8,6 @@ import pytest
 
 from coordinator import retirements
 from coordinator.retire_command import retire_node
-from coordinator.store.retirements import Retirement
 from protocol import messages as m
 from protocol.errors import UserError
 from protocol.grants import Operation
@@ -35,11 +34,11 @@ def ask(world, node, *, show=quiet, timeout_s: float = 0.0) -> str:
     return str(caught.value)
 
 
-async def standing(world, node) -> str:
+async def standing(world, node):
     return next(one.state for one in world.directory.nodes() if one.node.node == node.id)
 
 
-async def retirement(server, node) -> Retirement:
+async def retirement(server, node):
     return (await server.coordinator.database.read(lambda r: r.retirements.all()))[node.id]
 
 
@@ -104,6 +103,7 @@ def test_a_restart_in_the_middle_goes_on(world):
             await client.ask(m.AddReceipts(folder.id, (nodes[0][1].receipt(pseudonym, REFS),)))
             ask(world, nodes[0][1])
             await until(lambda: leaves(nodes[0][0]))
+        assert "no coordinator runs" in ask(world, nodes[0][1])
         async with world.running() as server:
             again = []
             for _, node in nodes:
@@ -114,6 +114,7 @@ def test_a_restart_in_the_middle_goes_on(world):
             assert (await obey(*again[1])).source == nodes[0][1].id
             await until(lambda: is_(standing(world, nodes[0][1]), "retired"))
             assert await places(server) == {(2,)}
+        assert retire_node(world.directory, nodes[0][1].id.hex(), timeout_s=0, show=quiet).state == "retired"
         async with world.running() as server:
             one = await Client.open(server.url)
             assert await one.refused(nodes[0][1].login(one.challenge, one.origin)) == "revoked"
@@ -130,7 +131,7 @@ def test_what_only_a_node_that_is_down_holds_is_named_and_waited_for(world):
             await until(lambda: is_(online(client), 1))
             ask(world, nodes[0][1])
 
-            async def is_alone() -> bool:
+            async def is_alone():
                 return (await retirement(server, nodes[0][1])).chunks_alone == 2
 
             await until(is_alone)
@@ -172,7 +173,7 @@ def test_a_copy_on_a_node_that_is_away_is_not_relied_on(world):
             await until(lambda: is_(online(client), 2))
             ask(world, nodes[0][1])
 
-            async def is_counted() -> bool:
+            async def is_counted():
                 return (await retirement(server, nodes[0][1])).counted_ms > 0
 
             await until(is_counted)
