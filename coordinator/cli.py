@@ -225,7 +225,9 @@ def nodes(data: Data, as_json: Annotated[bool, typer.Option("--json", help="Prin
 def retire(
     data: Data,
     node: Annotated[str, typer.Argument(metavar="NODE", help="The beginning of its id, or its URL.")],
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="Wait no longer; it goes on all the same.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="S", min=0, help="Wait no longer; it goes on all the same.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Take a storage node out of service: what it holds is copied to the others, and then it can be switched off.

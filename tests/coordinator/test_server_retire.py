@@ -207,6 +207,23 @@ def test_a_receipt_that_comes_in_meanwhile_is_copied_too(world):
     run(main)
 
 
+def test_no_receipt_slips_in_while_a_node_is_let_go(world):
+    """What it has then could be on it alone, and nobody would look there any more: the device is told to store it again."""
+
+    async def main():
+        async with world.running(replicas=1, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
+            server.coordinator.registry.closing = nodes[0][1].id
+            both = tuple(node.receipt(pseudonym, REFS) for _, node in reversed(nodes))
+            assert await client.refused(m.AddReceipts(folder.id, both)) == "unavailable"
+            assert await places(server) == set()
+            server.coordinator.registry.closing = None
+            await client.ask(m.AddReceipts(folder.id, both))
+            assert await places(server) == {(1, 2)}
+
+    run(main)
+
+
 def test_an_order_goes_to_a_node_with_room(world):
     async def main():
         async with world.running(replicas=1, quorum=1) as server:
