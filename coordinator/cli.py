@@ -8,11 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, KinfolderError, UserError
+
+if TYPE_CHECKING:
+    from coordinator.standing import Standing
 
 app = typer.Typer(
     name="kin-coordinator",
@@ -26,25 +29,29 @@ app = typer.Typer(
 Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Directory of the database and the keys.")]
 
 
-def _fail(text: str, code: int) -> NoReturn:
-    print(f"kin-coordinator: {text}", file=sys.stderr)
-    raise typer.Exit(code)
+def _fail(text: str, exit_code: int, *, code: str = "usage", as_json: bool = False) -> NoReturn:
+    if as_json:
+        print(json.dumps({"version": 1, "error": {"code": code, "text": text}}))
+    else:
+        print(f"kin-coordinator: {text}", file=sys.stderr)
+    raise typer.Exit(exit_code)
 
 
 def _not_here(what: str) -> NoReturn:
     _fail(f"{what}: not in this version", EXIT_USAGE)
 
 
-def _run(work: Callable[[], None]) -> None:
-    """Do a command's work; an error of ours is one line and an exit code."""
+def _run(work: Callable[[], None], *, as_json: bool = False) -> None:
+    """Do a command's work; an error of ours is one line, or one object, and an exit code."""
     try:
         work()
     except UserError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, code=error.code, as_json=as_json)
     except KinfolderError as error:
-        _fail(str(error), EXIT_FAILED)
+        _fail(str(error), EXIT_FAILED, code=error.code, as_json=as_json)
     except OSError as error:
-        _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), EXIT_FAILED)
+        text = f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
+        _fail(text, EXIT_FAILED, code="error", as_json=as_json)
 
 
 @app.command()
@@ -152,6 +159,40 @@ def _time(ms: int) -> str | None:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
+def _node_row(standing: Standing, *, is_served: bool) -> dict[str, object]:
+    node, retirement = standing.node, standing.retirement
+    is_over = retirement is not None and retirement.is_over
+    left = None
+    if retirement is not None and not is_over and retirement.counted_ms:
+        left = {
+            "chunks": retirement.chunks_left,
+            "bytes": retirement.bytes_left,
+            "chunks_alone": retirement.chunks_alone,
+        }
+    return {
+        "id": node.node.hex(),
+        "url": node.url,
+        "operator": node.operator,
+        "zone": node.zone,
+        "online": node.online and is_served and not is_over,
+        "last_seen": _time(node.last_seen_ms),
+        "free_bytes": node.free_bytes,
+        "stored_bytes": node.stored_bytes,
+        "state": standing.state,
+        "left": left,
+        "retired": _time(retirement.ended_ms) if retirement is not None else None,
+    }
+
+
+def _node_state(standing: Standing, row: dict[str, object]) -> str:
+    from coordinator.standing import what_is_left
+
+    if standing.state == "retired":
+        return f"retired {row['retired']}"
+    state = "online" if row["online"] else f"offline since {row['last_seen'] or 'ever'}"
+    return state if standing.retirement is None else f"{state}, retiring: {what_is_left(standing.retirement)}"
+
+
 @app.command()
 def nodes(data: Data, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """List the storage nodes."""
@@ -161,28 +202,19 @@ def nodes(data: Data, as_json: Annotated[bool, typer.Option("--json", help="Prin
 
         check_existing(data)
         directory = _directory(data)
-        served = directory.is_served()
-        rows = [
-            {
-                "id": node.node.hex(),
-                "url": node.url,
-                "operator": node.operator,
-                "zone": node.zone,
-                "online": node.online and served,
-                "last_seen": _time(node.last_seen_ms),
-                "free_bytes": node.free_bytes,
-                "stored_bytes": node.stored_bytes,
-            }
-            for node in directory.nodes()
-        ]
+        is_served = directory.is_served()
+        known = directory.nodes()
+        rows = [_node_row(one, is_served=is_served) for one in known]
         copies = directory.copies()
         if as_json:
             replicas, quorum = copies or (None, None)
             print(json.dumps({"version": 1, "replicas": replicas, "quorum": quorum, "nodes": rows}))
             return
-        for row in rows:
-            state = "online" if row["online"] else f"offline since {row['last_seen'] or 'ever'}"
-            print(f"{str(row['id'])[:16]}  {state}  {row['url']}  operator {row['operator']}  zone {row['zone']}")
+        for one, row in zip(known, rows, strict=True):
+            print(
+                f"{str(row['id'])[:16]}  {_node_state(one, row)}  {row['url']}"
+                f"  operator {row['operator']}  zone {row['zone']}"
+            )
         if not rows:
             print("no storage nodes yet: kin-coordinator invite --for storage")
 
@@ -190,9 +222,41 @@ def nodes(data: Data, as_json: Annotated[bool, typer.Option("--json", help="Prin
 
 
 @app.command()
-def retire(data: Data, node: Annotated[str, typer.Argument(metavar="NODE")]) -> None:  # noqa: ARG001
-    """Copy everything off a node and forget it."""
-    _not_here("retire")
+def retire(
+    data: Data,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The beginning of its id, or its URL.")],
+    timeout: Annotated[
+        float | None, typer.Option(metavar="S", min=0, help="Wait no longer; it goes on all the same.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Take a storage node out of service: what it holds is copied to the others, and then it can be switched off.
+
+    The running server does the work. The command shows how far it is; it may be interrupted and given again.
+    """
+
+    def work() -> None:
+        from coordinator.directory import check_existing
+        from coordinator.retire_command import retire_node
+
+        check_existing(data)
+
+        def show(line: str) -> None:
+            if not as_json:
+                print(line, file=sys.stderr, flush=True)
+
+        done = retire_node(_directory(data), node, timeout_s=timeout, show=show)
+        if as_json:
+            retired = _time(done.retirement.ended_ms) if done.retirement is not None else None
+            print(json.dumps({"version": 1, "node": done.node.node.hex(), "state": done.state, "retired": retired}))
+            return
+        print(f"{done.name} is retired: nothing depends on it, and it can be switched off")
+
+    try:
+        _run(work, as_json=as_json)
+    except KeyboardInterrupt:
+        text = "interrupted; the coordinator goes on with what it was told: give the command again to see how far it is"
+        _fail(text, EXIT_INTERRUPTED, code="interrupted", as_json=as_json)
 
 
 def _directory(data: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # imported late, so that --help is quick

@@ -24,9 +24,9 @@ from coordinator.keys import (
     load_certificate,
     load_keys,
 )
+from coordinator.standing import Standing, standings
 from coordinator.store.database import connect, create_private, foreign, transaction
 from coordinator.store.migrate import current, migrate
-from coordinator.store.nodes import StorageNode
 from coordinator.store.repository import Repository
 from protocol import limits
 from protocol.effects import Clock, Entropy
@@ -214,6 +214,10 @@ class DataDirectory:
             repository.settings.put(URL_SETTING, url)
             repository.settings.put(FINGERPRINT_SETTING, "" if fingerprint is None else fingerprint.hex())
 
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970."""
+        return self._clock.now_ms()
+
     def copies(self) -> tuple[int, int] | None:
         """Return replicas and quorum, None before the first start."""
         self.prepare()
@@ -226,8 +230,8 @@ class DataDirectory:
         with self.open() as repository:
             repository.settings.set_copies(replicas, quorum)
 
-    def nodes(self) -> list[StorageNode]:
-        """Return the storage nodes."""
+    def nodes(self) -> list[Standing]:
+        """Return the storage nodes, also those that are retired."""
         self.prepare()
         with self.open() as repository:
-            return repository.nodes.all()
+            return standings(repository)

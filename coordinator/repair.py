@@ -1,8 +1,8 @@
 """Keep every chunk on as many nodes as it should be on.
 
-A chunk is *thin* while fewer nodes hold it than there should be copies. Chunks whose receipts just came are looked at
-after a pause, since their sender is usually about to bring the other receipts; all chunks are looked at when nodes came,
-went for good, lost chunks, or the number of copies was raised.
+A chunk is *thin* while fewer nodes that stay hold it than there should be copies. Chunks whose receipts just came are
+looked at after a pause, since their sender is usually about to bring the other receipts; all chunks are looked at when
+nodes came, went for good or go out of service, lost chunks, or the number of copies was raised.
 
 Rule 1: the work is bounded: pages of chunks, few orders at a time, each of at most one batch.
 Rule 2: an order that fails is no loss: the chunk is still thin at the next look.
@@ -11,6 +11,7 @@ Rule 2: an order that fails is no loss: the chunk is still thin at the next look
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -55,15 +56,20 @@ class Repair:
         self._coordinator = coordinator
         self._wanted = asyncio.Event()
         self._sweep = False
+        self._hurry = asyncio.Event()
+        self.is_busy = False
+        """Whether it works just now."""
         self._thin: dict[tuple[Pseudonym, ChunkId], None] = {}
         self._gone: frozenset[StorageNodeId] = frozenset()
         self._round = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def want_sweep(self) -> None:
-        """Look at all chunks soon."""
+    def want_sweep(self, *, at_once: bool = False) -> None:
+        """Look at all chunks soon; at once where nothing else is about to come."""
         self._sweep = True
         self._wanted.set()
+        if at_once:
+            self._hurry.set()
 
     def note_thin(self, pseudonym: Pseudonym, counts: Mapping[ChunkId, int]) -> None:
         """Look soon at those of these chunks that too few nodes hold; may be called in the writing thread."""
@@ -88,12 +94,21 @@ class Repair:
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(self.pause_s)
+                await self._pause()
+            self.is_busy = True
+            self._hurry.clear()
             self._wanted.clear()
             try:
                 await self.once()
             except KinfolderError as error:
                 log.warning("repair has to wait", code=error.code)
+            finally:
+                self.is_busy = False
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.pause_s):
+                await self._hurry.wait()
 
     async def once(self) -> int:
         """Look at what may be thin and have it copied; return how many copies were made."""
@@ -160,19 +175,20 @@ class Repair:
         now_s = coordinator.clock.monotonic_s()
         by_number = {node.number: registry.place(node) for node in registry.all()}
         usable = [place for place in registry.places(now_s) if place.online]
+        free_bytes = {node.node: node.free_bytes for node in registry.all()}
         orders: defaultdict[Order, list[ChunkRef]] = defaultdict(list)
         for location in locations:
-            held = [
-                by_number[number]
-                for number in location.nodes
-                if number in by_number and not registry.is_gone(by_number[number].id, now_s)
-            ]
-            sources = [place for place in held if place.online]
+            there = [by_number[number] for number in location.nodes if number in by_number]
+            held = [place for place in there if registry.counts(place.id, now_s)]
+            if any(registry.is_leaving(place.id) for place in there):
+                held = [place for place in held if not registry.is_away(place.id, now_s)]
+            sources = [place for place in there if place.online]
             missing = coordinator.replicas - len(held)
             if missing <= 0 or not sources:
                 continue
             group = placement.group(location.pseudonym)
-            targets = placement.spread(placement.rank(group, usable), missing, held)
+            roomy = [place for place in usable if free_bytes[place.id] >= location.length]
+            targets = placement.spread(placement.rank(group, roomy), missing, held)
             source = sources[self._round % len(sources)]
             for target in targets:
                 order = Order(target.id, source.id, location.pseudonym)

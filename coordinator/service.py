@@ -25,6 +25,7 @@ from coordinator.core.staging import Staging
 from coordinator.keys import ServerKeys
 from coordinator.registry import Registry
 from coordinator.repair import Repair
+from coordinator.retirements import Retirements
 from coordinator.store.database import Database
 from coordinator.store.folders import Head
 from coordinator.store.ledger import FolderLedger
@@ -84,6 +85,7 @@ class Coordinator:
         self.link_attempts = Attempts(limits.LINK_ATTEMPTS_PER_HOUR_AND_ACCOUNT_MAX, 3600)
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
         self.repair = Repair(self)
+        self.retirements = Retirements(self)
         self._next_session = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,8 +104,10 @@ class Coordinator:
         await self.refresh()
         await self.recheck_quorum()
         self.registry.load(await self.database.read(lambda repository: repository.nodes.all()))
+        await self.retirements.load()
         self.spawn(self._refresh_forever)
         self.spawn(self.repair.run)
+        self.spawn(self.retirements.run)
 
     async def stop(self) -> None:
         """End the background work and close the database."""

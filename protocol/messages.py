@@ -411,6 +411,13 @@ class LostChunks(_Message, frozen=True, tag=58):
     chunks: tuple[ChunkId, ...]
 
 
+class NodeLeaves(_Message, frozen=True, tag=59):
+    """Notice to a node: it goes out of service, takes nothing new, and gives what it has until the link ends for good.
+
+    Once it is out of service its login is answered with a `Failure` of code ``revoked``.
+    """
+
+
 # --- Linking a device: a mailbox of the coordinator between two who do not trust it
 
 
@@ -518,6 +525,7 @@ Message: TypeAlias = (
     | CloseMailbox
     | GetCopies
     | Copies
+    | NodeLeaves
 )
 
 

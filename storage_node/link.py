@@ -24,6 +24,7 @@ from protocol.effects import Clock, Entropy
 from protocol.errors import (
     KinfolderError,
     ProtocolError,
+    RevokedError,
     SecurityError,
     UnavailableError,
     UserError,
@@ -71,6 +72,10 @@ class Duties(NamedTuple):
     report: Callable[[], Awaitable[m.NodeReport]]
     replicate: Callable[[m.Replicate], Awaitable[m.Replicated]]
     lost: Callable[[], Awaitable[tuple[bytes, ...]]]
+    leave: Callable[[bool], None]
+    """At each login, and when it is told: whether the node is going out of service."""
+    retire: Callable[[], None]
+    """The node is out of service, for ever."""
 
 
 class _Connect(connect):
@@ -108,6 +113,10 @@ class RefusedError(KinfolderError):
     """The coordinator will not have this node; the text is its own line."""
 
     code = "refused"
+
+
+class RetiredError(RefusedError):
+    """This node is out of service."""
 
 
 class Link:
@@ -152,7 +161,7 @@ class Link:
         self._check_lost.set()
 
     async def run(self, *, is_first_start: bool) -> None:
-        """Stay logged in until cancelled.
+        """Stay logged in until cancelled, or until the coordinator says that this node is out of service.
 
         Raises:
             UserError: At the first start only: the coordinator does not admit this node, or cannot be trusted.
@@ -162,6 +171,9 @@ class Link:
             try:
                 await self._session()
                 failures = 0
+            except RetiredError as error:
+                self._retire(str(error))
+                return
             except (RefusedError, SecurityError, ProtocolError) as error:
                 if is_first_start and not self.admitted.is_set():
                     raise UserError(str(error)) from error
@@ -185,6 +197,10 @@ class Link:
             finally:
                 self._duties.broken()
             await asyncio.sleep(self._pause_s(failures))
+
+    def _retire(self, reason: str) -> None:
+        self._duties.retire()
+        log.warning("the coordinator refuses this node", reason=reason)
 
     def _pause_s(self, failures: int) -> float:
         spread = 0.5 + int.from_bytes(self._entropy(2), "big") / 0x1_0000 / 2
@@ -259,6 +275,9 @@ class Link:
                         asker.answer(frame)
                     case m.Frame(body=m.NodeWelcome() as welcome):
                         await self._duties.welcome(coordinator, welcome)
+                    case m.Frame(body=m.NodeLeaves()):
+                        log.warning("this node is going out of service: it takes nothing new")
+                        self._duties.leave(True)
                     case m.Frame(body=m.Replicate() as order):
                         task = asyncio.create_task(self._replicate(socket, frame.id, order))
                         tasks.add(task)
@@ -303,6 +322,8 @@ class Link:
                 pass
             case m.Failure(code=code, text=text) if code in _TRANSIENT:
                 raise UnavailableError(text)
+            case m.Failure(code=RevokedError.code, text=text):
+                raise RetiredError(text)
             case m.Failure(text=text):
                 raise RefusedError(text)
             case _:
@@ -312,6 +333,7 @@ class Link:
         coordinator = self._pinned or Coordinator(url, challenge.log_key, challenge.token_key, pin)
         if self._heard is not None:
             self._heard.hear(challenge.time_ms + round((self._clock.monotonic_s() - login_s) * 1000))
+        self._duties.leave(False)
         await self._duties.welcome(coordinator, welcome)
         self._pinned = coordinator
         self.admitted.set()

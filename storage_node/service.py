@@ -107,6 +107,8 @@ class StorageNode:
             report=self._report,
             replicate=self.replicate,
             lost=self.store.lost,
+            leave=self._leave,
+            retire=self._retire,
         )
         presence = Presence(
             self.url, identity.certificate if settings.is_tls else b"", settings.zone or identity.node.hex()
@@ -200,6 +202,12 @@ class StorageNode:
         self.custody.revoke(welcome.revoked, self._clock.now_ms())
         self.custody.hear()
         self.replicas.learn(welcome.nodes)
+
+    def _leave(self, is_leaving: bool) -> None:  # noqa: FBT001  # the one thing that is told
+        self.custody.is_leaving = is_leaving
+
+    def _retire(self) -> None:
+        self.custody.is_retired = True
 
     async def _report(self) -> m.NodeReport:
         stats = await self.store.stats()

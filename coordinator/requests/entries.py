@@ -14,10 +14,10 @@ from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
 from protocol.entries import Entry, parse_entry
-from protocol.errors import KinfolderError, LimitExceededError, ProtocolError
+from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, UnavailableError
 from protocol.grants import ReceiptFor, open_receipt
 from protocol.history import verify_checkpoint
-from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, storage_node_id
+from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, StorageNodeId, storage_node_id
 
 ENTRIES_A_REQUEST_MAX: Final = 512
 REFUSALS_A_REQUEST_MAX: Final = 16
@@ -131,6 +131,7 @@ class Held(NamedTuple):
     number: int
     item: ReceiptFor
     pseudonym: Pseudonym
+    node: StorageNodeId
 
 
 def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -> list[Held]:
@@ -150,7 +151,7 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
             raise Refused("access_denied", "a receipt is of no storage node of this coordinator")
         if any(len(ref.id) != 32 or not 0 <= ref.length <= limits.SEALED_CHUNK_BYTES_MAX for ref in item.chunks):
             raise ProtocolError("a receipt names a bad chunk")
-        held.append(Held(node.number, item, receipt.pseudonym))
+        held.append(Held(node.number, item, receipt.pseudonym, node.node))
     return held
 
 
@@ -161,7 +162,14 @@ def note_receipts(
     account: AccountId | None,
     held: list[Held],
 ) -> list[Moved]:
-    """Write down which nodes hold which chunks of a folder, and order what thereby became durable."""
+    """Write down which nodes hold which chunks of a folder, and order what thereby became durable.
+
+    Raises:
+        AccessDeniedError: The account is no member of the folder.
+        Refused: The folder's log is behind, or a receipt is for another folder.
+        UnavailableError: A receipt is of a node that is out of service.
+    """
+    registry = coordinator.registry
     ledger, authority = coordinator.open_folder(repository, folder, account)
     if ledger.head.is_behind:
         raise behind()
@@ -169,9 +177,13 @@ def note_receipts(
     for one in held:
         if one.pseudonym != ledger.head.pseudonym:
             raise Refused("access_denied", "a receipt is for another folder")
+        if registry.is_retired(one.node) or registry.closing == one.node:
+            raise UnavailableError("a storage node goes out of service: store this again, on another one")
         counts = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
         ready.update(chunk for chunk, count in counts.items() if count >= coordinator.quorum)
-        coordinator.repair.note_thin(one.pseudonym, counts)
+        coordinator.repair.note_thin(
+            one.pseudonym, dict.fromkeys(counts, 0) if registry.is_leaving(one.node) else counts
+        )
     if ready:
         Ordering(ledger, authority).release(Wait.CHUNK, ready)
     return moved(ledger, authority)

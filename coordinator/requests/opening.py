@@ -31,6 +31,7 @@ from protocol.signing import PUBLIC_KEY_BYTES, verify
 
 _NONCE_BYTES = 32
 _URL_BYTES_MAX = 512
+_RETIRED = "this node was retired: nothing depends on it, and it can be switched off"
 
 log = structlog.get_logger("coordinator")
 
@@ -188,6 +189,9 @@ async def node_login(coordinator: Coordinator, session: Session, message: m.Node
             "free_bytes": message.free_bytes,
         }
         if known is not None:
+            retirement = repository.retirements.all().get(id)
+            if retirement is not None and retirement.is_over:
+                raise RevokedError(_RETIRED)
             repository.nodes.change(id, **values)
             return msgspec.structs.replace(known, **values)
         operator = _take_token(repository, message.token, "storage")
@@ -205,12 +209,16 @@ async def node_login(coordinator: Coordinator, session: Session, message: m.Node
     try:
         _check_login(session, message.sign, message.nonce, message.signature, message.sign)
         node = await coordinator.database.write(enrol)
+    except RevokedError:
+        raise  # it proved who it is: nothing was guessed
     except (SecurityError, Refused):
         check_attempts(coordinator, session, b"node")
         count_failure(coordinator, session, b"node")
         raise
     if session.is_closed:
         raise UnavailableError("the connection has ended")
+    if coordinator.registry.is_retired(id):  # since it was looked up
+        raise RevokedError(_RETIRED)
     session.kind = Kind.NODE
     session.node = id
     coordinator.registry.put(node)
@@ -219,6 +227,8 @@ async def node_login(coordinator: Coordinator, session: Session, message: m.Node
     if other is not None:
         other.close("another connection of this node")
     log.info("storage node online", node=id[:8].hex())
+    if coordinator.registry.is_leaving(id):
+        session.post(m.NodeLeaves())
     coordinator.tell_nodes()
     coordinator.repair.want_sweep()
     return await coordinator.welcome()

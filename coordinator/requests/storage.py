@@ -70,6 +70,10 @@ async def get_grant(coordinator: Coordinator, session: Session, message: m.GetGr
     places = placement.order(
         placement.group(pseudonym), registry.places(coordinator.clock.monotonic_s()), coordinator.replicas
     )
+    if not asked & Operation.PUT:
+        # A node that goes is a source as long as it is there, after all others.
+        sources = [place for node in registry.leaving() if (place := registry.place(node)).online]
+        places = [*places[: limits.PLACEMENT_NODES_MAX - len(sources)], *sources][: limits.PLACEMENT_NODES_MAX]
     nodes = tuple(registry.address(node) for place in places if (node := registry.get(place.id)) is not None)
     return m.Granted(grant, pseudonym, coordinator.replicas, coordinator.quorum, nodes)
 

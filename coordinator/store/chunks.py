@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 
 from coordinator.core.ordering import Wait
-from coordinator.store.schema import CHUNKS, SEGMENTS, WAITS
+from coordinator.core.retirement import Holding, depends
+from coordinator.store.schema import CHUNKS, FOLDERS, SEGMENTS, WAITS
 from coordinator.store.statements import groups, insert, upsert
 from protocol.errors import ProtocolError
 from protocol.grants import ChunkRef
@@ -135,6 +137,60 @@ class Chunks:
                 if node in nodes
             ]
             upsert(self._connection, CHUNKS, changed)
+
+    def release(
+        self, places: Iterable[tuple[Pseudonym, ChunkId]], node: int, others: Collection[int], replicas: int
+    ) -> None:
+        """Forget that a node that leaves holds these chunks, but for those that depend on it after all."""
+        for group in groups(places):
+            changed = [
+                {"pseudonym": pseudonym, "chunk": chunk, "length": length, "nodes": pack_numbers(set(nodes) - {node})}
+                for pseudonym, chunk, length, nodes in self._select(
+                    tuple_(CHUNKS.c.pseudonym, CHUNKS.c.chunk).in_(group)
+                )
+                if node in nodes and not depends(nodes, node, others, replicas)
+            ]
+            upsert(self._connection, CHUNKS, changed)
+
+    def holdings(self) -> list[Holding]:
+        """Count all chunks by the nodes that hold them; it looks through the whole table."""
+        rows = self._connection.execute(
+            select(CHUNKS.c.nodes, func.count(), func.sum(CHUNKS.c.length)).group_by(CHUNKS.c.nodes)
+        )
+        return [Holding(unpack_numbers(nodes), chunks, int(size)) for nodes, chunks, size in rows]
+
+    def by_folder(self, held: Sequence[tuple[int, ...]], limit: int) -> list[tuple[FolderId, int]]:
+        """Return folders with most chunks that just these nodes hold, and how many; it looks through the whole table.
+
+        Args:
+            held: The sets of nodes, in any number.
+            limit: Of folders.
+        """
+        found: Counter[FolderId] = Counter()
+        for group in groups(held):
+            rows = self._connection.execute(
+                select(FOLDERS.c.folder, func.count())
+                .join(CHUNKS, CHUNKS.c.pseudonym == FOLDERS.c.pseudonym)
+                .where(CHUNKS.c.nodes.in_([pack_numbers(nodes) for nodes in group]))
+                .group_by(FOLDERS.c.folder)
+            )
+            for folder, count in rows:
+                found[FolderId(folder)] += count
+        return found.most_common(limit)
+
+    def held_by(
+        self, held: Sequence[tuple[int, ...]], after: tuple[bytes, bytes], limit: int
+    ) -> list[tuple[Pseudonym, ChunkId]]:
+        """Return chunks that just these nodes hold, by rising (pseudonym, id), after one of them.
+
+        Args:
+            held: The sets of nodes; no more than KEYS_A_QUERY_MAX.
+            after: The chunk to begin after.
+            limit: Of chunks.
+        """
+        key = tuple_(CHUNKS.c.pseudonym, CHUNKS.c.chunk)
+        found = self._select((key > after) & CHUNKS.c.nodes.in_([pack_numbers(nodes) for nodes in held]), limit)
+        return [(one.pseudonym, one.chunk) for one in found]
 
     def where(self, chunks: Iterable[ChunkId]) -> list[Location]:
         """Return these chunks in whichever folder they are; it looks through the whole table."""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, exc, text
 
 from protocol.errors import UserError
 
-NEWEST: Final = "0001"
+NEWEST: Final = "0002"
 """The newest migration of ``migrations/versions``; a test holds it against the files."""
 
 

@@ -10,6 +10,7 @@ from coordinator.store.chunks import Chunks
 from coordinator.store.folders import Folders, Head
 from coordinator.store.ledger import FolderLedger
 from coordinator.store.nodes import Nodes
+from coordinator.store.retirements import Retirements
 from coordinator.store.schema import FOLDERS
 from coordinator.store.settings import Settings
 from coordinator.store.statements import insert
@@ -26,6 +27,7 @@ class Repository:
         self.folders = Folders(connection)
         self.chunks = Chunks(connection)
         self.nodes = Nodes(connection)
+        self.retirements = Retirements(connection)
 
     def ledger(self, folder: FolderId, now_ms: int) -> FolderLedger | None:
         """Return a folder's records, None if there is no such folder; at most one at a time for each folder."""

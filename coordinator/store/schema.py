@@ -211,6 +211,21 @@ STORAGE_NODES: Final = Table(
     sqlite_with_rowid=False,
 )
 
+RETIREMENTS: Final = Table(
+    "retirements",
+    metadata,
+    Column("node", LargeBinary(32), primary_key=True),
+    Column("asked_ms", BigInteger, nullable=False),
+    # 0: it goes on.
+    Column("ended_ms", BigInteger, nullable=False),
+    # What the server last counted, and when; 0: not yet.
+    Column("counted_ms", BigInteger, nullable=False),
+    Column("chunks_left", BigInteger, nullable=False),
+    Column("bytes_left", BigInteger, nullable=False),
+    Column("chunks_alone", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 REVOCATIONS: Final = Table(
     "revocations",
     metadata,

@@ -63,6 +63,10 @@ class Custody:
         self._node = node
         self.token_key: bytes | None = None
         """The coordinator's key that signs grants; None until the first login."""
+        self.is_leaving = False
+        """Whether this node is going out of service: it takes nothing new."""
+        self.is_retired = False
+        """Whether it is out of service: it does nothing any more."""
         self._silent_since_s: float | None = None
         self._revoked: dict[tuple[DeviceId, Pseudonym], int] = {}
         self._spent: dict[bytes, _Spent] = {}
@@ -87,13 +91,16 @@ class Custody:
         """Return the request, counted, if it may go on.
 
         Raises:
-            UnavailableError: The coordinator's key is not known yet, or too many grants are alive.
+            UnavailableError: The coordinator's key is not known yet, this node goes out of service, or too many grants are
+                alive.
             AccessDeniedError: Refused.
             ProtocolError: Grant or statement is malformed.
             BadSignatureError: One of them is not signed by whom it must be.
         """
         if self.token_key is None:
             raise UnavailableError("the coordinator is not known yet")
+        if self.is_retired or (self.is_leaving and operation == Operation.PUT):
+            raise UnavailableError("this storage node goes out of service")
         given, asked = check_request(grant, statement, coordinator=self.token_key, node=self._node, now_ms=now_ms)
         if len(given.id) != _GRANT_ID_BYTES or len(given.pseudonym) != _PSEUDONYM_BYTES or len(asked.root) != ID_BYTES:
             raise AccessDeniedError("the grant cannot be")

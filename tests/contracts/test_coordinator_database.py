@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
+from alembic import command as alembic_command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
@@ -258,6 +260,37 @@ def test_the_threads_end_with_what_was_queued(tmp_path):
 # Migrations.
 
 
+def test_a_node_is_struck_from_what_does_not_depend_on_it(check):
+    """Chunks are counted by the nodes that hold them; a node that goes is struck where enough others hold a chunk."""
+    refs = [chunk(name) for name in "abcd"]
+    keys = [(PSEUDONYM, ref.id) for ref in refs]
+
+    async def test(database):
+        def fill(repository):
+            repository.new_folder(new_head(), 1).flush()
+            for node, held in ((1, refs), (2, refs[:3]), (300, refs[:2])):
+                repository.chunks.add_locations(PSEUDONYM, held, node)
+
+        await database.write(fill)
+        held = await database.read(lambda r: r.chunks.holdings())
+        lengths = [ref.length for ref in refs]
+        assert sorted((one.nodes, one.chunks, one.bytes) for one in held) == [
+            ((1,), 1, lengths[3]),
+            ((1, 2), 1, lengths[2]),
+            ((1, 2, 300), 2, lengths[0] + lengths[1]),
+        ]
+        assert await database.read(lambda r: r.chunks.by_folder([(1,), (1, 2)], 5)) == [(FOLDER, 2)]
+        first = await database.read(lambda r: r.chunks.held_by([(1, 2), (1, 2, 300)], (b"", b""), 2))
+        rest = await database.read(lambda r: r.chunks.held_by([(1, 2), (1, 2, 300)], first[-1], 2))
+        assert [*first, *rest] == sorted(keys[:3])
+
+        await database.write(lambda r: r.chunks.release(keys, 1, {2, 300}, 2))
+        found = await database.read(lambda r: [r.chunks.find(*key) for key in keys])
+        assert [one.nodes for one in found] == [(2, 300), (2, 300), (1, 2), (1,)]
+
+    check(test)
+
+
 def migrated() -> Connection:
     connection = connect(":memory:")
     migrate(connection)
@@ -290,6 +323,19 @@ def test_a_database_of_a_newer_version_is_left_alone():
 
 def test_every_table_can_be_spread_by_its_first_key():
     """Folder, pseudonym, account, device or node first: whatever grows with the number of folders begins with its id."""
-    small = {"settings", "tokens", "storage_nodes"}
+    small = {"settings", "tokens", "storage_nodes", "retirements"}
     first = {name: next(iter(table.primary_key)).name for name, table in metadata.tables.items() if name not in small}
     assert set(first.values()) <= {"folder", "pseudonym", "account", "device"}
+
+
+def test_a_database_of_an_older_version_is_brought_to_the_newest():
+    older = connect(":memory:")
+    with contextlib.closing(older), contextlib.closing(migrated()) as newest:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent / "migrations"))
+        config.attributes["connection"] = older
+        alembic_command.upgrade(config, "0001")
+        migrate(older)
+        tables = "SELECT name, sql FROM sqlite_master ORDER BY name"
+        assert older.exec_driver_sql(tables).all() == newest.exec_driver_sql(tables).all()
+        assert migrations.current(older) == migrations.NEWEST

@@ -85,7 +85,6 @@ def data(tmp_path) -> str:
     [
         (["serve", "--listen", "127.0.0.1:0", "--database", "postgresql://h/d"], 2, "not in this version"),
         (["serve", "--listen", "127.0.0.1:0", "--broker", "nats://h"], 2, "not in this version"),
-        (["retire", "abc"], 2, "not in this version"),
         (["serve", "--listen", "nowhere"], 2, "HOST:PORT"),
         (["serve", "--listen", "0.0.0.0:0"], 2, "--advertise"),
         (["serve", "--listen", "127.0.0.1:0", "--replicas", "1"], 2, "quorum"),
@@ -289,7 +288,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [("nodes",), ("copies", "1", "1")])
+@pytest.mark.parametrize("words", [("nodes",), ("copies", "1", "1"), ("retire", "abcd")])
 def test_a_directory_without_a_coordinator_is_refused_and_stays_as_it_is(tmp_path, words):
     command, *more = words
     for data in (tmp_path, tmp_path / "missing"):

@@ -184,13 +184,13 @@ def test_a_node_reports_its_room_and_moves(world):
             client, node = await storage_node(server.url, "n", world.node_token, zone="attic")
             await client.ask(m.NodeReport(123, 456))
             assert await client.refused(m.NodeReport(-1, 456)) == "protocol"
-            row = world.directory.nodes()[0]
+            row = world.directory.nodes()[0].node
             assert (row.free_bytes, row.stored_bytes, row.zone, row.online) == (123, 456, "attic", True)
             await client.close()
             moved = await Client.open(server.url)
             await moved.ask(node.login(moved.challenge, moved.origin, url="http://127.0.0.1:2"), m.NodeWelcome)
-            assert world.directory.nodes()[0].url == "http://127.0.0.1:2"
-        assert not world.directory.nodes()[0].online
+            assert world.directory.nodes()[0].node.url == "http://127.0.0.1:2"
+        assert not world.directory.nodes()[0].node.online
 
     run(main)
 

@@ -162,6 +162,7 @@ class FakeCoordinator:
         self.log_seed, self.token_seed = LOG_SEED, TOKEN_SEED
         self.known = {}
         self.revoked = ()
+        self.retired = set()
         self.sockets = {}
         self.asked: asyncio.Queue[Any] = asyncio.Queue()
         self.lost: asyncio.Queue[Any] = asyncio.Queue()
@@ -189,6 +190,9 @@ class FakeCoordinator:
         for socket in self.sockets.values():
             await socket.send(m.encode_frame(0, m.NodeWelcome(self.addresses(), self.revoked)))
 
+    async def tell(self, node, body):
+        await self.sockets[node].send(m.encode_frame(0, body))
+
     async def ask(self, node, body):
         self._next += 2
         future = self._waiting[self._next] = asyncio.get_running_loop().create_future()
@@ -213,6 +217,9 @@ class FakeCoordinator:
             await socket.send(
                 m.encode_frame(frame.id, m.Failure("access_denied", "the invitation is not valid"), reply=True)
             )
+            return
+        if login.sign in self.retired:
+            await socket.send(m.encode_frame(frame.id, m.Failure("revoked", "this node was retired"), reply=True))
             return
         self.known[login.sign] = login
         node = storage_node_id(login.sign)

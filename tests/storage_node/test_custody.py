@@ -189,3 +189,15 @@ def test_every_refusal_is_ours(custody):
     for operation in Operation:
         with pytest.raises(KinfolderError):
             admit(custody, operation=operation, nodes=())
+
+
+def test_a_node_that_goes_out_of_service_takes_nothing_new_and_in_the_end_does_nothing(custody):
+    custody.is_leaving = True
+    with pytest.raises(UnavailableError):
+        admit(custody)
+    admit(custody, Operation.GET)
+    admit(custody, Operation.HAVE)
+    custody.is_retired = True
+    for operation in Operation:
+        with pytest.raises(UnavailableError):
+            admit(custody, operation)

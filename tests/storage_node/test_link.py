@@ -155,6 +155,31 @@ async def test_a_revocation_arrives_and_holds(world):
 
 
 @in_loop
+async def test_a_node_that_is_retired_gives_until_then_and_says_it_once(world):
+    async with world:
+        node = await world.node()
+        client = world.client(node)
+        chunks = chunks_of(2, 10)
+        await client.put(chunks)
+        with capture_logs() as logs:
+            await world.coordinator.tell(node.identity.node, m.NodeLeaves())
+            await until(lambda: node.custody.is_leaving)
+            with pytest.raises(Answer) as caught:
+                await client.put(chunks_of(1, 20))
+            assert caught.value.status == 503
+            assert await client.get([id for id, _ in chunks]) == [body for _, body in chunks]
+
+            world.coordinator.retired.add(node.identity.sign_public)
+            await world.coordinator.sockets[node.identity.node].close()
+            await until(lambda: node.custody.is_retired)
+            with pytest.raises(Answer):
+                await client.get([chunks[0][0]])
+            await until(node._tasks[0].done)  # it does not dial for ever
+        said = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+        assert said == ["this node is going out of service: it takes nothing new", "the coordinator refuses this node"]
+
+
+@in_loop
 async def test_it_reports_and_names_what_was_lost_before_it_came(world, monkeypatch):
     monkeypatch.setattr(link, "REPORT_S", 0.0)
     async with world:
