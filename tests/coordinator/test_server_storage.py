@@ -31,7 +31,7 @@ async def stored(server, world, *names: str):
     return client, folder, made.pseudonym, nodes
 
 
-async def obey(client: Client, node: TestNode, *, within_s: float = 5) -> m.Replicate:
+async def obey(client: Client, node: TestNode, *, within_s: float = 30) -> m.Replicate:
     """Answer the server's next order with receipts for all it names."""
     frame = await asyncio.wait_for(client.requests.get(), within_s)
     assert isinstance(frame.body, m.Replicate)
@@ -45,7 +45,7 @@ async def copies(server, pseudonym) -> set[int]:
     return {len(location.nodes) for location in found}
 
 
-async def until(condition, within_s: float = 5) -> None:
+async def until(condition, within_s: float = 30) -> None:
     async with asyncio.timeout(within_s):
         while not await condition():  # noqa: ASYNC110  # what is waited for is rows of a database
             await asyncio.sleep(0.02)

@@ -60,9 +60,9 @@ def test_whoever_is_impatient_leaves_nothing_behind(temporary: Path) -> None:
     running = demo(temporary)
     read_until(running, "kin init")
     assert len(processes_in(temporary)) >= 4
-    running.send_signal(signal.SIGHUP)
+    running.send_signal(signal.SIGTERM)
     until(lambda: ignores(running.pid, signal.SIGINT) or running.poll() is not None, "it cleans up")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         running.send_signal(number)
     _, errors = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130, errors
