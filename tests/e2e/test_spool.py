@@ -195,7 +195,9 @@ def test_an_author_that_is_killed_at_any_moment_loses_nothing_and_signs_nothing_
             start_agent(a, world.cluster.root)
             for number in range(3):
                 files[f"{turn} {number}"] = chance.randbytes(chance.choice([10, 70_000, 2 * MIB]))
-                world.path(a, f"{turn} {number}").write_bytes(files[f"{turn} {number}"])
+                made = tmp_path / "made"
+                made.write_bytes(files[f"{turn} {number}"])
+                made.rename(world.path(a, f"{turn} {number}"))  # half a file would be a version of its own
             if turn == 2:
                 restart(world.cluster.nodes[0])
             time.sleep(chance.uniform(0.1, 1.2))
