@@ -158,7 +158,9 @@ def test_what_is_not_safe_yet_is_named_and_nothing_is_freed(clean: World) -> Non
     try:
         fill(w.two, D__new="only here so far")
         until(lambda: "D/new" in reasons(w.b, "work"), "it is seen")
-        with pytest.raises(UserError, match=r"D/new (was changed on this device|is on its way|is not confirmed by the coordinator yet)"):
+        with pytest.raises(
+            UserError, match=r"D/new (was changed on this device|is on its way|is not confirmed by the coordinator yet)"
+        ):
             w.exclude("D", free=True)
         assert texts(w.two) == {"D/f": "f", "D/new": "only here so far"}
         assert w.excluded() == []
