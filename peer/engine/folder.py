@@ -37,10 +37,10 @@ from peer.engine.outlook import Outlook
 from peer.engine.reassurance import Reassurer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.safety import Safety
-from peer.engine.stepper import KEPT, Stepper
+from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import AWAITED, OF_NETWORK, Blocked, Progress, told
+from peer.engine.waiting import AWAITED, OF_NETWORK, Blocked, Progress, longer, told
 from peer.store.folders import FolderRecord
 from protocol.errors import (
     CorruptStateError,
@@ -58,8 +58,6 @@ QUEUED_MAX: Final = 8_000
 JOBS_MAX: Final = 6
 GROUP_ACTS_MAX: Final = 400
 MISSED_MAX: Final = 4
-RETRY_S_MIN: Final = 0.5
-RETRY_S_MAX: Final = 60.0
 RECORDED_LOOK_S: Final = 0.2
 """Between looks whether all is recorded, while the folder does not come to rest."""
 
@@ -303,7 +301,9 @@ class FolderEngine(Outlook):
         return why is None or why.until_s <= self._context.clock.monotonic_s()
 
     def _block_part(self, part: str, error: KinfolderError) -> None:
-        self._part_blocked[part] = why = self._longer(self._part_blocked.get(part), error.code)
+        self._part_blocked[part] = why = longer(
+            self._part_blocked.get(part), error.code, self._context.clock.monotonic_s()
+        )
         why.text = str(error)
         match part:
             case "pull":
@@ -314,11 +314,6 @@ class FolderEngine(Outlook):
                 self._drainer.is_wanted = True
             case "plan":
                 self._want_plan()
-
-    def _longer(self, before: Blocked | None, reason: str) -> Blocked:
-        failures = 1 if before is None else before.failures + 1
-        pause = min(RETRY_S_MAX, RETRY_S_MIN * 2 ** min(failures, 12))
-        return Blocked(reason, self._context.clock.monotonic_s() + pause, failures)
 
     def _unblock(self, now: float) -> bool:
         if len(self._in_job) >= QUEUED_MAX:
@@ -610,7 +605,12 @@ class FolderEngine(Outlook):
             self._block(id, reason)
         for id in applied.done:
             self._missed.pop(id, None)
+        if applied.done:
+            self._try_again({OCCUPIED})
         for id, found in applied.missed.items():
+            if found == OCCUPIED:
+                self._block(id, OCCUPIED)
+                continue
             # The first time it is looked at anew and planned again at once; what goes on missing waits.
             self._missed[id] = times = self._missed.get(id, 0) + 1
             if times >= (2 if found == KEPT else MISSED_MAX):
@@ -664,7 +664,8 @@ class FolderEngine(Outlook):
         self._wake.set()
 
     def _block(self, id: ItemId, reason: str) -> None:
-        self.blocked[id] = self._longer(self.blocked.get(id) or self._tried.get(id), reason)
+        before = self.blocked.get(id) or self._tried.get(id)
+        self.blocked[id] = longer(before, reason, self._context.clock.monotonic_s())
 
     def _retry(self, id: ItemId) -> None:
         """An item's time has come; how often it failed is remembered until it is done."""
@@ -683,7 +684,9 @@ class FolderEngine(Outlook):
         """Return how often what may still mend itself has failed in a row; 0: nothing of the kind is left."""
         if self._ended or self.record.frozen or self.failed or self.observer.missing:
             return 0
-        counts = [why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT, AWAITED}]
+        counts = [
+            why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT, OCCUPIED, AWAITED}
+        ]
         counts += [why.failures for why in self._part_blocked.values() if why.reason != HistoryError.code]
         return max([*counts, self.observer.restless])
 

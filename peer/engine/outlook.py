@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from peer.core.tree import ItemId
 from peer.engine.drainer import PART as DRAIN
-from peer.engine.stepper import KEPT
+from peer.engine.stepper import KEPT, OCCUPIED
 from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked
 from peer.store.folders import FolderRecord
 from protocol.errors import HistoryError, SpoolFullError
@@ -60,9 +60,9 @@ class Outlook:
         return why is not None and why.reason == HistoryError.code
 
     def is_kept(self, id: ItemId) -> bool:
-        """Whether this is a directory that only stays for what is not synced in it."""
+        """Whether this is a directory that only stays for what is in it: that is counted itself, if it is to be."""
         why = self.blocked.get(id)
-        return why is not None and why.reason == KEPT
+        return why is not None and why.reason in (KEPT, OCCUPIED)
 
     def reason_for(self, id: ItemId) -> str:
         """Return why an item is not in sync yet, as a reason code of the contract."""

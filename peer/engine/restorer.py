@@ -28,7 +28,7 @@ from peer.engine.downloader import ToFetch
 from peer.engine.folder import FolderEngine
 from peer.engine.layout import Layout, old_file, pieces
 from peer.engine.past import Moment, Past, fold_past
-from peer.engine.stepper import KEPT, Applied
+from peer.engine.stepper import KEPT, OCCUPIED, Applied
 from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
 from protocol.entries import Kind
@@ -46,6 +46,8 @@ RESTLESS_S: Final = 5.0
 """How long a file that is being written, or the coordinator, is waited for."""
 LOOK_S: Final = 0.1
 UNRECORDED_MAX: Final = 10_000
+_LEFT: Final = {KEPT: "holds what is not synced", OCCUPIED: "holds what stays"}
+"""Why a directory was not removed, in words."""
 MOVING: Final = frozenset({"queued", "transferring", "changing", "no_coordinator"})
 """What may end within :data:`RESTLESS_S`; so does a connection that is just being opened."""
 NAMED_MAX: Final = 5
@@ -156,7 +158,7 @@ class Restorer:
                 staged = await self._stage_all(layout, progress)
                 applied = await self._apply(layout, staged, outcome)
                 self._engine.observer.look_at(applied.look_at)
-                if not any(found != KEPT for found in applied.missed.values()):
+                if not any(found not in (KEPT, OCCUPIED) for found in applied.missed.values()):
                     break
                 await self.record_what_is_there()
         except BaseException:
@@ -271,7 +273,7 @@ class Restorer:
                     outcome.moved -= 1
                     outcome.kept.append(step.item.name)
         for id, found in applied.missed.items():
-            outcome.left[id] = "holds what is not synced" if found == KEPT else "was changed meanwhile"
+            outcome.left[id] = _LEFT.get(found, "was changed meanwhile")
         outcome.left.update(applied.blocked)
         total.missed |= applied.missed
         total.look_at += applied.look_at

@@ -35,6 +35,8 @@ from protocol.ids import ROOT
 ASIDE_TOGETHER: Final = 256
 KEPT: Final = "kept"
 """Why a directory that was removed elsewhere stays here: something in it is not synced."""
+OCCUPIED: Final = "occupied"
+"""Why it stays for the moment: something that is synced is still to go from it."""
 
 
 class Snapshot:
@@ -80,7 +82,7 @@ class Applied(msgspec.Struct):
     look_at: list[str] = msgspec.field(default_factory=list)
     """Directories to observe anew, since the disk did not hold what a step expected."""
     missed: dict[ItemId, str] = msgspec.field(default_factory=dict)
-    """Items at which the disk did not hold what was expected: what stood there, or ``KEPT``."""
+    """Items at which the disk did not hold what was expected: what stood there, ``KEPT`` or ``OCCUPIED``."""
     blocked: dict[ItemId, str] = msgspec.field(default_factory=dict)
     """Items that the disk refused, with the reason."""
 
@@ -132,13 +134,17 @@ class Stepper:
             # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
             # it would be taken for what a user made.
             outcomes = await to_its_end(work(), stop.set)
+            full = [_subject(outcome.step).id for outcome in outcomes if _is_full(outcome)]
+            occupied = await self._context.database.run(lambda db: self._occupied(db, full)) if full else ()
             for outcome in outcomes:
                 match outcome:
                     case Done():
                         applied.done.add(_subject(outcome.step).id)
                     case Mismatch():
-                        is_kept = isinstance(outcome.step, Delete) and outcome.found == "not_empty"
-                        applied.missed[_subject(outcome.step).id] = KEPT if is_kept else outcome.found
+                        id = _subject(outcome.step).id
+                        applied.missed[id] = outcome.found
+                        if _is_full(outcome):
+                            applied.missed[id] = OCCUPIED if id in occupied else KEPT
                         applied.look_at += self._places(outcome, snapshot)
                     case Failed():
                         applied.blocked[_subject(outcome.step).id] = outcome.reason
@@ -264,6 +270,10 @@ class Stepper:
                 case Rekey(old, new):
                     rekey(db, self._folder, old, new)
 
+    def _occupied(self, db: sqlite3.Connection, ids: Iterable[ItemId]) -> set[ItemId]:
+        local = LocalTree(db, self._folder)
+        return {id for id in ids if local.has_children(id)}
+
     @staticmethod
     def _places(outcome: Mismatch, snapshot: Snapshot) -> list[str]:
         paths = []
@@ -282,6 +292,11 @@ class Stepper:
         if outcome.kept:
             paths.append(outcome.kept.rpartition("/")[0])
         return paths
+
+
+def _is_full(outcome: Outcome) -> bool:
+    """Tell whether a directory could not be removed, since something is in it."""
+    return isinstance(outcome, Mismatch) and isinstance(outcome.step, Delete) and outcome.found == "not_empty"
 
 
 _UNKNOWN = Fingerprint(0, 0, -1, 0, 0, 0)

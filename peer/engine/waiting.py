@@ -12,7 +12,9 @@ OF_NETWORK: Final = frozenset(
 )
 AWAITED: Final = "awaited"
 """What another device has signed, and nobody gives yet: it comes once it is ordered."""
-CODES: Final = {AWAITED: "no_source", "unavailable": "no_coordinator", "behind": "no_coordinator"}
+CODES: Final = {AWAITED: "no_source", "occupied": "queued", "unavailable": "no_coordinator", "behind": "no_coordinator"}
+RETRY_S_MIN: Final = 0.5
+RETRY_S_MAX: Final = 60.0
 REASONS: Final = frozenset(
     [
         "changing",
@@ -44,6 +46,13 @@ class Blocked(msgspec.Struct):
     failures: int
     text: str = ""
     """What failed, in words."""
+
+
+def longer(before: Blocked | None, reason: str, now_s: float) -> Blocked:
+    """Return how long to wait once more, each time twice as long."""
+    failures = 1 if before is None else before.failures + 1
+    pause = min(RETRY_S_MAX, RETRY_S_MIN * 2 ** min(failures, 12))
+    return Blocked(reason, now_s + pause, failures)
 
 
 class Progress(msgspec.Struct):
