@@ -334,6 +334,8 @@ class FolderEngine(Outlook):
         if self.may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         idle = set() if self.online else {"pull", "push", DRAIN}
+        if self._drainer.is_running:
+            idle.add(DRAIN)  # its time has come, and its end wakes the loop
         if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
