@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from peer.core.entry_sealing import open_entry, seal_entry
-from peer.core.fold import fold, void
+from peer.core.fold import fold
 from peer.core.fold_state import FoldState
 from peer.core.memory_state import MemoryState
 from peer.engine.follower import Admitted, Follower
@@ -71,7 +71,6 @@ class World:
         author = SimpleNamespace(device=DeviceId(bytes(32)))
         self.follower.control = SimpleNamespace(enrolment=lambda number: author)  # type: ignore[assignment]
         self.ordered: list[AdmittedEntry | None] = []
-        self.voided: list[AdmittedEntry] = []
 
     def admitted(self, old: EntryHash) -> AdmittedEntry:
         entry = self.made[old][0]
@@ -82,6 +81,15 @@ class World:
             for old in olds:
                 entry, data = self.made[old]
                 (folders.put_tail if entry.header.device == OWN else folders.put_foreign)(db, 1, entry, data)
+            self.follower.rebuild(db)
+
+        self.database.call(operation)
+
+    def put_forged(self, data: bytes) -> None:
+        """Take an entry of another device that is not among the given ones."""
+
+        def operation(db: Any) -> None:
+            folders.put_foreign(db, 1, parse_entry(data), data)
             self.follower.rebuild(db)
 
         self.database.call(operation)
@@ -104,7 +112,6 @@ class World:
     def void(self, old: EntryHash) -> None:
         entry = self.admitted(old)
         self.ordered.append(None)
-        self.voided.append(entry)
         said = VoidRecord(FOLDER, entry.hash, VoidReason.AUTHOR_REMOVED, None)
         item = LogItem(self.follower.record.position + 1, ItemKind.VOID, 0, encode(said))
         self.record(Admitted(item, void=said))
@@ -118,8 +125,6 @@ class World:
         for position, entry in enumerate(self.ordered, start=1):
             if entry is not None:
                 fold(state, [entry], position=position)
-        for entry in self.voided:
-            void(state, entry)
         tail = self.database.call(self.follower.tail)
         assert [position for position, _ in tail] == sorted({position for position, _ in tail})
         assert all(position > len(self.ordered) for position, _ in tail)
@@ -127,6 +132,17 @@ class World:
         for position, found in tail:
             fold(state, [by_hash[found.hash]], position=position)
         return {item.id: item for item in walk(state.tree)}
+
+    def folded(self) -> list[tuple[str, list[Any]]]:
+        """Return all that is kept of the fold of the log."""
+
+        def operation(db: Any) -> list[tuple[str, list[Any]]]:
+            tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return [
+                (name, db.execute(f"SELECT * FROM {name}").fetchall()) for name in tables if name.startswith("fold_")
+            ]
+
+        return self.database.call(operation)
 
     def take_dirty(self) -> set[bytes]:
         def operation(db: Any) -> set[bytes]:
@@ -187,6 +203,29 @@ def test_what_a_void_entry_of_another_device_brought_goes_and_all_that_changes_i
         left.remove(gone)
         assert world.tree() == world.expected()
         assert changed(before, world.tree()) <= world.take_dirty()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_only_in_the_tail_leaves_nothing_in_the_fold_of_the_log(seed: int) -> None:
+    """It became void, or its number turned out to be another one's: who never had it has the same."""
+    chance = random.Random(seed)
+    entries = list(play(*history(seed)).log.entries.values())
+    had, had_not = World(entries), World(entries)
+    *order, last = [entry.hash for entry in shuffled(entries, chance)]
+    for old in order:
+        entry = had.made[old][0]
+        if entry.header.device != OWN and chance.random() < 0.5:
+            payload = open_entry(entry, KEY)
+            had.put_forged(
+                seal_entry(entry.header, replace(payload, time_ms=payload.time_ms + 1), KEY, bytes(32), bytes)
+            )
+        for world in (had, had_not):
+            world.order([old])
+    if had.made[last][0].header.device != OWN:
+        had.put_tail([last])
+        for world in (had, had_not):
+            world.void(last)
+    assert had.folded() == had_not.folded()
 
 
 def test_every_device_with_the_same_entries_has_one_tail() -> None:
