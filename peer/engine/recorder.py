@@ -74,6 +74,9 @@ log = structlog.get_logger("recorder")
 PUSH_ENTRIES_MAX: Final = 16
 PUSH_BYTES_MAX: Final = 700 * limits.KIB
 ENROL_TRIES_MAX: Final = 20
+SEEN_OWN_MAX: Final = 64
+"""How many of its unordered entries an author lists in a new one. Each names the one before: with all of them in each, what
+a device keeps of a long time offline would grow by its square, until an entry is larger than it may be."""
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -398,7 +401,7 @@ class Recorder:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
-        unordered = (*folders.tail_hashes(db, record.key), *folders.foreign_hashes(db, record.key))
+        own, foreign = folders.tail_hashes(db, record.key), folders.foreign_hashes(db, record.key)
         header = Header(
             version=ENTRY_VERSION,
             folder=record.id,
@@ -418,7 +421,7 @@ class Recorder:
         )
         heads = sorted((state.id, state.seq, state.head) for state in self._context.accounts.known())
         payload = Payload(
-            seen=_seen(record, unordered),
+            seen=_seen(record, own, foreign),
             account_heads=tuple(heads),
             label=self._context.label,
             time_ms=self._context.clock.now_ms(),
@@ -553,9 +556,10 @@ class Recorder:
         return own.seq > 0
 
 
-def _seen(record: folders.FolderRecord, unordered: tuple[EntryHash, ...]) -> Seen:
-    """Return the newest history that the coordinator signed for this device."""
+def _seen(record: folders.FolderRecord, own: tuple[EntryHash, ...], foreign: tuple[EntryHash, ...]) -> Seen:
+    """Return the newest history that the coordinator signed for this device, and what it has beyond that."""
     signed = record.checkpoint
+    unordered = (*own[-SEEN_OWN_MAX:], *foreign)
     if signed is None:
         return Seen(record.generation, 0, CHAIN_START, unordered)
     known = signed.checkpoint
