@@ -137,7 +137,7 @@ class SpoolFiles:
         with self._lock:
             try:
                 number, handle = self._file()
-                start = offset = self._sizes[number]
+                offset = self._sizes[number]
                 spots = []
                 for piece in pieces:
                     _write(handle, piece, offset)
@@ -145,10 +145,9 @@ class SpoolFiles:
                     offset += len(piece)
                 os.fdatasync(handle)
             except OSError as error:
-                self._close()  # whatever was written of it stays unnamed
+                self._cut_off()
                 raise SpoolFullError(f"the spool in {self._directory} cannot be written: {error.strerror}") from error
             self._sizes[number] = offset
-            assert start <= offset
             self._unnamed[number] += 1
             if offset >= FILE_BYTES:
                 self._close()
@@ -197,6 +196,19 @@ class SpoolFiles:
             _sync_directory(self._directory)
             _sync_directory(self._directory.parent)
         return self._open
+
+    def _cut_off(self) -> None:
+        """Give back what was written in vain, or every try on a full disk would take what is left of it."""
+        if self._open is None:
+            return
+        number, handle = self._open
+        with contextlib.suppress(OSError):  # it is named by nobody, and the next start cannot be told of it
+            os.ftruncate(handle, self._sizes[number])
+        self._close()
+        if not self._sizes[number] and not self._unnamed[number]:
+            del self._sizes[number]
+            with contextlib.suppress(OSError):
+                self._path(number).unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._open is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -106,3 +108,30 @@ def test_a_disk_that_takes_nothing_is_a_full_spool(tmp_path: Path) -> None:
     files = SpoolFiles(tmp_path / "spool")
     with pytest.raises(SpoolFullError, match="spool"):
         files.append([b"x"])
+
+
+def test_a_disk_that_is_full_half_way_gets_back_what_was_written_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SpoolFiles(tmp_path / "spool")
+    files.load(set())
+    room = 1_000
+    write = os.pwrite
+
+    def pwrite(handle: int, data: bytes, offset: int) -> int:
+        taken = min(len(data), room - offset)
+        if taken <= 0:
+            raise OSError(errno.ENOSPC, "full")
+        return write(handle, data[:taken], offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    for _ in range(3):
+        with pytest.raises(SpoolFullError):
+            files.append([bytes(700), bytes(700)])
+    assert list((tmp_path / "spool").iterdir()) == []
+    spots = files.append([b"a" * 700])
+    files.named(spots)
+    with pytest.raises(SpoolFullError):
+        files.append([bytes(700)])
+    assert [file.stat().st_size for file in (tmp_path / "spool").iterdir()] == [700]
+    assert files.read(spots[0]) == b"a" * 700
