@@ -175,6 +175,12 @@ class SpoolFiles:
                 self._close()
             return going
 
+    def retire_rest(self, named: Collection[int]) -> list[int]:
+        """Return those of all files but these that may go, as :meth:`retire` does."""
+        with self._lock:
+            rest = self._sizes.keys() - named
+        return self.retire(sorted(rest))
+
     def drop(self, files: Iterable[int]) -> None:
         """Remove files that :meth:`retire` gave, once that is committed."""
         with self._lock:
