@@ -27,7 +27,7 @@ from peer.engine.renewal import renew
 from peer.engine.spool import remade
 from peer.store import folders
 from peer.store.places import doubt_all
-from peer.store.spool import is_spooled
+from peer.store.spool import spooled
 from protocol import limits
 from protocol import messages as m
 from protocol.entries import Entry, SegmentKey, parse_entry
@@ -88,10 +88,10 @@ class Reassurer:
             self._follower.lost_after = items[-1].position if items else None
 
     def _waiting(self, db: sqlite3.Connection) -> list[Entry]:
-        if is_spooled(db, self._follower.record.key):
-            return []  # they wait for what is still to be sent
-        tail = folders.tail(db, self._follower.record.key)
-        return [entry for entry, _ in tail if entry.header.pins and entry.hash not in self._told]
+        key = self._follower.record.key
+        waiting = [e for e, _ in folders.tail(db, key) if e.header.pins and e.hash not in self._told]
+        # What is still to be sent is told of when it is.
+        return [e for e in waiting if not any(spooled(db, key, id) is not None for id in e.header.pins)]
 
     async def _tell(self, entry: Entry) -> None:
         if not entry.header.pins:

@@ -10,7 +10,14 @@ import pytest
 
 from peer.core.chunk_sealing import seal_chunk
 from peer.engine.reassurance import Reassurer
+from peer.store import folders
+from peer.store.database import InlineDatabase
+from peer.store.schema import SCHEMA
+from peer.store.spool import Spot, put_spooled
 from protocol.errors import NoSourceError
+from protocol.grants import ChunkRef
+from protocol.ids import ChunkId
+from protocol.messages import PinnedSegment
 
 KEY = bytes(32)
 
@@ -46,3 +53,18 @@ def test_a_file_that_holds_something_else_by_now_is_no_source(groups):
         asyncio.run(reassurer._chunk(chunk.ref, {chunk.id: chunk.row}))
     groups[:] = [[], [(None, b"bytes")]]
     assert asyncio.run(reassurer._chunk(chunk.ref, {chunk.id: chunk.row})) == chunk.data
+
+
+def test_only_what_is_still_to_be_sent_itself_waits_for_the_spool(monkeypatch):
+    """A chunk that can never be sent keeps nothing else from being told of."""
+    database = InlineDatabase(":memory:", SCHEMA)
+    stored, waits = (ChunkId(bytes([number]) * 32) for number in range(2))
+    row = PinnedSegment(ChunkRef(waits, 1), ())
+    database.call(lambda db: put_spooled(db, 1, [(waits, row)], [Spot(1, 0, 1)]))
+    entries = [SimpleNamespace(header=SimpleNamespace(pins=(id,)), hash=id) for id in (stored, waits)]
+    monkeypatch.setattr(folders, "tail", lambda db, key: [(entry, b"") for entry in entries])
+    context: Any = SimpleNamespace()
+    follower: Any = SimpleNamespace(record=SimpleNamespace(key=1))
+    holdings: Any = None
+    reassurer = Reassurer(context, follower, holdings)
+    assert database.call(reassurer._waiting) == [entries[0]]
