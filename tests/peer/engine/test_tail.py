@@ -14,16 +14,20 @@ from peer.core.entry_sealing import open_entry, seal_entry
 from peer.core.fold import fold
 from peer.core.fold_state import FoldState
 from peer.core.memory_state import MemoryState
+from peer.core.observations import Fingerprint
+from peer.core.operations import Create, Delete, Plan
+from peer.core.planner import plan
 from peer.engine.follower import Admitted, Follower
 from peer.store import folders
 from peer.store.database import InlineDatabase
 from peer.store.folders import FolderRecord
 from peer.store.schema import SCHEMA
+from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol.codec import encode
 from protocol.entries import AdmittedEntry, Entry, parse_entry
 from protocol.history import ItemKind, LogItem, VoidReason, VoidRecord
 from protocol.ids import DeviceId, EntryHash, FolderId
-from tests.peer.core.devices import walk
+from tests.peer.core.devices import Device, Log, token_of, walk
 from tests.peer.core.worlds import history, play, shuffled
 
 FOLDER = FolderId(bytes(32))
@@ -144,6 +148,26 @@ class World:
 
         return self.database.call(operation)
 
+    def settle(self) -> None:
+        """Let the disk hold what is shown, as synced."""
+
+        def operation(db: Any) -> None:
+            for item in walk(self.follower.remote(db).tree):
+                SyncedTree(db, 1).put(item)
+                LocalTree(db, 1).put(replace(item, members=()), Fingerprint(0, 0, 0, 0, 0, 0))
+            db.execute("DELETE FROM dirty")
+
+        self.database.call(operation)
+
+    def plan(self) -> Plan:
+        """Return what follows for all that is to be looked at."""
+
+        def operation(db: Any) -> Plan:
+            remote = self.follower.remote(db).tree
+            return plan(local=LocalTree(db, 1), synced=SyncedTree(db, 1), remote=remote, dirty=dirty(db, 1, 100))
+
+        return self.database.call(operation)
+
     def take_dirty(self) -> set[bytes]:
         def operation(db: Any) -> set[bytes]:
             found = {row[0] for row in db.execute("SELECT id FROM dirty")}
@@ -238,3 +262,31 @@ def test_every_device_with_the_same_entries_has_one_tail() -> None:
             world.put_tail([entry.hash for entry in shuffled(entries, chance)])
             tails.append([entry.hash for _, entry in world.database.call(world.follower.tail)])
         assert tails[0] == tails[1]
+
+
+def test_what_this_device_wrote_and_shows_as_a_conflict_copy_stays_when_its_entry_becomes_void() -> None:
+    """It was built on what another device near by wrote, which became void; and somebody else was ordered first."""
+    log = Log()
+    here, near, far = (Device(number, log) for number in (OWN, 2, 3))
+    far.create("f", "first")
+    log.order(random.Random(1), 1)
+    for device in (here, near, far):
+        device.pull(1)
+        device.apply()
+    near.edit("f", "near")
+    here.receive(near.tail.values())
+    here.apply()
+    here.edit("f", "here")
+    far.edit("f", "far")
+    made = {(entry.header.device, entry.header.seq): hash for hash, entry in log.entries.items()}
+    world = World(list(log.entries.values()))
+    world.order([made[3, 1]])
+    world.put_tail([made[2, 1], made[OWN, 1]])
+    world.order([made[3, 2]])
+    assert sorted(token_of(item.content) for item in world.tree().values()) == ["far", "here"]
+    world.settle()
+    for old in (made[2, 1], made[OWN, 1]):
+        world.void(old)
+    planned = world.plan()
+    assert [token_of(act.item.content) for act in planned.acts if isinstance(act, Create)] == ["here"]
+    assert not any(isinstance(step, Delete) for step in planned.steps)
