@@ -160,6 +160,7 @@ class FolderEngine(Outlook):
         """Try at once what waited for the coordinator or for storage."""
         self._part_blocked.clear()
         self._reassurer.forget()
+        self._recorder.forget()
         self._try_again(OF_NETWORK)
         self.follower.registered.look_again()
         self._push_wanted = self._pull_wanted = True

@@ -115,6 +115,8 @@ class Recorder:
         self._apart = apart
         self._brake = brake
         self._enrolling = asyncio.Lock()
+        self._handed_in = (0, 0)
+        """Up to which of its entries the coordinator has this device's: its number, and theirs."""
 
     # --- Planning
 
@@ -451,8 +453,12 @@ class Recorder:
 
     # --- Sending
 
+    def forget(self) -> None:
+        """A session began: what was handed in in the one before may be lost."""
+        self._handed_in = (0, 0)
+
     async def push(self) -> bool:
-        """Hand the tail to the coordinator; tell whether something of it was ordered or became void.
+        """Hand what is new of the tail to the coordinator; tell whether something of it was ordered or became void.
 
         Raises:
             UnavailableError: It cannot be reached, or is behind what it once signed.
@@ -463,7 +469,8 @@ class Recorder:
             return False
         await self.ensure_known()
         await seal_tail_anew(self._context, self._follower)
-        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key))
+        after = self._handed_in[1] if self._handed_in[0] == record.number else 0
+        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key, after))
         moved = False
         for part in _parts(tail):
             reply = await self._context.link.ask(
@@ -471,14 +478,17 @@ class Recorder:
                 m.EntryStates,
             )
             for state in reply.states:
-                if state.refused in {"chain", "gap"} and await self._is_set_back():
-                    return True
+                if state.refused in {"chain", "gap"}:
+                    self.forget()
+                    if await self._is_set_back():
+                        return True
                 if state.refused == "epoch":
                     await self._follower.follow()
                     raise UnavailableError("the folder's key was renewed just now: what waits is sealed anew")
                 if state.refused:
                     _refuse(state.refused)
                 moved = moved or state.position > 0
+            self._handed_in = (record.number, part[-1][0])
         return moved
 
     async def _is_set_back(self) -> bool:
