@@ -525,6 +525,7 @@ class Follower:
         holds otherwise than it was synced may be older than what this device once knew: see :meth:`trust_again`.
         """
         log.warning("this device begins a new incarnation")
+        self.remote(db)  # as in _record
         tail = [entry for entry, _ in folders.tail(db, self.record.key)]
         for entry in tail:
             folders.drop_tail(db, self.record.key, entry.hash)

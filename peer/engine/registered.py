@@ -120,6 +120,7 @@ class Registered:
     def _take(self, db: sqlite3.Connection, checked: Sequence[tuple[Entry, bytes]]) -> int:
         """Keep entries, as far as there is room, and fold them; return how many are new."""
         key = self._follower.record.key
+        self._follower.remote(db)  # what the tail shows now is looked at again where it will show something else
         count, size = folders.foreign_size(db, key)
         taken = 0
         for entry, data in checked:

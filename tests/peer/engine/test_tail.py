@@ -252,6 +252,27 @@ def test_what_was_only_in_the_tail_leaves_nothing_in_the_fold_of_the_log(seed: i
     assert had.folded() == had_not.folded()
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_all_that_entries_of_others_change_is_looked_at_though_memory_was_forgotten_before(seed: int) -> None:
+    """As it is whenever an operation of anybody on this device was undone."""
+    chance = random.Random(seed)
+    entries = list(play(*history(seed)).log.entries.values())
+    world = World(entries)
+    order = [entry.hash for entry in shuffled(entries, chance)]
+    start = chance.randint(0, len(order) // 2)
+    if start:
+        world.order(order[:start])
+    rest = order[start:]
+    chance.shuffle(rest)
+    later = [old for old in rest[chance.randint(0, len(rest)) :] if world.made[old][0].header.device != OWN]
+    world.put_tail([old for old in rest if old not in later])
+    before = world.tree()
+    world.take_dirty()
+    world.database.call(world.follower._read_anew)
+    world.database.call(lambda db: world.follower.registered._take(db, [world.made[old] for old in later]))
+    assert changed(before, world.tree()) <= world.take_dirty()
+
+
 def test_every_device_with_the_same_entries_has_one_tail() -> None:
     """Whoever signed what: the order of what others wrote depends on the entries alone."""
     for seed in range(20):
