@@ -158,6 +158,7 @@ class FolderEngine(Outlook):
         """Try at once what waited for the coordinator or for storage."""
         self._part_blocked.clear()
         self._reassurer.forget()
+        self._recorder.forget()
         self._try_again(OF_NETWORK)
         self.follower.registered.look_again()
         self._push_wanted = self._pull_wanted = True
@@ -329,6 +330,8 @@ class FolderEngine(Outlook):
         if self.may_plan and len(self._in_job) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
         idle = set() if self.online else {"pull", "push", DRAIN}
+        if self._drainer.is_running:
+            idle.add(DRAIN)  # its time has come, and its end wakes the loop
         if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
