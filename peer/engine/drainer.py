@@ -24,6 +24,7 @@ class Drainer:
     Args:
         spool: What is to be sent.
         holdings: What can make a damaged piece of it again.
+        stand_in: Sends behind it what devices left that are away.
         run: Runs a part of the loop's work; what it raises blocks that part for a while.
     """
 
@@ -31,10 +32,12 @@ class Drainer:
         self,
         spool: Spool,
         holdings: Holdings,
+        stand_in: Callable[[], Coroutine[Any, Any, None]],
         run: Callable[[str, Coroutine[Any, Any, None]], Coroutine[Any, Any, bool]],
     ) -> None:
         self._spool = spool
         self._holdings = holdings
+        self._stand_in = stand_in
         self._run = run
         self._task: asyncio.Task[None] | None = None
         self.is_wanted = True
@@ -62,6 +65,7 @@ class Drainer:
         async def work() -> None:
             if not await self._spool.is_empty():
                 await self._spool.drain(self._holdings.remake)
+            await self._stand_in()
 
         await self._run(PART, work())
 

@@ -102,7 +102,7 @@ class FolderEngine(Outlook):
         self.exclusions = exclusions
         self.freer = freer
         self._uploader = uploader
-        self._drainer = Drainer(uploader.spool, holdings, self._part)
+        self._drainer = Drainer(uploader.spool, holdings, self._reassurer.stand_in, self._part)
         self._drainer.on_ended = self._drain_ended
         uploader.spool.on_kept = self._want_drain
         self._downloader = downloader
@@ -161,15 +161,15 @@ class FolderEngine(Outlook):
         self.follower.registered.look_again()
         self._push_wanted = self._pull_wanted = True
         self._want_plan()
-        self._wake.set()
+        self._want_drain()
 
     def near_changed(self) -> None:
-        """Another device came near: it may have what nobody had."""
+        """Another device came near, and may have what nobody had; or one left, and what it did not send is up to others."""
         self.follower.registered.look_again()
         self._try_again({"no_source", AWAITED})
         self._pull_wanted = True
         self._want_plan()
-        self._wake.set()
+        self._want_drain()
 
     @property
     def hands(self) -> Hands:

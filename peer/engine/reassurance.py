@@ -4,6 +4,9 @@ What this device put on storage nodes after the coordinator's backup is there st
 it: an entry that uses it would wait for ever. The nodes are asked again; their receipts are handed in, and what they hold
 no more is put there again, from another node or from this disk.
 
+So it is done, too, for a device that left the LAN before its spool was sent, and may never come back: who took over what it
+wrote has the bytes, and builds on it.
+
 Rule 1: entries are looked at that were handed in and stay unordered, each once in a session, and those that were given back.
 Rule 2: one segment is in memory at a time, and one batch of what it lists.
 """
@@ -30,6 +33,7 @@ from peer.store.places import doubt_all
 from peer.store.spool import spooled
 from protocol import limits
 from protocol import messages as m
+from protocol.chains import Role
 from protocol.entries import Entry, SegmentKey, parse_entry
 from protocol.errors import CorruptChunkError, KinfolderError, NoSourceError, ProtocolError
 from protocol.grants import ChunkRef
@@ -49,6 +53,7 @@ class Reassurer:
         self._follower = follower
         self._holdings = holdings
         self._told: set[EntryHash] = set()
+        """Also those of others that this device stood in for."""
 
     def forget(self) -> None:
         """A session began: what was told in the one before may be lost."""
@@ -87,6 +92,36 @@ class Reassurer:
                     await self._tell(parse_entry(item.data))
             self._follower.lost_after = items[-1].position if items else None
 
+    async def stand_in(self) -> None:
+        """Send what devices wrote that are not near, and whose entries wait, as far as this disk holds it.
+
+        Raises:
+            UnavailableError: The storage or the coordinator is away.
+        """
+        if not self._follower.is_mixed or not self._may_write:
+            return
+        for entry in await self._context.database.run(lambda db: folders.foreign_tail(db, self._follower.record.key)):
+            if not entry.header.pins or entry.hash in self._told or self._is_near(entry):
+                continue
+            try:
+                for segment in self._segments_of(entry):
+                    await self._tell_of(segment)
+            except (NoSourceError, CorruptChunkError, ProtocolError) as error:
+                log.info("contents of another device are not here", entry=entry.hash[:8].hex(), code=error.code)
+                continue
+            self._told.add(entry.hash)
+
+    @property
+    def _may_write(self) -> bool:
+        control = self._follower.control
+        return control is not None and (control.role_of(self._context.account) or 0) >= Role.WRITER
+
+    def _is_near(self, entry: Entry) -> bool:
+        """Whether the author of an entry sends its contents himself, as far as this device can see."""
+        lan, control = self._context.lan, self._follower.control
+        enrolment = None if control is None else control.enrolment(entry.header.device)
+        return lan is not None and enrolment is not None and enrolment.device in lan.near()
+
     def _waiting(self, db: sqlite3.Connection) -> list[Entry]:
         key = self._follower.record.key
         waiting = [e for e, _ in folders.tail(db, key) if e.header.pins and e.hash not in self._told]
@@ -94,19 +129,21 @@ class Reassurer:
         return [e for e in waiting if not any(spooled(db, key, id) is not None for id in e.header.pins)]
 
     async def _tell(self, entry: Entry) -> None:
-        if not entry.header.pins:
-            return
-        key = self._context.folder_keys(self._follower.record.key).entry_key(entry.header.epoch)
-        try:
-            segments = open_entry(entry, key).segments
-        except KinfolderError:
-            return  # it counts as an entry without changes, on every device alike
-        for segment in segments:
+        for segment in self._segments_of(entry):
             try:
                 await self._tell_of(segment)
             except (NoSourceError, CorruptChunkError, ProtocolError) as error:
                 log.error("contents of an entry are nowhere", entry=entry.hash[:8].hex(), code=error.code)  # noqa: TRY400
                 await self._context.database.run(lambda db: doubt_all(db, self._follower.record.key))
+
+    def _segments_of(self, entry: Entry) -> Sequence[SegmentKey]:
+        if not entry.header.pins:
+            return ()
+        key = self._context.folder_keys(self._follower.record.key).entry_key(entry.header.epoch)
+        try:
+            return open_entry(entry, key).segments
+        except KinfolderError:
+            return ()  # it counts as an entry without changes, on every device alike
 
     async def _tell_of(self, key: SegmentKey) -> None:
         """Hand in where a segment lies and what it lists.

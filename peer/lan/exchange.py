@@ -372,13 +372,17 @@ class Lan:
             self.client.peers[peer.device] = peer
             self._found.set()
             log.info("a device was found on the LAN", device=peer.device.device.hex()[:8])
-            for engine in list(self._engines.values()):
-                engine.near_changed()
+            self._near_changed()
             await peer.closed.wait()
         finally:
             if self.client.peers.get(peer.device) is peer:
                 del self.client.peers[peer.device]
+                self._near_changed()
             await peer.wait_closed()
+
+    def _near_changed(self) -> None:
+        for engine in list(self._engines.values()):
+            engine.near_changed()
 
     async def _dial(self, addresses: Sequence[str], port: int) -> PeerConnection:
         """Return a connection to the first address where somebody of ours answers.

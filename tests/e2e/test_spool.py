@@ -125,6 +125,29 @@ def test_a_file_reaches_the_lan_before_any_storage_node(tmp_path: Path) -> None:
             assert world.has(c, files)
 
 
+def test_what_an_author_left_behind_that_is_gone_is_sent_by_who_took_it_over(tmp_path: Path) -> None:
+    """Else it would wait for him for ever. What is built on it by changing its bytes still does."""
+    with World(tmp_path, "a", "b", "c") as world:
+        a, b, c = world.devices
+        files = {"large": os.urandom(3 * MIB), "small": b"small"}
+        with agents(world.cluster.root, b):
+            start_agent(a, world.cluster.root)
+            meet(a, b)
+            settle(a, b)
+            with no_storage(world):
+                for name, data in files.items():
+                    world.path(a, name).write_bytes(data)
+                until(lambda: world.has(b, files), "all of it is at b")
+                a.kill()
+            settle(b)
+            assert ask(b)["in_sync"]
+            ask(b, "snapshot", folder="docs", name="without a")
+        with agents(world.cluster.root, c):
+            by_servers_alone(c)
+            settle(c)
+            assert world.has(c, files)
+
+
 def test_each_state_of_a_file_becomes_a_version_though_the_device_was_offline(tmp_path: Path) -> None:
     with World(tmp_path, "a") as world:
         (a,) = world.devices

@@ -37,7 +37,7 @@ def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
 
     async def main() -> None:
         spool = Lagging()
-        follower = SimpleNamespace(record=replace(world.record, pseudonym=Pseudonym(b"p" * 32)))
+        follower = SimpleNamespace(is_mixed=False, record=replace(world.record, pseudonym=Pseudonym(b"p" * 32)))
         safety = SimpleNamespace(disk=asyncio.Lock())
         uploader = SimpleNamespace(spool=spool)
         holdings = SimpleNamespace(remake=None)
