@@ -6,6 +6,7 @@ Rule 2: a directory becomes a root before the folder is recorded, so a crash lea
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from peer.device import Device
     from peer.engine.folder import FolderEngine
 
+SEND_REST_S: Final = 10.0
+"""How long a folder that is to be forgotten goes on sending what is signed."""
 FOLDER_PAGES_MAX: Final = 1_000
 CONTROL_LOG_LINKS_MAX: Final = limits.DEVICE_NUMBER_MAX * 2
 CONTROL_LOG_BYTES_MAX: Final = 64 * limits.MIB
@@ -146,6 +149,7 @@ async def remove(device: Device, folder: str, *, everywhere: bool) -> Json:
         raise UserError("--everywhere: not in this version", exit_code=2)
     engine = find(device, folder)
     record = engine.record
+    unsent = await _send_rest(device, engine)
     await device.stop_folder(record.key)
     try:
         await _empty_trash(device, record)
@@ -162,7 +166,25 @@ async def remove(device: Device, folder: str, *, everywhere: bool) -> Json:
 
     going = await device.context.database.run(forget)
     await device.context.processor.run(device.context.spool.drop, going)
-    return {"id": record.id.hex(), "name": record.name, "path": os.fsdecode(record.path)}
+    path = os.fsdecode(record.path)
+    note = f"{unsent:,} changes were not sent yet: 'kin get {record.name} {path}' takes these files up again"
+    return {"id": record.id.hex(), "name": record.name, "path": path, "note": note if unsent else ""}
+
+
+async def _send_rest(device: Device, engine: FolderEngine) -> int:
+    """Give what is signed a moment to be sent, since nobody else may have it; return how many changes are left."""
+
+    def count(db: sqlite3.Connection) -> int:
+        return len(folders.tail_hashes(db, engine.record.key))
+
+    unsent = await device.context.database.run(count)
+    if unsent and device.coordinator.is_up and device.watching:
+        engine.retry_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEND_REST_S):
+                await engine.quiet()
+        unsent = await device.context.database.run(count)
+    return unsent
 
 
 async def _empty_trash(device: Device, record: FolderRecord) -> None:

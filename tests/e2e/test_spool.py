@@ -148,6 +148,27 @@ def test_what_an_author_left_behind_that_is_gone_is_sent_by_who_took_it_over(tmp
             assert world.has(c, files)
 
 
+def test_a_folder_is_forgotten_once_its_changes_are_sent_or_with_a_word_about_them(tmp_path: Path) -> None:
+    """Its files stay, and taking the folder again brings the changes to the others all the same."""
+    with World(tmp_path, "a", "b") as world:
+        a, b = world.devices
+        with agents(world.cluster.root, a, b):
+            by_servers_alone(a, b)
+            settle(a, b)
+            with no_storage(world):
+                world.path(a, "late").write_bytes(b"on this disk alone")
+                until(lambda: "late" in reasons(a, "docs"), "it is seen")
+                until(lambda: ask(a)["folders"][0]["upload"]["files"] == 0, "it is signed")
+                gone = ask(a, "remove", folder="docs", everywhere=False)
+            assert "were not sent yet: 'kin get docs" in gone["note"]
+            assert not list((a.home / "spool").glob("*"))
+            assert world.path(a, "late").read_bytes() == b"on this disk alone"
+            ask(a, "get", folder="docs", path=str(world.root(a)))
+            settle(a, b)
+            assert world.path(b, "late").read_bytes() == b"on this disk alone"
+            assert ask(a, "remove", folder="docs", everywhere=False)["note"] == ""
+
+
 def test_each_state_of_a_file_becomes_a_version_though_the_device_was_offline(tmp_path: Path) -> None:
     with World(tmp_path, "a") as world:
         (a,) = world.devices
