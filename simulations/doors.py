@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from simulations.delays import WORK, Delay
+from simulations.handles import SimFuture
 from simulations.hosts import Host, HostCrashed
-from simulations.loop import SECOND_NS, SimFuture, SimLoop
-from simulations.mishaps import settle
+from simulations.loop import SECOND_NS, SimLoop
+from simulations.mishaps import outcome, settle
 
 T = TypeVar("T")
 
@@ -124,8 +125,7 @@ class SimProcessor:
 
     def _take_next(self) -> None:
         self._free -= 1
-        begin_ns = self._loop.now_ns + self._work.draw(self._chance) // 2
-        self._loop.call_at_ns(begin_ns, self._call_next)
+        self._after(self._work.draw(self._chance) // 2, self._call_next)
 
     def _call_next(self) -> None:
         while self._queued and self._queued[0].done():
@@ -135,20 +135,14 @@ class SimProcessor:
             return
         job = self._queued.popleft()
         job.begun = True
-        outcome: asyncio.Future[Any] = SimFuture(loop=self._loop)
-        settle(outcome, job.function, job.args)
-        self._loop.call_at_ns(self._loop.now_ns + self._work.draw(self._chance), self._end, job, outcome)
+        self._after(self._work.draw(self._chance), self._end, job, *outcome(job.function, job.args))
 
-    def _end(self, job: _Job, outcome: asyncio.Future[Any]) -> None:
-        error = outcome.exception()
+    def _end(self, job: _Job, result: Any, error: BaseException | None) -> None:
         job.begun = False  # from here on it is as any future
-        if not job.done():
-            if error is None:
-                job.set_result(outcome.result())
-            else:
-                job.set_exception(error)
-                if not self._waits:
-                    job.exception()  # a thread pool's errors are told to whoever asks, and to nobody else
+        settle(job, result, error)
         self._free += 1
         if self._queued:
             self._take_next()
+
+    def _after(self, delay_ns: int, callback: Callable[..., object], *args: Any) -> None:
+        self._loop.call_at_ns(self._loop.now_ns + delay_ns, callback, *args, context=self._host.context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, Final, Protocol
 
 _MILLION: Final = 1_000_000
@@ -112,6 +112,9 @@ class Host:
         """The machine's clock; it outlives a crash."""
         self.queue = queue
         """Where the loop puts what this host has to do: its own ready queue, or aside while the host is suspended or gone."""
+        self.context = Context()
+        """In which its callbacks run that no task of it scheduled."""
+        self.context.run(HOST.set, self)
         self.is_dead = False
         self.effects = 0
         """Changes of the world outside its memory that this life made."""

@@ -7,6 +7,8 @@ Rule 4: tasks and futures hash by their number, never by their address, so that 
 Rule 5: nothing goes wrong unheard: an error that nobody asks for, or a coroutine that nobody awaits, ends the run.
 """
 
+# ruff: noqa: SLF001 - a loop and its handles are one thing in asyncio; calls between them would cost a fifth of the speed
+
 from __future__ import annotations
 
 import asyncio
@@ -21,14 +23,16 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from enum import Enum
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from simulations import mishaps
+from simulations.handles import SimFuture, SimTask, Step, Timer
 from simulations.hosts import HOST, Host, HostCrashed, LocalTime
 from simulations.mishaps import DeadlockError, FenceError, LivelockError, SimulationError, UnheardError
 from simulations.trace import Trace
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 SECOND_NS: Final = 1_000_000_000
 STEPS_PER_INSTANT_MAX: Final = 1_000_000
@@ -47,67 +51,6 @@ class Schedule(Enum):
     """As asyncio does: only schedules that production can show."""
     SHUFFLED = "shuffled"
     """Any of them: more than production can show, which also finds what relies on an order by chance."""
-
-
-class SimTask(asyncio.Task[Any]):
-    """A task that knows its number and its host."""
-
-    __slots__ = ("host", "number")
-    host: Host
-    number: int
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class SimFuture(asyncio.Future[Any]):
-    """A future that knows its number."""
-
-    __slots__ = ("number",)
-    number: int
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class _Step(asyncio.Handle):
-    """A callback that is ready; made by :meth:`SimLoop.call_soon` alone, which sets what is used of it."""
-
-    __slots__ = ("host",)
-    host: Host
-    _callback: Any
-    _context: Any
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._callback = self._args = None  # type: ignore[assignment]  # as in asyncio: a cancelled handle keeps nothing alive
-
-    def __repr__(self) -> str:
-        return f"<step of {self.host.name}: {self._callback}>"
-
-
-class _Timer(asyncio.TimerHandle):
-    """A callback for a later moment; made by :meth:`SimLoop.call_at_ns` alone."""
-
-    __slots__ = ("host", "loop")
-    host: Host
-    loop: SimLoop
-    _callback: Any
-    _context: Any
-    _scheduled: bool
-    _when: float
-
-    def cancel(self) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            self._callback = self._args = None  # type: ignore[assignment]  # see _Step
-            if self._scheduled:
-                self.loop.timer_cancelled()
-
-    def __repr__(self) -> str:
-        return f"<timer of {self.host.name} at {self._when}: {self._callback}>"
-
-    __hash__ = object.__hash__
 
 
 class SimLoop(asyncio.BaseEventLoop):
@@ -129,14 +72,14 @@ class SimLoop(asyncio.BaseEventLoop):
         self.steps = 0
         """Callbacks run so far; exact whenever time advances."""
         self._queue: deque[Any] | list[Any] = deque() if schedule is Schedule.FIFO else []
-        self._timers: list[tuple[int, int, _Timer]] = []
+        self._timers: list[tuple[int, int, Timer]] = []
         self._timers_cancelled = 0
         self._number = 0
         self._marks = bytearray()
         self._collected_at = 0
         self._times: dict[str, LocalTime] = {}
         self._indexes: dict[str, int] = {}
-        self._asleep: dict[Host, list[tuple[int, int, _Timer]]] = {}
+        self._asleep: dict[Host, list[tuple[int, int, Timer]]] = {}
         self._aside: dict[Host, list[Any]] = {}
         self._born: list[weakref.ref[SimTask]] = []
         self._born_max = _BORN_MIN
@@ -195,9 +138,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def spawn(self, host: Host, main: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
         """Start a coroutine as this host."""
-        context = copy_context()
-        context.run(HOST.set, host)
-        return self.create_task(main, name=name, context=context)
+        return self.create_task(main, name=name, context=host.context.copy())
 
     def crash(self, host: Host) -> None:
         """End a host's life at this instant: none of its callbacks, timers and tasks goes on, none is cancelled or closed."""
@@ -262,15 +203,15 @@ class SimLoop(asyncio.BaseEventLoop):
             self._queue.extend(rest)
         return taken
 
-    def _pull(self, host: Host) -> list[tuple[int, int, _Timer]]:
+    def _pull(self, host: Host) -> list[tuple[int, int, Timer]]:
         pulled = sorted(entry for entry in self._timers if entry[2].host is host and not entry[2].cancelled())
         self._set_timers([entry for entry in self._timers if entry[2].host is not host])
         return pulled
 
-    def _take_timers(self, host: Host) -> list[_Timer]:
+    def _take_timers(self, host: Host) -> list[Timer]:
         return [timer for _, _, timer in self._pull(host)]
 
-    def _set_timers(self, timers: list[tuple[int, int, _Timer]]) -> None:
+    def _set_timers(self, timers: list[tuple[int, int, Timer]]) -> None:
         self._timers[:] = [entry for entry in timers if not entry[2].cancelled()]
         heapq.heapify(self._timers)
         self._timers_cancelled = 0
@@ -282,11 +223,13 @@ class SimLoop(asyncio.BaseEventLoop):
         clock = HOST.get(self.world).time
         return (self.now_ns if clock.is_true else clock.local_ns(self.now_ns)) / SECOND_NS
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         """Run a callback once those that are ready have run, or in any order among them where the schedule is shuffled."""
         if context is None:
             context = copy_context()
-        step = _new_step(_Step)
+        step = _new_step(Step)
         step._callback = callback
         step._args = args
         step._context = context
@@ -296,7 +239,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return step
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run a callback after so many seconds of the current host's clock."""
         if context is None:
@@ -308,7 +251,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return self.call_at_ns(self.now_ns + delay_ns, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run a callback at a moment of the current host's clock, in seconds."""
         if context is None:
@@ -328,7 +271,7 @@ class SimLoop(asyncio.BaseEventLoop):
         when: float | None = None,
     ) -> asyncio.TimerHandle:
         """Run a callback at a moment of true time; ``when`` is what its handle shows."""
-        timer = _new_timer(_Timer)
+        timer = _new_timer(Timer)
         timer._callback = callback
         timer._args = args
         timer._context = context = copy_context() if context is None else context
@@ -381,7 +324,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return task
 
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """As :meth:`call_soon`.
 
@@ -394,18 +337,18 @@ class SimLoop(asyncio.BaseEventLoop):
             raise error
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:  # noqa: ARG002 - asyncio's signature
         """Call a function inline, at a moment drawn from the seed; whatever the executor is, it is not used."""
         future: asyncio.Future[T] = self.create_future()
 
         def call() -> None:
             if not future.cancelled():
-                mishaps.settle(future, func, args)
+                mishaps.settle(future, *mishaps.outcome(func, args))
 
         self.call_at_ns(self.now_ns + self._executor_chance.randrange(EXECUTOR_NS_MAX), call)
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's signature
         """Do nothing: there is none."""
 
     async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
@@ -537,7 +480,7 @@ class SimLoop(asyncio.BaseEventLoop):
             task = reference()
             if task is None or task is main or not task.done() or task.cancelled() or task.host.is_dead:
                 continue
-            if task._log_traceback:  # type: ignore[attr-defined]  # whether nobody asked for its error
+            if task._log_traceback:  # nobody asked for its error
                 error = task.exception()
                 self.fail(UnheardError(f"nobody asked for the error of {task.get_name()}: {error!r}"), error)
 
@@ -582,7 +525,7 @@ def _excuse(task: SimTask) -> None:
         task.exception()
 
 
-_new_step: Final[Callable[[type[_Step]], _Step]] = _Step.__new__
-_new_timer: Final[Callable[[type[_Timer]], _Timer]] = _Timer.__new__
+_new_step: Final[Callable[[type[Step]], Step]] = Step.__new__
+_new_timer: Final[Callable[[type[Timer]], Timer]] = Timer.__new__
 
 assert sys.implementation.name == "cpython", "what a crash leaves depends on how CPython counts references"

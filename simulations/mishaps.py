@@ -76,16 +76,28 @@ def describe(task: HostTask) -> str:
     return f"{task.host.name or 'world'}/{task.get_name()} at {way or '?'}"
 
 
-def settle(future: asyncio.Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Call a function that would run in a thread, and give its result or its error to those who wait."""
+def outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Call a function that would run in a thread; return its result, or its error for those who wait.
+
+    Raises:
+        HostCrashed: Nobody is left to be told.
+    """
     try:
-        result = function(*args)
+        return function(*args), None
     except HostCrashed:
-        raise  # nobody is left to be told
+        raise
     except BaseException as error:  # noqa: BLE001 - it belongs to those who wait
-        future.set_exception(RuntimeError("StopIteration") if isinstance(error, StopIteration) else error)
-    else:
+        return None, RuntimeError("StopIteration") if isinstance(error, StopIteration) else error
+
+
+def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    """Tell those who wait what became of it, if they still do."""
+    if future.done():
+        return
+    if error is None:
         future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 @contextmanager
@@ -128,7 +140,7 @@ def unheard() -> Iterator[None]:
 
 def put_to_rest(task: asyncio.Task[Any]) -> None:
     """Close what a task of a world that has ended was doing; what it tries to do then reaches nobody."""
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # or its end would be logged as a loss
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - or its end would be logged as a loss
     coroutine: Any = task.get_coro()
     for _ in range(_CLOSES_MAX):
         with contextlib.suppress(RuntimeError):  # it awaited something on its way out: once more

@@ -52,7 +52,9 @@ class Trace:
         self.count = 0
         """Events noted so far."""
 
-    def note(self, time_ns: int, host: str, what: str, text: str = "", data: bytes | bytearray | memoryview = b"") -> None:
+    def note(
+        self, time_ns: int, host: str, what: str, text: str = "", data: bytes | bytearray | memoryview = b""
+    ) -> None:
         """Take in one event; ``data`` goes into the digest and is not kept."""
         size, check = len(data), crc32(data) if data else 0
         self.count += 1
