@@ -117,7 +117,8 @@ class Way:
 
     def carry(self, size: int, arrive: Callable[..., object], *args: Any) -> None:
         """Send a packet; ``arrive`` is called where it arrives."""
-        self._last_ns = max(self._last_ns, self.link.arrival_ns(size))
+        # Never at the same moment as the one before, which a shuffled schedule would not keep in order.
+        self._last_ns = max(self._last_ns + 1, self.link.arrival_ns(size))
         self._under_way += 1
         self._loop.call_at_ns(self._last_ns, self._arrive, arrive, args, context=self._loop.world.context)
 
@@ -135,7 +136,7 @@ class Way:
 
     def go_on(self, when_ns: int) -> None:
         """Let what is held back arrive at this moment."""
-        self._last_ns = max(self._last_ns, when_ns)
+        self._last_ns = when_ns = max(self._last_ns + 1, when_ns)
         self._loop.call_at_ns(when_ns, self._release, context=self._loop.world.context)
 
     def _arrive(self, arrive: Callable[..., object], args: tuple[Any, ...]) -> None:

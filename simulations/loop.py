@@ -127,6 +127,9 @@ class SimLoop(asyncio.BaseEventLoop):
             raise first from own or first.__cause__
         return task.result()
 
+    def __del__(self) -> None:
+        """Say nothing: a loop that never ran holds nothing that would have to be closed."""
+
     # --- Hosts
 
     def host(self, name: str, time: LocalTime | None = None) -> Host:
@@ -475,7 +478,9 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _look_for_unheard(self, main: asyncio.Task[Any]) -> None:
         self._flush_marks()
+        pending = self.tasks()  # with the main coroutine ended, nothing else may hold them: they are no loss
         gc.collect()
+        del pending
         for reference in self._born:
             task = reference()
             if task is None or task is main or not task.done() or task.cancelled() or task.host.is_dead:
