@@ -152,12 +152,12 @@ class End:
         await pong
 
     def abort(self) -> None:
-        """End it without a word to this side's own tasks; the other end finds it broken."""
+        """End it without a word: behind what was sent, the other end finds it broken."""
         self._check_alive()
         if self._ended is None:
             self.host.effect()
             self._loop.note("abort", self._way.link.name)
-            self._reset_other()
+            self._carry(_PACKET_BYTES, self._other_end()._hear_reset)
             self._end(ChannelClosedError(CLOSE_BROKEN, "aborted"))
 
     def keep_asking(self, patience: Patience) -> None:

@@ -1,4 +1,4 @@
-"""Channels between devices, storage nodes and a coordinator: one suite for WebSockets and for those in memory."""
+"""Channels between devices, storage nodes and a coordinator: WebSockets, those in memory and the simulated ones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ from protocol.effects import (
     Patience,
 )
 from protocol.errors import UnavailableError, UserError
+from simulations.delays import NEAR
+from simulations.loop import Schedule, SimLoop
+from simulations.network import Network, SimAcceptor, SimDialer
 from storage_node.websocket import WebSocketDialer as NodeDialer
 from tests.contracts.memory import TOO_BIG, MemoryAcceptor, MemoryNetwork
 
 PATIENCE = Patience(5.0, 60.0, 30.0)
 URL = "ws://127.0.0.1:1"
 FLOOD = bytes(500_000)
+SIMULATED = {f"simulated, {schedule.value}": schedule for schedule in Schedule}
 
 
 class World:
@@ -69,6 +73,12 @@ class World:
 
 
 def make(kind: str) -> World:
+    if kind in SIMULATED:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        simulated = Network(loop, NEAR)
+        machine = loop.host("127.0.0.1")
+        return World(SimDialer(simulated, machine), SimAcceptor(simulated, machine, URL))
     if kind == "memory":
         network = MemoryNetwork()
         return World(network, MemoryAcceptor(network, URL))
@@ -76,7 +86,7 @@ def make(kind: str) -> World:
     return World(DeviceDialer() if kind == "device" else NodeDialer(), acceptor)
 
 
-@pytest.fixture(params=["device", "node", "memory"])
+@pytest.fixture(params=["device", "node", "memory", *SIMULATED])
 def check(request):
     """Run an asynchronous check in a world of each kind."""
 
@@ -86,7 +96,10 @@ def check(request):
             async with asyncio.timeout(20), world.running():
                 await test(world)
 
-        asyncio.run(main())
+        if request.param in SIMULATED:
+            SimLoop(1, schedule=SIMULATED[request.param]).run(main())
+        else:
+            asyncio.run(main())
 
     return run
 
@@ -319,8 +332,11 @@ def test_where_nobody_listens_nothing_can_be_reached(check):
 
 def test_an_address_that_is_taken_is_refused_in_one_line(check):
     async def test(world):
+        other: Acceptor
         if isinstance(world.acceptor, MemoryAcceptor):
-            other: Acceptor = MemoryAcceptor(world.dialer, URL)
+            other = MemoryAcceptor(world.dialer, URL)
+        elif isinstance(world.acceptor, SimAcceptor):
+            other = SimAcceptor(world.dialer._network, world.dialer._host, URL)
         else:
             config = Config(data="", host="127.0.0.1", port=world.acceptor.port)
             other = WebSocketAcceptor(config, None)

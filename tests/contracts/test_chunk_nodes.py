@@ -1,4 +1,4 @@
-"""The way from whoever asks a storage node to whoever answers: one suite for HTTP and for the one in memory."""
+"""The way from whoever asks a storage node to whoever answers: HTTP, the one in memory and the simulated one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from protocol.effects import (
 from protocol.errors import UnavailableError, UserError
 from protocol.grants import Signed
 from protocol.messages import NodeAddress
+from simulations.delays import NEAR
+from simulations.loop import Schedule, SimLoop
+from simulations.network import Network
+from simulations.nodes import SimListener, SimNodes
 from storage_node.config import Settings
 from storage_node.http_nodes import HttpNodes as NodeNodes
 from storage_node.listener import HttpListener
@@ -28,6 +32,7 @@ from tests.contracts.memory import MemoryListener, MemoryNodes
 GRANT, STATEMENT = Signed(b"grant", b"g" * 64), Signed(b"statement", b"s" * 64)
 URL = "http://127.0.0.1:1"
 MANY = bytes(300_000)
+SIMULATED = {f"simulated, {schedule.value}": schedule for schedule in Schedule}
 
 
 class World:
@@ -61,6 +66,11 @@ class World:
 
 
 def make(kind: str, directory) -> World:
+    if kind in SIMULATED:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        network = Network(loop, NEAR)
+        return World(SimNodes(network, loop.host("phone")), SimListener(network, loop.host("node"), URL))
     if kind == "memory":
         nodes = MemoryNodes()
         return World(nodes, MemoryListener(nodes, URL))
@@ -68,7 +78,7 @@ def make(kind: str, directory) -> World:
     return World(DeviceNodes() if kind == "device" else NodeNodes(), HttpListener(settings))
 
 
-@pytest.fixture(params=["device", "node", "memory"])
+@pytest.fixture(params=["device", "node", "memory", *SIMULATED])
 def check(request, tmp_path):
     """Run an asynchronous check in a world of each kind."""
 
@@ -78,7 +88,10 @@ def check(request, tmp_path):
             async with asyncio.timeout(20), world.running():
                 await test(world)
 
-        asyncio.run(main())
+        if request.param in SIMULATED:
+            SimLoop(1, schedule=SIMULATED[request.param]).run(main())
+        else:
+            asyncio.run(main())
 
     return run
 
@@ -352,8 +365,11 @@ def test_where_nobody_listens_nothing_can_be_reached(check):
 
 def test_an_address_that_is_taken_is_refused_in_one_line(check):
     async def test(world):
+        other: ChunkListener
         if isinstance(world.nodes, MemoryNodes):
-            other: ChunkListener = MemoryListener(world.nodes, URL)
+            other = MemoryListener(world.nodes, URL)
+        elif isinstance(world.listener, SimListener):
+            other = SimListener(world.listener._network, world.listener._host, URL)
         else:
             port = int(world.url.rpartition(":")[2])
             settings = Settings(world.listener._settings.data, "127.0.0.1", port, "", "", None, "", "", None)
