@@ -179,8 +179,9 @@ class SimDatabase:
         changes = self._connection.total_changes
         run_together(self._connection, jobs, self._undone, keeps=False)
         if self._keeps and self._connection.in_transaction:
-            if self._connection.total_changes != changes:
+            if changed := self._connection.total_changes - changes:
                 self._host.effect()
+                self._loop.note("commit", f"{len(jobs)} operations, {changed} rows")
             self._connection.execute("COMMIT")
 
 
@@ -258,8 +259,9 @@ class SimCoordinatorDatabase:
         changes = self._raw.total_changes
         with coordinators.transaction(self._connection) as repository:
             result = operation(repository)
-            if self._raw.total_changes != changes:
+            if changed := self._raw.total_changes - changes:
                 self._host.effect()
+                self._loop.note("commit", f"{changed} rows")
         return result
 
     def _read_now(self, operation: coordinators.Operation[Any], future: asyncio.Future[Any]) -> None:

@@ -6,7 +6,6 @@ A frame is one byte of marks, the length of the head (4 bytes, big-endian), the 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from enum import IntFlag
 from typing import Final
 
 from protocol import limits
@@ -19,9 +18,8 @@ PIECE_BYTES_MAX: Final = 256 * limits.KIB
 _PREFIX_BYTES: Final = 5
 
 
-class _Mark(IntFlag):
-    HEAD = 1
-    LAST = 2
+_HEAD: Final = 1
+_LAST: Final = 2
 
 
 class Exchange:
@@ -48,7 +46,7 @@ class Exchange:
         view = memoryview(data)
         while True:
             piece, view = view[:PIECE_BYTES_MAX], view[PIECE_BYTES_MAX:]
-            marks = (_Mark.HEAD if head is not None else 0) | (_Mark.LAST if last and not view else 0)
+            marks = (_HEAD if head is not None else 0) | (_LAST if last and not view else 0)
             frame = b"".join((bytes([marks]), len(head or b"").to_bytes(4, "big"), head or b"", piece))
             await self._end.send(frame, divide=_divide)
             head = None
@@ -108,10 +106,10 @@ class Exchange:
             # However politely it ended, it ended too early.
             raise ChannelClosedError(CLOSE_BROKEN, error.reason) from error
         marks, head_bytes = frame[0], int.from_bytes(frame[1:_PREFIX_BYTES], "big")
-        if marks & _Mark.HEAD:
+        if marks & _HEAD:
             self._head = frame[_PREFIX_BYTES : _PREFIX_BYTES + head_bytes]
         self._piece = frame[_PREFIX_BYTES + head_bytes :]
-        self._is_whole = bool(marks & _Mark.LAST)
+        self._is_whole = bool(marks & _LAST)
 
 
 async def ask(network: Network, host: Host, address: str) -> Exchange:
@@ -124,4 +122,4 @@ def _divide(frame: bytes, through: int) -> bytes:
     head_end = _PREFIX_BYTES + int.from_bytes(frame[1:_PREFIX_BYTES], "big")
     if through < head_end:
         return bytes(_PREFIX_BYTES)
-    return bytes([frame[0] & ~_Mark.LAST]) + frame[1:through]
+    return bytes([frame[0] & ~_LAST]) + frame[1:through]

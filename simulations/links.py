@@ -38,7 +38,7 @@ class Trouble(IntFlag):
 class Link:
     """One direction between two machines.
 
-    Made by :meth:`simulations.network.Network.link`; its attributes may be set at any time.
+    Made by :meth:`simulations.network.Network.link`; its delay, speed and window may be set at any time.
     """
 
     def __init__(self, loop: SimLoop, source: str, target: str, delay: Delay) -> None:
@@ -50,6 +50,9 @@ class Link:
         self.bytes_per_s = BYTES_PER_S
         self.window_bytes = WINDOW_BYTES
         self.trouble = Trouble.NONE
+        self.is_blocked = False
+        self.loses = False
+        """Whether packets are lost, so that whoever waits for an answer gives up some day."""
         self.cut_after_bytes: int | None = None
         """Break the channel whose bytes are these on their way; None: never."""
         self._free_ns = 0
@@ -61,11 +64,6 @@ class Link:
         """Both machines, for the trace."""
         return f"{self.source}>{self.target}"
 
-    @property
-    def loses(self) -> bool:
-        """Whether packets are lost, so that whoever waits for an answer gives up some day."""
-        return bool(self.trouble & ~Trouble.CLOG)
-
     def arrival_ns(self, size: int) -> int:
         """Return when what is sent now arrives, if nothing is in its way."""
         now_ns = self._loop.now_ns
@@ -75,18 +73,24 @@ class Link:
     def block(self, trouble: Trouble) -> None:
         """Let nothing through from now on."""
         self._loop.note(f"link {trouble.name}", self.name)
-        self.trouble |= trouble
+        self.set_trouble(self.trouble | trouble)
 
     def unblock(self, trouble: Trouble) -> None:
         """Take one trouble away; where it was the last, what was held back arrives after a delay."""
         if not self.trouble & trouble:
             return
         self._loop.note(f"link not {trouble.name}", self.name)
-        self.trouble &= ~trouble
-        if not self.trouble:
+        self.set_trouble(self.trouble & ~trouble)
+        if not self.is_blocked:
             ways, self._ways = self._ways, {}
             for way in ways:
                 way.go_on(self._loop.now_ns + self.delay.draw(self._chance))
+
+    def set_trouble(self, trouble: Trouble) -> None:
+        """Have just these troubles; what is held back stays so."""
+        self.trouble = trouble
+        self.is_blocked = trouble != Trouble.NONE
+        self.loses = trouble & ~Trouble.CLOG != Trouble.NONE
 
     def holds(self, way: Way) -> None:
         """Note that something is held back on this way."""
@@ -124,7 +128,7 @@ class Way:
 
     def at_once(self, arrive: Callable[..., object], *args: Any) -> None:
         """Tell the other end something that takes no time unless the link is blocked."""
-        if self._held or self.link.trouble:
+        if self._held or self.link.is_blocked:
             self._hold(arrive, args)
         elif not self._is_dropped:
             arrive(*args)
@@ -141,7 +145,7 @@ class Way:
 
     def _arrive(self, arrive: Callable[..., object], args: tuple[Any, ...]) -> None:
         self._under_way -= 1
-        if self._held or self.link.trouble:
+        if self._held or self.link.is_blocked:
             self._hold(arrive, args)
         elif not self._is_dropped:
             arrive(*args)
@@ -149,12 +153,12 @@ class Way:
     def _hold(self, arrive: Callable[..., object], args: tuple[Any, ...]) -> None:
         if not self._is_dropped:
             self._held.append((arrive, args))
-            if self.link.trouble:
+            if self.link.is_blocked:
                 self.link.holds(self)
 
     def _release(self) -> None:
         while self._held:
-            if self.link.trouble:
+            if self.link.is_blocked:
                 self.link.holds(self)
                 return
             arrive, args = self._held.popleft()

@@ -18,8 +18,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from enum import Enum
 from random import Random
@@ -72,6 +71,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.steps = 0
         """Callbacks run so far; exact whenever time advances."""
         self._queue: deque[Any] | list[Any] = deque() if schedule is Schedule.FIFO else []
+        self._take: Callable[[], Any] = self._queue.popleft if isinstance(self._queue, deque) else self._take_any
         self._timers: list[tuple[int, int, Timer]] = []
         self._timers_cancelled = 0
         self._number = 0
@@ -108,7 +108,7 @@ class SimLoop(asyncio.BaseEventLoop):
             SimulationError: Something went wrong that nobody would have heard of, or nothing can go on.
             BaseException: Whatever the coroutine raised.
         """
-        with self._watched():
+        with mishaps.collected_by(self._bury), mishaps.heard(self.fail):
             task = self.spawn(self.world, main, name="main")
             task.add_done_callback(lambda _: self.stop())
             try:
@@ -148,17 +148,13 @@ class SimLoop(asyncio.BaseEventLoop):
         self.note("crash", host.name)
         host.is_dead = True
         host.queue = self._graves
-        for timer in self._take_timers(host):
-            self._graves.append(timer)
-        self._graves += self._take_ready(host)
-        self._graves += self._asleep.pop(host, ())
-        self._graves += self._aside.pop(host, ())
-        for task in self.tasks(host):
-            self._graves.append(task)
-        for reference in self._born:
-            task_or_none = reference()
-            if task_or_none is not None and task_or_none.host is host and task_or_none.done():
-                _excuse(task_or_none)
+        for kept in (self._pull(host), self._take_ready(host), self._asleep.pop(host, ()), self._aside.pop(host, ())):
+            self._graves += kept
+        for task in [task for reference in self._born if (task := reference()) is not None and task.host is host]:
+            if not task.done():
+                self._graves.append(task)
+            elif not task.cancelled():
+                task.exception()  # it is nobody's any more
 
     def suspend(self, host: Host, *, clock_stops: bool = False) -> None:
         """Let a host do nothing until :meth:`resume`.
@@ -187,7 +183,8 @@ class SimLoop(asyncio.BaseEventLoop):
             heapq.heappush(self._timers, (self.now_ns + left_ns, number, timer))
 
     def set_rate(self, host: Host, rate_ppm: int) -> None:
-        """Let a machine's clock run faster or slower from now on, with all that it waits for."""
+        """Let a machine's clock run faster or slower from now on, with all that it waits for; it must not be asleep."""
+        assert host not in self._asleep
         pulled = [(host.time.local_ns(when_ns), number, timer) for when_ns, number, timer in self._pull(host)]
         host.time.set_rate(self.now_ns, rate_ppm)
         for local_ns, number, timer in pulled:
@@ -210,9 +207,6 @@ class SimLoop(asyncio.BaseEventLoop):
         pulled = sorted(entry for entry in self._timers if entry[2].host is host and not entry[2].cancelled())
         self._set_timers([entry for entry in self._timers if entry[2].host is not host])
         return pulled
-
-    def _take_timers(self, host: Host) -> list[Timer]:
-        return [timer for _, _, timer in self._pull(host)]
 
     def _set_timers(self, timers: list[tuple[int, int, Timer]]) -> None:
         self._timers[:] = [entry for entry in timers if not entry[2].cancelled()]
@@ -360,7 +354,9 @@ class SimLoop(asyncio.BaseEventLoop):
         Raises:
             FenceError: Always: what is meant is the simulated network.
         """
-        raise FenceError("a simulated run has no sockets")
+        error = FenceError("a simulated run has no sockets")
+        self.fail(error)  # even if whoever asked catches it
+        raise error
 
     def call_exception_handler(self, context: Any) -> None:
         """Fail the run with an error that nobody asked for, unless its host is gone."""
@@ -380,16 +376,14 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run what is ready, then let time jump to the next timer, until told to stop."""
-        run = self._run_ready if self.schedule is Schedule.FIFO else self._run_shuffled
         while True:
-            self.steps += run()
+            self.steps += self._run_ready()
             if self._stopping:  # type: ignore[attr-defined]  # BaseEventLoop has it
                 return
             self._advance()
 
     def _run_ready(self) -> int:
-        queue = self._queue
-        take: Callable[[], Any] = queue.popleft  # type: ignore[union-attr]  # a deque, in this schedule
+        queue, take = self._queue, self._take
         mark = self._marks.append
         for count in range(STEPS_PER_INSTANT_MAX):
             if not queue or self._stopping:  # type: ignore[attr-defined]  # BaseEventLoop has it
@@ -402,27 +396,16 @@ class SimLoop(asyncio.BaseEventLoop):
                 except (SystemExit, KeyboardInterrupt, SimulationError):
                     raise
                 except BaseException as error:  # noqa: BLE001 - told to the exception handler
-                    self._callback_failed(step, error)
-        raise self._no_end()
+                    self.call_exception_handler({"message": "a callback failed", "exception": error, "handle": step})
+        raise LivelockError(
+            f"{STEPS_PER_INSTANT_MAX} steps and no time passed at {self.now_ns / SECOND_NS:.9f} s", self.tasks()
+        )
 
-    def _run_shuffled(self) -> int:
-        queue, chance = self._queue, self._shuffle
-        mark = self._marks.append
-        for count in range(STEPS_PER_INSTANT_MAX):
-            if not queue or self._stopping:  # type: ignore[attr-defined]  # BaseEventLoop has it
-                return count
-            at = int(chance() * len(queue))
-            queue[at], queue[-1] = queue[-1], queue[at]
-            step = queue.pop()
-            if not step._cancelled:
-                mark(step.host.index & 0xFF)
-                try:
-                    step._context.run(step._callback, *step._args)
-                except (SystemExit, KeyboardInterrupt, SimulationError):
-                    raise
-                except BaseException as error:  # noqa: BLE001 - told to the exception handler
-                    self._callback_failed(step, error)
-        raise self._no_end()
+    def _take_any(self) -> Any:
+        queue = self._queue
+        at = int(self._shuffle() * len(queue))
+        queue[at], queue[-1] = queue[-1], queue[at]
+        return queue.pop()
 
     def _advance(self) -> None:
         """Go to the next moment at which something is due."""
@@ -451,30 +434,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.trace.mix(self._marks)
         self._marks.clear()
 
-    def _callback_failed(self, step: Any, error: BaseException) -> None:
-        self.call_exception_handler({"message": "a callback failed", "exception": error, "handle": step})
-
-    def _no_end(self) -> LivelockError:
-        return LivelockError(
-            f"{STEPS_PER_INSTANT_MAX} steps and no time passed at {self.now_ns / SECOND_NS:.9f} s", self.tasks()
-        )
-
     # --- The end
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Hear of everything that goes wrong, and collect garbage only where the seed says so."""
-        collects = gc.isenabled()
-        gc.disable()
-        gc.freeze()
-        try:
-            with mishaps.heard(self.fail):
-                yield
-        finally:
-            self._bury()
-            gc.unfreeze()
-            if collects:
-                gc.enable()
 
     def _look_for_unheard(self, main: asyncio.Task[Any]) -> None:
         self._flush_marks()
@@ -522,12 +482,6 @@ class SimLoop(asyncio.BaseEventLoop):
             self._graves.append(agen)
         elif not self.is_closed():
             self.spawn(host, agen.aclose())
-
-
-def _excuse(task: SimTask) -> None:
-    """Let nobody be told of the error of a task whose host is gone."""
-    if not task.cancelled():
-        task.exception()
 
 
 _new_step: Final[Callable[[type[Step]], Step]] = Step.__new__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 import warnings
@@ -123,6 +124,24 @@ def heard(fail: Callable[..., object]) -> Iterator[None]:
             yield
         finally:
             warnings.showwarning, sys.unraisablehook = shown, raised
+
+
+@contextmanager
+def collected_by(bury: Callable[[], object]) -> Iterator[None]:
+    """Collect no garbage but where a run does so itself, and let it bury what is left at its end.
+
+    When Python would collect depends on all that the process did before, and finalisers are part of what a run does.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what was there before needs no second look
+    try:
+        yield
+    finally:
+        bury()
+        gc.unfreeze()
+        if collects:
+            gc.enable()
 
 
 @contextmanager

@@ -87,9 +87,12 @@ class Network:
         Raises:
             ConnectionRefusedError: Nobody listens there, or a fault has it so.
             TimeoutError: No word came back.
+            OSError: ENETUNREACH, for a machine that is offline.
         """
         host.effect()
         self._loop.note("dial", address)
+        if self._troubles.get(host.name, Trouble.NONE) & Trouble.OFFLINE:
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         listener = self._listeners.get(address)
         if listener is None:
             # No machine is known by that name, or it knows nobody who listens: either takes no link of ours.
@@ -149,7 +152,7 @@ class Network:
         link = self._links.get((source, target))
         if link is None:
             link = self._links[source, target] = Link(self._loop, source, target, self._delay)
-            link.trouble = self._troubles_between(source, target)
+            link.set_trouble(self._troubles_between(source, target))
         return link
 
     def between(self, one: str, other: str) -> tuple[Link, Link]:

@@ -121,8 +121,8 @@ class SimReply:
 
     async def _leave(self) -> None:
         self._sending.cancel()
-        await asyncio.wait([self._sending])
         self._exchange.abort()
+        await asyncio.wait([self._sending])
 
     async def _send(self) -> None:
         request = self._request

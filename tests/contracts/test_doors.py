@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
 import coordinator.doors
 import peer.doors
 import storage_node.doors
+from protocol.effects import Clock, Entropy
 from simulations.delays import Delay
 from simulations.doors import SimClock, SimEntropy, SimProcessor
 from simulations.hosts import LocalTime
@@ -23,8 +25,11 @@ class World:
     """The doors of one host, and a loop to run in."""
 
     def __init__(self, kind: str) -> None:
-        self.loop = None
+        self.loop: SimLoop | None = None
         self.waits = True
+        self.clock: Clock
+        self.entropy: Entropy
+        self.processor: Any
         if kind.startswith("simulated"):
             self.loop = SimLoop(1, schedule=Schedule.SHUFFLED if "shuffled" in kind else Schedule.FIFO)
             rate = LocalTime(offset_ns=5_000 * MS, rate_ppm=-90_000, wall_offset_ns=-(10**15))
@@ -44,11 +49,11 @@ class World:
 
     def run(self, main):
         if self.loop is not None:
-            return self.loop.run(self._as_host(main))
+            return self.loop.run(self._as_host(self.loop, main))
         return asyncio.run(main())
 
-    async def _as_host(self, main):
-        return await self.loop.spawn(self.host, main())
+    async def _as_host(self, loop, main):
+        return await loop.spawn(self.host, main())
 
 
 REAL = ("device", "coordinator", "node")
@@ -146,7 +151,8 @@ def test_who_is_cancelled_while_a_job_runs_learns_of_it_as_the_door_says(working
 
 def test_a_job_that_was_cancelled_before_its_turn_never_begins(working):
     async def main():
-        go_on, ran = threading.Event(), []
+        go_on = threading.Event()
+        ran: list[int] = []
         if working.loop is None:
             blocking = [asyncio.ensure_future(working.processor.run(go_on.wait, 10)) for _ in range(4)]
         else:
@@ -205,7 +211,8 @@ def test_a_crash_takes_the_jobs_that_had_not_begun_and_the_results_of_those_that
     processor = SimProcessor(loop, host, workers=1, work=Delay(1_000 * MS, 0, 1_000 * MS))
 
     async def main():
-        ran, told = [], []
+        ran: list[int] = []
+        told: list[int] = []
 
         async def ask(number):
             await processor.run(ran.append, number)

@@ -153,7 +153,7 @@ async def _drop_failed_task(loop):
 
 async def _drop_failed_task_in_a_cycle(loop):
     task = asyncio.create_task(_fail())
-    cycle = [task]
+    cycle: list[object] = [task]
     cycle.append(cycle)
     await asyncio.sleep(1)
 
@@ -164,7 +164,7 @@ async def _fail_in_callback(loop):
 
 
 async def _forget_to_await(loop):
-    _fail()
+    [_fail()]
     await asyncio.sleep(1)
 
 
@@ -271,7 +271,7 @@ def test_a_crash_drops_a_host_at_once_and_runs_nothing_of_its_cleaning_up(schedu
 
     async def main(loop):
         phone, laptop = loop.host("phone"), loop.host("laptop")
-        ticks = []
+        ticks: list[str] = []
 
         async def generate():
             try:
@@ -327,7 +327,7 @@ def test_an_effect_at_which_a_crash_is_planned_does_not_happen_nor_any_later_one
     async def main(loop):
         phone = loop.host("phone")
         phone.crash_at, phone.on_crash = 3, lambda: loop.crash(phone)
-        done = []
+        done: list[object] = []
 
         async def work():
             try:
@@ -361,7 +361,8 @@ def test_a_suspended_host_does_nothing_and_its_timers_are_due_or_wait(
     clock_stops, before, during, after, later, clock_s
 ):
     async def main(loop):
-        phone, ticks, told = loop.host("phone"), [], asyncio.Event()
+        phone, told = loop.host("phone"), asyncio.Event()
+        ticks: list[str] = []
 
         async def hear():
             await told.wait()
@@ -391,7 +392,8 @@ def test_a_suspended_host_does_nothing_and_its_timers_are_due_or_wait(
 def test_a_crash_of_a_suspended_host_forgets_what_it_would_have_done():
     async def main(loop):
         for stops in (False, True):
-            phone, ticks = loop.host("phone"), []
+            phone = loop.host("phone")
+            ticks: list[str] = []
             loop.spawn(phone, _tick(ticks, "tick"))
             await asyncio.sleep(1.5)
             loop.suspend(phone, clock_stops=stops)
@@ -449,20 +451,23 @@ def test_an_abandoned_generator_is_closed_by_its_own_host():
 
 
 def test_a_million_steps_need_bounded_memory():
-    steps, blocks = 1_000_000, []
+    steps = 1_000_000
+    blocks: list[int] = []
 
     async def play(queue, other, loop):
         while loop.steps < steps:
             for _ in range(500):
-                other.put_nowait(loop.now_ns)
-                await queue.get()
+                await asyncio.sleep(0)
+            other.put_nowait(loop.now_ns)
+            await queue.get()
             async with asyncio.timeout(HOUR_S):
                 await asyncio.create_task(asyncio.sleep(0.001))
             if not blocks and loop.steps > steps // 10:
                 blocks.append(sys.getallocatedblocks())
 
     async def main(loop):
-        first, second = asyncio.Queue(), asyncio.Queue()
+        first: asyncio.Queue[int] = asyncio.Queue()
+        second: asyncio.Queue[int] = asyncio.Queue()
         players = [asyncio.create_task(play(*way, loop)) for way in ((first, second), (second, first))]
         await asyncio.wait(players, return_when=asyncio.FIRST_COMPLETED)
         blocks.append(sys.getallocatedblocks())

@@ -38,7 +38,8 @@ async def serve(end):
 
 async def work(loop, host, network, results):
     entropy, processor = SimEntropy(loop, host.name), SimProcessor(loop, host)
-    slots, queue = asyncio.Semaphore(3), asyncio.Queue(4)
+    slots = asyncio.Semaphore(3)
+    queue: asyncio.Queue[bytes] = asyncio.Queue(4)
     end = await network.dial(host, "coordinator")
 
     async def one(number):
@@ -88,7 +89,8 @@ async def fail_or_wait(number):
 
 def digest(seed, schedule):
     loop = SimLoop(seed, schedule=schedule)
-    network, results = Network(loop), []
+    network = Network(loop)
+    results: list[bytes] = []
 
     async def main():
         network.listen(loop.host("coordinator"), "coordinator", serve)
