@@ -463,6 +463,8 @@ class SimLoop(asyncio.BaseEventLoop):
             for task in tasks:
                 mishaps.put_to_rest(task)
             self._graves.clear()
+            self._born.clear()
+            self._generators.clear()
             self._aside.clear()
             self._asleep.clear()
             self._queue.clear()

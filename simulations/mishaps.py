@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, Final, Protocol
 
 from simulations.hosts import Host, HostCrashed
@@ -17,6 +18,8 @@ from simulations.hosts import Host, HostCrashed
 _SHOWN_MAX: Final = 20
 _FRAMES_MAX: Final = 6
 _CLOSES_MAX: Final = 16
+_RUNS_PER_COLLECTION: Final = 64
+_runs: Final = count(1)
 _NEVER_AWAITED: Final = "was never awaited"
 
 
@@ -133,12 +136,16 @@ def collected_by(bury: Callable[[], object]) -> Iterator[None]:
     When Python would collect depends on all that the process did before, and finalisers are part of what a run does.
     """
     collects = gc.isenabled()
+    if next(_runs) % _RUNS_PER_COLLECTION == 0:
+        gc.collect()  # what earlier runs left in the hands of who ran them, once those let go of it
     gc.disable()
     gc.freeze()  # what was there before needs no second look
     try:
         yield
     finally:
         bury()
+        with unheard():
+            gc.collect()  # or thousands of runs in one process would fill the memory with worlds
         gc.unfreeze()
         if collects:
             gc.enable()

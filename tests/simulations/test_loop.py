@@ -487,3 +487,18 @@ def test_a_run_can_not_be_stopped_and_forgotten():
     with pytest.raises(SimulationError, match="by hand"):
         run(main)
     assert gc.isenabled()
+
+
+def test_many_runs_in_one_process_leave_nothing_behind():
+    async def main(loop):
+        for number in range(20):
+            host = loop.host(str(number))
+            loop.spawn(host, _tick([bytearray(10_000)], "tick"))
+            await asyncio.sleep(2)
+            loop.crash(host)
+
+    blocks = []
+    for _ in range(130):
+        run(main)
+        blocks.append(sys.getallocatedblocks())
+    assert blocks[128] - blocks[64] < 2_000  # each after as many runs
