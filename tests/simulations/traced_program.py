@@ -70,7 +70,7 @@ async def work(loop, host, network, results):
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(30):
-                group.create_task(fail_or_wait(number), name=f"{number}")
+                group.create_task(fail_or_wait(loop, number), name=f"{number}")
     except* KeyError as errors:
         loop.note("failed", str(len(errors.exceptions)))
     listening.cancel()
@@ -78,11 +78,11 @@ async def work(loop, host, network, results):
     await end.close()
 
 
-async def fail_or_wait(number):
+async def fail_or_wait(loop, number):
     try:
         await asyncio.sleep(0.2 if number == 17 else 60)
     except asyncio.CancelledError:
-        asyncio.get_running_loop().note("cancelled", str(number))
+        loop.note("cancelled", str(number))
         raise
     raise KeyError(number)
 
