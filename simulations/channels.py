@@ -304,9 +304,8 @@ class End:
 
     def _give_up(self) -> None:
         self._gives_up = None
-        if self._is_unanswered():
-            self._way.drop()
-            self.lose("no answer for too long")
+        self._way.drop()
+        self.lose("no answer for too long")
 
     def _ask(self, patience: Patience) -> None:
         if not self.is_open:

@@ -289,12 +289,36 @@ def test_a_crash_drops_a_host_at_once_and_runs_nothing_of_its_cleaning_up(schedu
             finally:
                 cleaned.append("finally")
 
-        working = loop.spawn(phone, work())
+        async def wait_alone():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaned.append("alone")
+
+        told = loop.create_future()
+
+        async def hear():
+            try:
+                await told
+            finally:
+                cleaned.append("told")
+
+        for one in (work(), wait_alone(), hear()):
+            loop.spawn(phone, one)
         loop.spawn(laptop, _tick(ticks, "laptop"))
+        left = [generate()]
+
+        async def begin():
+            await anext(left[0])
+
+        await loop.spawn(phone, begin())
         await asyncio.sleep(3.5)
         loop.call_soon(cleaned.append, "a step of the phone's", context=phone.context)
         loop.crash(phone)
-        del working
+        left.clear()
+        told.set_result(None)
+        loop.call_soon(cleaned.append, "a later step of the phone's", context=phone.context)
+        loop.call_later(1, cleaned.append, "a later timer of the phone's", context=phone.context)
         gc.collect()
         await asyncio.sleep(2)
         assert ticks.count("phone") == 3
@@ -374,6 +398,7 @@ def test_a_suspended_host_does_nothing_and_its_timers_are_due_or_wait(
         assert ticks.count("tick") == before
         loop.suspend(phone, clock_stops=clock_stops)
         told.set()
+        loop.call_later(1.005, ticks.append, "set meanwhile", context=phone.context)
         await asyncio.sleep(9.5)
         assert ticks.count("tick") == during
         assert "told" not in ticks
@@ -381,8 +406,10 @@ def test_a_suspended_host_does_nothing_and_its_timers_are_due_or_wait(
         await asyncio.sleep(0.01)
         assert ticks.count("tick") == after
         assert "told" in ticks
+        assert ("set meanwhile" in ticks) is not clock_stops
         await asyncio.sleep(2.99)
         assert ticks.count("tick") == later
+        assert "set meanwhile" in ticks
         assert phone.time.local_ns(loop.now_ns) == clock_s * SECOND_NS
         assert phone.time.wall_ns(loop.now_ns) - loop.world.time.wall_ns(0) == loop.now_ns
 
@@ -502,3 +529,12 @@ def test_many_runs_in_one_process_leave_nothing_behind():
         run(main)
         blocks.append(sys.getallocatedblocks())
     assert blocks[128] - blocks[64] < 2_000  # each after as many runs
+
+
+def test_tasks_that_ended_are_not_remembered():
+    async def main(loop):
+        for _ in range(20_000):
+            await asyncio.create_task(asyncio.sleep(0))
+        return len(loop._born)
+
+    assert run(main) < 2_000

@@ -274,6 +274,23 @@ def test_what_was_held_back_arrives_in_order_once_nothing_is_in_the_way(break_it
     play(main)
 
 
+def test_what_is_held_back_stays_so_if_the_link_is_blocked_again_at_once():
+    async def main(pair):
+        pair.network.cut("a", "b")
+        await pair.near.send(b"held")
+        await asyncio.sleep(1)
+        pair.network.heal("a", "b")
+        pair.network.clog("a", "b")
+        await pair.near.send(b"later")
+        await asyncio.sleep(100)
+        assert pair.got["b"] == []
+        pair.network.unclog("a", "b")
+        await asyncio.sleep(1)
+        assert pair.got["b"] == [b"held", b"later"]
+
+    play(main)
+
+
 def test_room_is_not_made_while_the_way_back_is_blocked():
     async def main(pair):
         pair.network.clog("b", "a")
@@ -447,6 +464,13 @@ def test_a_dial_that_is_given_up_leaves_no_channel_behind():
                 await network.dial(loop.host("a"), "b:1")
         await asyncio.sleep(1)
         assert [end.is_open for end in ends] == [False]
+        network.cut("a", "b")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await network.dial(loop.host("a"), "b:1")
+        network.heal("a", "b")
+        await asyncio.sleep(1)
+        assert len(ends) == 1  # nobody asks any more
 
     loop.run(whole())
 
