@@ -27,6 +27,7 @@ from peer.engine.journal import StoredJournal
 from peer.store import folders
 from peer.store.folders import FolderRecord
 from peer.store.home import known_head
+from peer.store.spool import named_files
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink, parse_control_link
@@ -154,7 +155,13 @@ async def remove(device: Device, folder: str, *, everywhere: bool) -> Json:
     guard = RootGuard(device.context.files, os.fsdecode(record.path), record.id, device.record.device.hex())
     with contextlib.suppress(KinfolderError):  # where the root is away, its marker is foreign to everybody
         await device.context.processor.run(guard.unmark)
-    await device.context.database.run(lambda db: folders.drop_folder(db, record.key))
+
+    def forget(db: sqlite3.Connection) -> list[int]:
+        folders.drop_folder(db, record.key)
+        return device.context.spool.retire_rest(named_files(db))
+
+    going = await device.context.database.run(forget)
+    await device.context.processor.run(device.context.spool.drop, going)
     return {"id": record.id.hex(), "name": record.name, "path": os.fsdecode(record.path)}
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -38,7 +38,6 @@ from peer.engine.reassurance import Reassurer
 from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
-from peer.engine.tasks import end
 from peer.engine.uploader import Stored, ToSend, Uploader
 from peer.engine.waiting import AWAITED, OF_NETWORK, Blocked, Progress, longer, told
 from peer.store.folders import FolderRecord
@@ -55,7 +54,6 @@ PLAN_ITEMS_MAX: Final = 8_000
 """Items planned at once; a round goes through all dirty items in such pieces."""
 QUEUED_MAX: Final = 8_000
 """Files in transfers, begun or waiting; planning goes on as they end."""
-JOBS_MAX: Final = 6
 GROUP_ACTS_MAX: Final = 400
 MISSED_MAX: Final = 4
 RECORDED_LOOK_S: Final = 0.2
@@ -113,8 +111,8 @@ class FolderEngine(Outlook):
         self._wake = asyncio.Event()
         self._disk = safety.disk
         self._quiet_waiters: list[asyncio.Future[None]] = []
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._queue: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self.jobs.on_failed = self._block
+        self.jobs.on_ended = self._job_ended
         self._missed: dict[ItemId, int] = {}
         """How often in a row the disk did not hold what a step for an item expected."""
         self._tried: dict[ItemId, Blocked] = {}
@@ -158,6 +156,7 @@ class FolderEngine(Outlook):
         """Try at once what waited for the coordinator or for storage."""
         self._part_blocked.clear()
         self._reassurer.forget()
+        self._recorder.forget()
         self._try_again(OF_NETWORK)
         self.follower.registered.look_again()
         self._push_wanted = self._pull_wanted = True
@@ -209,8 +208,7 @@ class FolderEngine(Outlook):
             log.exception("a folder stopped", folder=self.record.id.hex()[:12])
         finally:
             self._ended = True
-            self._queue.clear()
-            await end(self._jobs)
+            await self.jobs.stop()
             await self._drainer.stop()
             self._tell_quiet()
 
@@ -234,7 +232,7 @@ class FolderEngine(Outlook):
     @property
     def _is_recorded(self) -> bool:
         is_due = self.observer.is_due(self._context.clock.monotonic_s())
-        return self.observer.has_looked and not is_due and not self._plan_wanted and "up" not in self._in_job.values()
+        return self.observer.has_looked and not is_due and not self._plan_wanted and not self.jobs.sends
 
     async def _turn(self) -> bool:
         """Do the first thing that is due; tell whether there was one."""
@@ -276,7 +274,7 @@ class FolderEngine(Outlook):
     @property
     def _plan_wanted(self) -> bool:
         """Whether a round of planning is under way or should begin; not while enough transfers wait for their turn."""
-        if len(self._in_job) >= QUEUED_MAX:
+        if len(self.jobs) >= QUEUED_MAX:
             return False
         return bool(self._cursor) or self._changes != self._changes_planned
 
@@ -316,9 +314,9 @@ class FolderEngine(Outlook):
                 self._want_plan()
 
     def _unblock(self, now: float) -> bool:
-        if len(self._in_job) >= QUEUED_MAX:
+        if len(self.jobs) >= QUEUED_MAX:
             return False
-        return any(why.until_s <= now and id not in self._in_job for id, why in self.blocked.items())
+        return any(why.until_s <= now and id not in self.jobs for id, why in self.blocked.items())
 
     async def _sleep(self) -> None:
         if self.record.frozen:
@@ -326,9 +324,11 @@ class FolderEngine(Outlook):
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self.may_plan and len(self._in_job) < QUEUED_MAX:
-            moments += [why.until_s for id, why in self.blocked.items() if id not in self._in_job]
+        if self.may_plan and len(self.jobs) < QUEUED_MAX:
+            moments += [why.until_s for id, why in self.blocked.items() if id not in self.jobs]
         idle = set() if self.online else {"pull", "push", DRAIN}
+        if self._drainer.is_running:
+            idle.add(DRAIN)  # its time has come, and its end wakes the loop
         if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
@@ -344,7 +344,7 @@ class FolderEngine(Outlook):
                 await self._wake.wait()
 
     def _is_quiet(self) -> bool:
-        if self._jobs or self._queue or self._drainer.is_running:
+        if not self.jobs.is_idle or self._drainer.is_running:
             return False
         if self.record.frozen:
             return True
@@ -483,7 +483,7 @@ class FolderEngine(Outlook):
             return  # what moved is looked at first under its new path
         if not self._cursor:
             await self._begin_round()
-        busy = set(self._in_job)
+        busy = set(self.jobs)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.blocked.items() if why.until_s > now}
         if not self._cursor:
@@ -560,7 +560,7 @@ class FolderEngine(Outlook):
             if ready:
                 await self._record(ready, {**known, **stored})
 
-        self._enqueue("up", ids, job)
+        self.jobs.add("up", ids, job)
 
     async def _step(self, steps: Iterable[Step], sources: Mapping[ItemId, ToFetch]) -> None:
         now: list[Step] = []
@@ -590,7 +590,7 @@ class FolderEngine(Outlook):
             if ready:
                 await self._apply(ready, staged)
 
-        self._enqueue("down", [file.item.id for file in files], job)
+        self.jobs.add("down", [file.item.id for file in files], job)
 
     async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
         async with self._disk:
@@ -626,41 +626,10 @@ class FolderEngine(Outlook):
     def _downloaded(self, count: int) -> None:
         self.download.bytes_done += count
 
-    # --- Jobs
+    # --- What waits
 
-    def _enqueue(self, direction: str, ids: list[ItemId], job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        for id in ids:
-            self._in_job[id] = direction
-
-        async def run() -> None:
-            self._moving.update(ids)
-            try:
-                await job()
-            except KinfolderError as error:
-                for id in ids:
-                    self._block(id, error.code)
-            except Exception:  # a defect: these items wait, the others go on
-                log.exception("a job failed")
-                for id in ids:
-                    self._block(id, "error")
-            finally:
-                self._moving.difference_update(ids)
-                for id in ids:
-                    self._in_job.pop(id, None)
-
-        self._queue.append(run)
-        self._start_jobs()
-
-    def _start_jobs(self) -> None:
-        while self._queue and len(self._jobs) < JOBS_MAX:
-            task = asyncio.create_task(self._queue.pop(0)())
-            self._jobs.add(task)
-            task.add_done_callback(self._job_ended)
-
-    def _job_ended(self, task: asyncio.Task[None]) -> None:
-        self._jobs.discard(task)
+    def _job_ended(self) -> None:
         self._want_plan()
-        self._start_jobs()
         self._wake.set()
 
     def _block(self, id: ItemId, reason: str) -> None:

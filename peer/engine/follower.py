@@ -482,11 +482,12 @@ class Follower:
         self.remote(db)  # what the tail shows now is looked at again where it will show something else
         state = self._ordered(db)
         changed: set[ItemId] = set()
+        gone: list[Entry] = []
         is_set_back = False
         for each in admitted:
             if each.hash is not None:
                 entry = parse_entry(each.item.data)
-                other = self._put_entry_hash(db, state, entry, each.item.position, changed)
+                other = self._put_entry_hash(db, entry, each.item.position, gone)
                 if other is not None:
                     log.error("two entries under one number", device=entry.header.device)
                 folders.drop_tail(db, key, each.hash)
@@ -501,7 +502,8 @@ class Follower:
                 self._remember_contents(db, each.entry)
                 note_snapshot(db, key, each.entry, each.item.position, each.item.time_ms)
             if each.void is not None:
-                changed |= self._void(db, state, each.void)
+                self._void(db, state, each.void, gone)
+        changed |= self._forget(db, gone)
         state.write()
         folders.put_log_items(db, key, [each.item for each in admitted], chains)
         mark_dirty(db, key, changed)
@@ -523,12 +525,12 @@ class Follower:
         holds otherwise than it was synced may be older than what this device once knew: see :meth:`trust_again`.
         """
         log.warning("this device begins a new incarnation")
-        touched: set[ItemId] = set()
-        for entry, _ in list(folders.tail(db, self.record.key)):
+        self.remote(db)  # as in _record
+        tail = [entry for entry, _ in folders.tail(db, self.record.key)]
+        for entry in tail:
             folders.drop_tail(db, self.record.key, entry.hash)
             drop_snapshot(db, self.record.key, entry.hash)
-            touched |= {change.node for change in entry.header.changes}
-        reset_synced(SyncedTree(db, self.record.key), touched)
+        self._forget(db, tail)
         self.has_caught_up = False
         self.put_record(db, number=0, own_seq=0, own_hash=EntryHash(bytes(32)), mistrusted=True)
 
@@ -595,46 +597,45 @@ class Follower:
         ]
         note_contents(db, self.record.key, found)
 
-    def _void(self, db: sqlite3.Connection, state: CachedState, record: VoidRecord) -> set[ItemId]:
-        """An entry can never be ordered: what it did is forgotten; if it was our own, it is planned anew."""
+    def _void(self, db: sqlite3.Connection, state: CachedState, record: VoidRecord, gone: list[Entry]) -> None:
+        """An entry can never be ordered: where it stood in the tail, it goes, into ``gone``."""
         for entry, _ in folders.tail(db, self.record.key):
             if entry.hash == record.entry:
                 void(state, self._open_own(entry))
                 folders.drop_tail(db, self.record.key, entry.hash)
                 drop_snapshot(db, self.record.key, entry.hash)
-                touched = {change.node for change in entry.header.changes}
-                reset_synced(SyncedTree(db, self.record.key), touched)
-                return touched
-        gone = folders.drop_foreign(db, self.record.key, record.entry)
-        return set() if gone is None else self._forget_foreign(db, state, gone)
+                gone.append(entry)
+                return
+        foreign = folders.drop_foreign(db, self.record.key, record.entry)
+        if foreign is not None:
+            gone.append(foreign)
 
     def _put_entry_hash(
-        self, db: sqlite3.Connection, state: CachedState, entry: Entry, position: int, changed: set[ItemId]
+        self, db: sqlite3.Connection, entry: Entry, position: int, gone: list[Entry]
     ) -> EntryHash | None:
-        """Remember where an entry stands; what stood under its number in the tail alone gives way."""
+        """Remember where an entry stands; what stood under its number in the tail alone gives way, into ``gone``."""
         key, header = self.record.key, entry.header
         other = folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
-        if other is not None and (gone := folders.drop_foreign(db, key, other)) is not None:
-            changed |= self._forget_foreign(db, state, gone)
+        if other is not None and (foreign := folders.drop_foreign(db, key, other)) is not None:
+            gone.append(foreign)
             folders.forget_entry(db, key, header.device, header.seq)
             folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
         return other
 
-    def _forget_foreign(self, db: sqlite3.Connection, state: CachedState, entry: Entry) -> set[ItemId]:
-        """An entry of another device, off the tail, can never be ordered: what it brought is no base any more.
+    def _forget(self, db: sqlite3.Connection, gone: Sequence[Entry]) -> set[ItemId]:
+        """Entries that are off the tail can never be ordered: what they brought is no base any more; return what changed.
 
-        What the disk holds of it is found anew, as this device's own: nothing that a user wrote is lost.
+        What the disk holds of them is found anew, as this device's own: nothing that a user wrote is lost, also where it is
+        shown as a conflict copy. Of those of others the fold of the log knew nothing and learns nothing now, or it would
+        differ from that of devices that never had them.
         """
-        void(state, self._open_foreign(entry))
-        at = (entry.header.device, entry.header.seq)
-        synced = SyncedTree(db, self.record.key)
-        touched = {
-            item.id
-            for item in synced.all()
-            if any((dot.device, dot.seq) == at for member in item.members for dot in (*member.content, *member.place))
-        }
-        reset_synced(synced, touched)
-        return touched | {change.node for change in entry.header.changes}
+        if not gone:
+            return set()
+        synced, number = SyncedTree(db, self.record.key), self.record.number
+        touched = synced.brought_by({(entry.header.device, entry.header.seq) for entry in gone})
+        own = {change.node for entry in gone if entry.header.device == number for change in entry.header.changes}
+        reset_synced(synced, touched | own)
+        return touched | {change.node for entry in gone for change in entry.header.changes}
 
     def _open_foreign(self, entry: Entry) -> AdmittedEntry:
         known = self._opened.get(entry.hash)

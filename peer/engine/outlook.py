@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from peer.core.tree import ItemId
 from peer.engine.drainer import PART as DRAIN
+from peer.engine.jobs import Jobs
 from peer.engine.stepper import KEPT, OCCUPIED
 from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked
 from peer.store.folders import FolderRecord
@@ -19,9 +20,7 @@ class Outlook:
         self.online = True
         self.blocked: dict[ItemId, Blocked] = {}
         self._part_blocked: dict[str, Blocked] = {}
-        self._in_job: dict[ItemId, str] = {}
-        self._moving: set[ItemId] = set()
-        """Of those in a job, the ones whose job has begun."""
+        self.jobs = Jobs()
 
     @property
     def record(self) -> FolderRecord:
@@ -35,7 +34,7 @@ class Outlook:
 
     def is_in_job(self, id: ItemId) -> bool:
         """Whether a transfer works on an item, or soon will."""
-        return id in self._in_job
+        return id in self.jobs
 
     def _try_again(self, reasons: Collection[str]) -> None:
         """Let what waits for one of these reasons be tried at once."""
@@ -66,8 +65,8 @@ class Outlook:
 
     def reason_for(self, id: ItemId) -> str:
         """Return why an item is not in sync yet, as a reason code of the contract."""
-        if id in self._in_job:
-            return "transferring" if id in self._moving else "queued"
+        if id in self.jobs:
+            return "transferring" if self.jobs.is_moving(id) else "queued"
         if self.record.frozen:
             return "frozen"
         why = self.blocked.get(id)

@@ -10,22 +10,24 @@ Rule 2: one segment is in memory at a time, and one batch of what it lists.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from peer.core.chunk_sealing import Row, reseal_chunk
+from peer.core.chunk_sealing import Row
 from peer.core.entry_sealing import open_entry
 from peer.core.segments import chunk_refs, open_segment
 from peer.engine.context import Context
 from peer.engine.follower import Follower
 from peer.engine.holdings import Holdings
 from peer.engine.renewal import renew
+from peer.engine.spool import remade
 from peer.store import folders
 from peer.store.places import doubt_all
-from peer.store.spool import is_spooled
+from peer.store.spool import spooled
 from protocol import limits
 from protocol import messages as m
 from protocol.entries import Entry, SegmentKey, parse_entry
@@ -86,10 +88,10 @@ class Reassurer:
             self._follower.lost_after = items[-1].position if items else None
 
     def _waiting(self, db: sqlite3.Connection) -> list[Entry]:
-        if is_spooled(db, self._follower.record.key):
-            return []  # they wait for what is still to be sent
-        tail = folders.tail(db, self._follower.record.key)
-        return [entry for entry, _ in tail if entry.header.pins and entry.hash not in self._told]
+        key = self._follower.record.key
+        waiting = [e for e, _ in folders.tail(db, key) if e.header.pins and e.hash not in self._told]
+        # What is still to be sent is told of when it is.
+        return [e for e in waiting if not any(spooled(db, key, id) is not None for id in e.header.pins)]
 
     async def _tell(self, entry: Entry) -> None:
         if not entry.header.pins:
@@ -139,11 +141,14 @@ class Reassurer:
         row = rows.get(ref.id)
         if row is not None:
             epochs = self._context.folder_keys(self._follower.record.key).epochs
-            async for found in self._holdings.chunks([Wanted(row.raw_hash, row.raw_length)]):
-                for number in sorted(epochs, reverse=True):
-                    sealed = await self._context.processor.run(reseal_chunk, found[0][1], row, epochs[number].chunk)
-                    if sealed is not None:
-                        return sealed.data
+            keys = [epochs[number].chunk for number in sorted(epochs, reverse=True)]
+            wanted = [Wanted(row.raw_hash, row.raw_length)]
+            async with contextlib.aclosing(self._holdings.chunks(wanted)) as groups:
+                async for group in groups:
+                    for _, raw in group:  # none where a file holds something else by now
+                        sealed = await self._context.processor.run(remade, raw, row, keys)
+                        if sealed is not None:
+                            return sealed
         return await self._fetch(ref.id)
 
     async def _fetch(self, id: ChunkId) -> bytes:

@@ -74,6 +74,9 @@ log = structlog.get_logger("recorder")
 PUSH_ENTRIES_MAX: Final = 16
 PUSH_BYTES_MAX: Final = 700 * limits.KIB
 ENROL_TRIES_MAX: Final = 20
+SEEN_OWN_MAX: Final = 64
+"""How many of its unordered entries an author lists in a new one. Each names the one before: with all of them in each, what
+a device keeps of a long time offline would grow by its square, until an entry is larger than it may be."""
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -112,6 +115,8 @@ class Recorder:
         self._apart = apart
         self._brake = brake
         self._enrolling = asyncio.Lock()
+        self._handed_in = (0, 0)
+        """Up to which of its entries the coordinator has this device's: its number, and theirs."""
 
     # --- Planning
 
@@ -398,7 +403,7 @@ class Recorder:
         record = self._follower.record
         control = self._follower.control
         assert control is not None
-        unordered = (*folders.tail_hashes(db, record.key), *folders.foreign_hashes(db, record.key))
+        own, foreign = folders.tail_hashes(db, record.key), folders.foreign_hashes(db, record.key)
         header = Header(
             version=ENTRY_VERSION,
             folder=record.id,
@@ -418,7 +423,7 @@ class Recorder:
         )
         heads = sorted((state.id, state.seq, state.head) for state in self._context.accounts.known())
         payload = Payload(
-            seen=_seen(record, unordered),
+            seen=_seen(record, own, foreign),
             account_heads=tuple(heads),
             label=self._context.label,
             time_ms=self._context.clock.now_ms(),
@@ -448,8 +453,12 @@ class Recorder:
 
     # --- Sending
 
+    def forget(self) -> None:
+        """A session began: what was handed in in the one before may be lost."""
+        self._handed_in = (0, 0)
+
     async def push(self) -> bool:
-        """Hand the tail to the coordinator; tell whether something of it was ordered or became void.
+        """Hand what is new of the tail to the coordinator; tell whether something of it was ordered or became void.
 
         Raises:
             UnavailableError: It cannot be reached, or is behind what it once signed.
@@ -460,7 +469,8 @@ class Recorder:
             return False
         await self.ensure_known()
         await seal_tail_anew(self._context, self._follower)
-        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key))
+        after = self._handed_in[1] if self._handed_in[0] == record.number else 0
+        tail = await self._context.database.run(lambda db: folders.tail_data(db, record.key, after))
         moved = False
         for part in _parts(tail):
             reply = await self._context.link.ask(
@@ -468,14 +478,17 @@ class Recorder:
                 m.EntryStates,
             )
             for state in reply.states:
-                if state.refused in {"chain", "gap"} and await self._is_set_back():
-                    return True
+                if state.refused in {"chain", "gap"}:
+                    self.forget()
+                    if await self._is_set_back():
+                        return True
                 if state.refused == "epoch":
                     await self._follower.follow()
                     raise UnavailableError("the folder's key was renewed just now: what waits is sealed anew")
                 if state.refused:
                     _refuse(state.refused)
                 moved = moved or state.position > 0
+            self._handed_in = (record.number, part[-1][0])
         return moved
 
     async def _is_set_back(self) -> bool:
@@ -553,9 +566,10 @@ class Recorder:
         return own.seq > 0
 
 
-def _seen(record: folders.FolderRecord, unordered: tuple[EntryHash, ...]) -> Seen:
-    """Return the newest history that the coordinator signed for this device."""
+def _seen(record: folders.FolderRecord, own: tuple[EntryHash, ...], foreign: tuple[EntryHash, ...]) -> Seen:
+    """Return the newest history that the coordinator signed for this device, and what it has beyond that."""
     signed = record.checkpoint
+    unordered = (*own[-SEEN_OWN_MAX:], *foreign)
     if signed is None:
         return Seen(record.generation, 0, CHAIN_START, unordered)
     known = signed.checkpoint

@@ -50,10 +50,13 @@ class Registered:
         self.newest: int | None = None
         """The highest registration counter of an unordered entry, as the coordinator told; None: it did not yet."""
         self._looked = 0
+        self._looks = 0
+        """How often all of them were to be looked at again."""
 
     def look_again(self) -> None:
         """Look at all of them: the coordinator was not heard for a while, or another device came near."""
         self._looked, self.newest = 0, None
+        self._looks += 1
 
     async def follow(self) -> bool:
         """Take what is new of devices that are near; tell whether there was anything.
@@ -65,7 +68,7 @@ class Registered:
         near = frozenset[DeviceId]() if lan is None else lan.near()
         if not near or (self.newest is not None and self.newest <= self._looked):
             return False
-        newest = self.newest or 0
+        newest, looks = self.newest or 0, self._looks
         try:
             received, looked = await self._pull(near)
             checked = await self._context.processor.run(_check_each, received)
@@ -75,7 +78,8 @@ class Registered:
         except KinfolderError as error:
             log.warning("registered entries cannot be followed", code=error.code)
             return False
-        self._looked = max(looked, newest)
+        if looks == self._looks:  # else a device came near meanwhile, whose entries were passed over
+            self._looked = max(looked, newest)
         return taken > 0
 
     async def _pull(self, near: Collection[DeviceId]) -> tuple[list[Received], int]:
@@ -116,6 +120,7 @@ class Registered:
     def _take(self, db: sqlite3.Connection, checked: Sequence[tuple[Entry, bytes]]) -> int:
         """Keep entries, as far as there is room, and fold them; return how many are new."""
         key = self._follower.record.key
+        self._follower.remote(db)  # what the tail shows now is looked at again where it will show something else
         count, size = folders.foreign_size(db, key)
         taken = 0
         for entry, data in checked:

@@ -107,6 +107,7 @@ def _seal_anew(db: sqlite3.Connection, context: Context, follower: Follower, own
     if all(control.admits_epoch(entry.header.epoch) for entry in waiting):
         return
     log.info("entries are sealed anew", entries=len(waiting))
+    follower.remote(db)  # their order may be another one then: what they show now is looked at again
     anew: dict[EntryHash, EntryHash] = {}
     for entry in waiting:
         folders.forget_tail(db, key, entry)

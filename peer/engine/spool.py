@@ -17,7 +17,7 @@ import structlog
 
 from peer.core.chunk_sealing import Row, open_chunk, reseal_chunk
 from peer.engine.context import Context
-from peer.engine.tasks import end, some_done
+from peer.engine.tasks import end, some_done, to_its_end
 from peer.store.folders import FolderRecord
 from peer.store.places import drop_received
 from peer.store.spool import Spooled, drop_spooled, is_spooled, next_spooled, put_spooled, spooled, spooled_piece
@@ -76,6 +76,11 @@ class Spool:
         """
         if not sealed:
             return
+        # Who is cancelled waits for it: a file goes once no row names it, and these rows would be written after that.
+        await to_its_end(self._keep(sealed))
+        self.on_kept()
+
+    async def _keep(self, sealed: Sequence[Sealed]) -> None:
         folder = self._record().key
         spots = await self._context.processor.run(self._files.append, [each.data for each in sealed])
         items = [(each.ref.id, each.what) for each in sealed]
@@ -83,7 +88,6 @@ class Spool:
             await self._context.database.run(lambda db: put_spooled(db, folder, items, spots))
         finally:
             self._files.named(spots)
-        self.on_kept()
 
     # --- Reading back
 

@@ -243,9 +243,11 @@ def tail_hashes(connection: sqlite3.Connection, key: int) -> tuple[EntryHash, ..
     return tuple(EntryHash(row[0]) for row in rows)
 
 
-def tail_data(connection: sqlite3.Connection, key: int) -> list[tuple[int, bytes]]:
-    """Return sequence number and bytes of own unordered entries, in order."""
-    return list(connection.execute("SELECT seq, data FROM tail WHERE folder = ? ORDER BY seq", (key,)))
+def tail_data(connection: sqlite3.Connection, key: int, after: int) -> list[tuple[int, bytes]]:
+    """Return sequence number and bytes of own unordered entries beyond a number, in order."""
+    return list(
+        connection.execute("SELECT seq, data FROM tail WHERE folder = ? AND seq > ? ORDER BY seq", (key, after))
+    )
 
 
 def drop_tail(connection: sqlite3.Connection, key: int, hash: EntryHash) -> bool:

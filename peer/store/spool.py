@@ -71,10 +71,13 @@ class SpoolFiles:
     def __init__(self, directory: Path, bytes_max: int = limits.SPOOL_BYTES_MAX) -> None:
         self._directory = directory
         self._bytes_max = min(bytes_max, limits.SPOOL_BYTES_MAX)
+        self._writing = threading.Lock()
+        """Held while bytes are written and synced."""
         self._lock = threading.Lock()
+        """Held for a moment, since the event loop waits for it too; taken after ``_writing``."""
         self._sizes: dict[int, int] = {}
         self._unnamed: Counter[int] = Counter()
-        """By file, how many writes to it have no rows in the database yet."""
+        """By file, how many writes to it have no rows in the database yet, the one under way among them."""
         self._reserved = 0
         self._next = 1
         self._open: tuple[int, int] | None = None
@@ -97,7 +100,7 @@ class SpoolFiles:
 
     def close(self) -> None:
         """Let go of the file that is appended to."""
-        with self._lock:
+        with self._writing, self._lock:
             self._close()
 
     # --- Room
@@ -134,10 +137,10 @@ class SpoolFiles:
         Raises:
             SpoolFullError: The disk does not take them.
         """
-        with self._lock:
+        with self._writing:
             try:
                 number, handle = self._file()
-                start = offset = self._sizes[number]
+                offset = self._sizes[number]
                 spots = []
                 for piece in pieces:
                     _write(handle, piece, offset)
@@ -145,13 +148,12 @@ class SpoolFiles:
                     offset += len(piece)
                 os.fdatasync(handle)
             except OSError as error:
-                self._close()  # whatever was written of it stays unnamed
+                self._cut_off()
                 raise SpoolFullError(f"the spool in {self._directory} cannot be written: {error.strerror}") from error
-            self._sizes[number] = offset
-            assert start <= offset
-            self._unnamed[number] += 1
-            if offset >= FILE_BYTES:
-                self._close()
+            with self._lock:
+                self._sizes[number] = offset
+                if offset >= FILE_BYTES:
+                    self._close()
             return spots
 
     def named(self, spots: Sequence[Spot]) -> None:
@@ -176,6 +178,12 @@ class SpoolFiles:
                 self._close()
             return going
 
+    def retire_rest(self, named: Collection[int]) -> list[int]:
+        """Return those of all files but these that may go, as :meth:`retire` does."""
+        with self._lock:
+            rest = self._sizes.keys() - named
+        return self.retire(sorted(rest))
+
     def drop(self, files: Iterable[int]) -> None:
         """Remove files that :meth:`retire` gave, once that is committed."""
         with self._lock:
@@ -186,17 +194,38 @@ class SpoolFiles:
                 del self._unnamed[number]
 
     def _file(self) -> tuple[int, int]:
-        if self._open is None:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            number = self._next
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            handle = os.open(self._path(number), flags, 0o600)
+        """Return the file to append to, which stays open and in its place until that is named or cut off."""
+        with self._lock:
+            if self._open is not None:
+                self._unnamed[self._open[0]] += 1
+                return self._open
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        number = self._next
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        handle = os.open(self._path(number), flags, 0o600)
+        with self._lock:
             self._next += 1
             self._sizes[number] = 0
+            self._unnamed[number] += 1
             self._open = number, handle
-            _sync_directory(self._directory)
-            _sync_directory(self._directory.parent)
-        return self._open
+        _sync_directory(self._directory)
+        _sync_directory(self._directory.parent)
+        return number, handle
+
+    def _cut_off(self) -> None:
+        """Give back what was written in vain, or every try on a full disk would take what is left of it."""
+        if self._open is None:
+            return
+        number, handle = self._open
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, self._sizes[number])
+        with self._lock:
+            self._unnamed[number] -= 1
+            self._close()
+            if not self._sizes[number]:
+                del self._sizes[number]
+                with contextlib.suppress(OSError):
+                    self._path(number).unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._open is not None:

@@ -184,6 +184,14 @@ class SyncedTree(_Rows):
         )
         mark_dirty(self._db, self._folder, (item.id,))
 
+    def brought_by(self, entries: Collection[tuple[int, int]]) -> set[ItemId]:
+        """Return the items that show a value of one of these entries, each by its device's number and its own."""
+        return {
+            item.id
+            for item in self.all()
+            if any((dot.device, dot.seq) in entries for one in item.members for dot in (*one.content, *one.place))
+        }
+
 
 def remembered(tree: LocalTree | SyncedTree, ids: Sequence[ItemId]) -> RememberedTree:
     """Return a tree for the length of one decision about these items, which are read together."""

@@ -25,9 +25,12 @@ from peer.engine.tasks import to_its_end
 from peer.store import folders
 from peer.store.database import InlineDatabase
 from peer.store.schema import SCHEMA
+from peer.store.spool import FILE_BYTES, SpoolFiles, put_spooled
 from protocol.entries import Kind
 from protocol.errors import UserError
-from protocol.ids import FolderId
+from protocol.grants import ChunkRef
+from protocol.ids import ChunkId, FolderId
+from protocol.messages import PinnedSegment
 
 FOLDER = FolderId(b"f" * 32)
 
@@ -75,7 +78,12 @@ class World:
         self.guard.mark()
         self.journal = StoredJournal(self.database, 1)
         self.context = SimpleNamespace(
-            database=self.database, processor=Here(), clock=self.clock, entropy=os.urandom, files=self.files
+            database=self.database,
+            processor=Here(),
+            clock=self.clock,
+            entropy=os.urandom,
+            files=self.files,
+            spool=SpoolFiles(top.parent / "spool"),
         )
         self.observer = Observer(self.context, 1, self.guard, self.journal)  # type: ignore[arg-type]
         self.record = folders.FolderRecord(1, FOLDER, "f", os.fsencode(top), None)
@@ -215,6 +223,17 @@ def test_a_folder_is_forgotten_with_an_empty_trash(world):
     world.remove()
     assert not (world.top / ".kinfolder").exists()
     assert not list(world.journal.rows())
+
+
+def test_a_folder_is_forgotten_with_its_part_of_the_spool(world, tmp_path):
+    spool = world.context.spool
+    for folder, data in ((1, [bytes(FILE_BYTES)]), (1, [b"of the folder"]), (2, [b"of another one"])):
+        spots = spool.append(data)
+        items = [(ChunkId(os.urandom(32)), PinnedSegment(ChunkRef(ChunkId(bytes(32)), 1), ()))]
+        world.database.call(lambda db, f=folder, i=items, s=spots: put_spooled(db, f, i, s))
+        spool.named(spots)
+    world.remove()
+    assert [file.name for file in (tmp_path / "spool").iterdir()] == ["2.spool"]
 
 
 def test_a_folder_stays_while_a_users_bytes_cannot_go_back(world):

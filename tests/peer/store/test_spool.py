@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from peer.store.schema import SCHEMA
 from peer.store.spool import (
     FILE_BYTES,
     SpoolFiles,
+    Spot,
     drop_spooled,
     is_spooled,
     named_files,
@@ -106,3 +110,63 @@ def test_a_disk_that_takes_nothing_is_a_full_spool(tmp_path: Path) -> None:
     files = SpoolFiles(tmp_path / "spool")
     with pytest.raises(SpoolFullError, match="spool"):
         files.append([b"x"])
+
+
+def test_a_disk_that_is_full_half_way_gets_back_what_was_written_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SpoolFiles(tmp_path / "spool")
+    files.load(set())
+    room = 1_000
+    write = os.pwrite
+
+    def pwrite(handle: int, data: bytes, offset: int) -> int:
+        taken = min(len(data), room - offset)
+        if taken <= 0:
+            raise OSError(errno.ENOSPC, "full")
+        return write(handle, data[:taken], offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    for _ in range(3):
+        with pytest.raises(SpoolFullError):
+            files.append([bytes(700), bytes(700)])
+    assert list((tmp_path / "spool").iterdir()) == []
+    spots = files.append([b"a" * 700])
+    files.named(spots)
+    with pytest.raises(SpoolFullError):
+        files.append([bytes(700)])
+    assert [file.stat().st_size for file in (tmp_path / "spool").iterdir()] == [700]
+    assert files.read(spots[0]) == b"a" * 700
+
+
+def test_nobody_waits_for_the_disk_but_who_writes_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop gives room back and tells of rows meanwhile; the file that is written to stays."""
+    files = SpoolFiles(tmp_path / "spool")
+    files.load(set())
+    files.named(files.append([b"first"]))
+    is_syncing, may_end = threading.Event(), threading.Event()
+
+    def fdatasync(handle: int) -> None:
+        is_syncing.set()
+        assert may_end.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    found: list[Spot] = []
+    writer = threading.Thread(target=lambda: found.extend(files.append([b"second"])))
+    writer.start()
+    assert is_syncing.wait(10)
+    going: list[list[int]] = []
+
+    def meanwhile() -> None:
+        files.release(0)
+        going.append(files.retire([1]))
+
+    others = threading.Thread(target=meanwhile, daemon=True)
+    others.start()
+    others.join(5)
+    were_held_up = others.is_alive()
+    may_end.set()
+    writer.join()
+    assert not were_held_up
+    assert going == [[]]
+    assert files.read(found[0]) == b"second"
