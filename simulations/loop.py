@@ -454,14 +454,15 @@ class SimLoop(asyncio.BaseEventLoop):
         void: list[Any] = []
         for step in (*self._queue, *(entry[2] for entry in self._timers)):
             step.host.queue = void
-        tasks = [item for item in self._graves if isinstance(item, SimTask)]
-        tasks += self.tasks()
-        for task in tasks:
-            task.host.is_dead = True
-            task.host.queue = void
+        tasks = [task for reference in self._born if (task := reference()) is not None and not task.done()]
+        for host in (self.world, *(task.host for task in tasks)):
+            host.is_dead = True
+            host.queue = void
         with mishaps.unheard():
+            asyncio._set_running_loop(self)
             for task in tasks:
-                mishaps.put_to_rest(task)
+                mishaps.put_to_rest(self, task, task.host.name)
+            asyncio._set_running_loop(None)
             self._graves.clear()
             self._born.clear()
             self._generators.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import sys
@@ -17,7 +16,7 @@ from simulations.hosts import Host, HostCrashed
 
 _SHOWN_MAX: Final = 20
 _FRAMES_MAX: Final = 6
-_CLOSES_MAX: Final = 16
+_THROWS_MAX: Final = 32
 _RUNS_PER_COLLECTION: Final = 64
 _runs: Final = count(1)
 _NEVER_AWAITED: Final = "was never awaited"
@@ -164,16 +163,18 @@ def unheard() -> Iterator[None]:
             sys.unraisablehook = raised
 
 
-def put_to_rest(task: asyncio.Task[Any]) -> None:
-    """Close what a task of a world that has ended was doing; what it tries to do then reaches nobody."""
+def put_to_rest(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], host: str) -> None:
+    """End what a task of a world that is over was doing; what it tries to do on its way out reaches nobody.
+
+    Not by closing it: a ``finally`` that awaits would make an ordinary error of that, for the product to catch and log.
+    """
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - or its end would be logged as a loss
     coroutine: Any = task.get_coro()
-    for _ in range(_CLOSES_MAX):
-        with contextlib.suppress(RuntimeError):  # it awaited something on its way out: once more
-            try:
-                coroutine.close()
-            except RuntimeError:
-                raise
-            except BaseException:  # noqa: BLE001 - whatever it was, its world is gone
-                return
+    for _ in range(_THROWS_MAX):
+        asyncio._enter_task(loop, task)  # noqa: SLF001 - meant for loops
+        try:
+            coroutine.throw(HostCrashed(host))
+        except BaseException:  # noqa: BLE001 - whatever it was, its world is gone
             return
+        finally:
+            asyncio._leave_task(loop, task)  # noqa: SLF001 - meant for loops

@@ -538,3 +538,32 @@ def test_tasks_that_ended_are_not_remembered():
         return len(loop._born)
 
     assert run(main) < 2_000
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_what_did_not_end_makes_no_noise_at_the_end(crashes):
+    caught = []
+
+    async def stubborn(loop):
+        try:
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(1)
+        except Exception as error:  # noqa: BLE001 - as a product that logs and goes on
+            caught.append(error)
+        finally:
+            await asyncio.gather(asyncio.sleep(1), loop.create_future(), return_exceptions=True)
+
+    async def main(loop):
+        phone = loop.host("phone")
+        tasks = [loop.spawn(phone, stubborn(loop)) for _ in range(3)]
+        await asyncio.sleep(1)
+        if crashes:
+            loop.crash(phone)
+        return tasks
+
+    tasks = run(main)
+    assert not any(task.done() for task in tasks)
+    assert caught == []
