@@ -41,9 +41,12 @@ from peer.engine.tasks import end
 from peer.hpke import LibraryHpke
 from peer.lan import switch
 from peer.lan.exchange import Lan
+from peer.lan.network import SystemLan
 from peer.net.chunk_client import ChunkClient
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
 from peer.net.grants import Grants
+from peer.net.http_nodes import HttpNodes
+from peer.net.websocket import WebSocketDialer
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
@@ -81,7 +84,16 @@ log = structlog.get_logger("device")
 
 def real_doors() -> Doors:
     """Return the doors to this machine."""
-    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke())
+    return Doors(
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        processor=ThreadProcessor(),
+        files=LinuxFileSystem(),
+        hpke=LibraryHpke(),
+        dialer=WebSocketDialer(),
+        nodes=HttpNodes(),
+        lan=SystemLan(),
+    )
 
 
 class Device:
@@ -111,6 +123,7 @@ class Device:
         self.coordinator = CoordinatorLink(
             address,
             identity,
+            dialer=doors.dialer,
             clock=doors.clock,
             entropy=doors.entropy,
             on_session=self._on_session,
@@ -118,7 +131,7 @@ class Device:
             on_taken_out=self._on_taken_out,
         )
         grants, parts = Grants(self.coordinator, secrets.sign_seed), Parts(home, doors.clock.now_ms)
-        self.chunks = ChunkClient(grants, doors.clock, doors.processor, parts)
+        self.chunks = ChunkClient(doors.nodes, grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
             doors=doors,

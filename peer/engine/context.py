@@ -14,10 +14,11 @@ from peer.core.hpke import Hpke
 from peer.core.keys import AccountKeys, DeviceSecrets, FolderKeys
 from peer.core.membership import open_account_keys, open_epochs
 from peer.engine.accounts import AccountBook
+from peer.lan.doors import LanNetwork
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from peer.store.spool import SpoolFiles
-from protocol.effects import Clock, Entropy, FileSystem, Processor
+from protocol.effects import ChunkNodes, Clock, Dialer, Entropy, FileSystem, Processor
 from protocol.errors import SecurityError
 from protocol.ids import AccountId
 from protocol.membership import ControlState
@@ -43,6 +44,9 @@ class Doors(msgspec.Struct, frozen=True):
     processor: Processor
     files: FileSystem
     hpke: Hpke
+    dialer: Dialer
+    nodes: ChunkNodes
+    lan: LanNetwork
 
 
 class FolderRing:
