@@ -44,6 +44,7 @@ from peer.lan.exchange import Lan
 from peer.net.chunk_client import ChunkClient
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
 from peer.net.grants import Grants
+from peer.net.websocket import WebSocketDialer
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
@@ -81,7 +82,7 @@ log = structlog.get_logger("device")
 
 def real_doors() -> Doors:
     """Return the doors to this machine."""
-    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke())
+    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke(), WebSocketDialer())
 
 
 class Device:
@@ -111,6 +112,7 @@ class Device:
         self.coordinator = CoordinatorLink(
             address,
             identity,
+            dialer=doors.dialer,
             clock=doors.clock,
             entropy=doors.entropy,
             on_session=self._on_session,

@@ -130,7 +130,7 @@ async def create_account(
         genesis, account_keys = make_account(
             root, secrets, device, hpke=doors.hpke, entropy=doors.entropy, now_ms=doors.clock.now_ms()
         )
-        session = await open_session(Address(target.url, target.certificate_sha256, b"", b""))
+        session = await open_session(Address(target.url, target.certificate_sha256, b"", b""), doors.dialer)
         try:
             if recovery_file is not None:
                 write_recovery_file(recovery_file, root.words(), target.url, target.certificate_sha256)

@@ -190,13 +190,13 @@ async def join(
         raise UserError("name the coordinator with --coordinator URL: this code does not", exit_code=EXIT_USAGE)
     with empty_home(home), key_place(home, keys) as place:
         secrets = DeviceSecrets.create(doors.entropy)
-        session = await open_session(Address(url, parsed.fingerprint or b"", b"", b""))
+        session = await open_session(Address(url, parsed.fingerprint or b"", b"", b""), doors.dialer)
         try:
             admission = await _be_admitted(session, parsed, secrets, device, doors, confirm)
         finally:
             await session.close()
         address = Address(url, parsed.fingerprint or b"", admission.log_key, admission.token_key)
-        session = await open_session(address)
+        session = await open_session(address, doors.dialer)
         try:
             identity = Identity(admission.account, secrets.id, secrets.sign_seed)
             await login(session, identity, doors.entropy)

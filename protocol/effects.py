@@ -1,4 +1,4 @@
-"""The doors to the world: time, chance, processors and the disk, each as narrow as it can be.
+"""The doors to the world: time, chance, processors, the disk and the network, each as narrow as it can be.
 
 Rule 1: a door decides nothing. What to do is decided in a core, and what an answer means by the caller.
 Rule 2: each door has a real implementation in its service and a simulated one, held to one contract suite.
@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from enum import IntEnum
-from typing import Any, NamedTuple, NewType, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, NewType, Protocol, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+CLOSE_NORMAL: Final = 1000
+CLOSE_GOING: Final = 1001
+CLOSE_BROKEN: Final = 1006
+"""No word of an end reached us."""
 
 Handle = NewType("Handle", int)
 """An open file or directory of a :class:`FileSystem`; a descriptor, where the file system is the machine's own."""
@@ -194,3 +199,116 @@ class Watcher(Protocol):
 
     def close(self) -> None:
         """Stop; a waiting :meth:`get` is cancelled by its caller."""
+
+
+class ChannelClosedError(Exception):
+    """A channel has ended: the other end closed it, or it broke. No failure of ours: whoever meets it says what it means."""
+
+    def __init__(self, code: int = CLOSE_BROKEN, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code = code
+        """As the other end gave it (RFC 6455, 7.4); :data:`CLOSE_BROKEN` if it gave none."""
+        self.reason = reason
+
+
+class Channel(Protocol):
+    """Whole messages, in order, both ways; a WebSocket, where the network is the machine's own.
+
+    One task receives; any may send. What was sent before an end closed its side still arrives at the other.
+    """
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end; empty if it is not known."""
+
+    async def send(self, data: bytes) -> None:
+        """Send a message; return once it is accepted, which waits while the other end does not read.
+
+        Raises:
+            ChannelClosedError: It has ended.
+        """
+
+    async def receive(self) -> bytes:
+        """Return the next message.
+
+        Raises:
+            ChannelClosedError: It has ended, and every message that came was returned.
+            ProtocolError: What came is no message; the channel is of no use any more.
+        """
+
+    async def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """End it and wait, for a bounded time, until the other end knows; a second call does nothing."""
+
+
+class Dialled(NamedTuple):
+    """A channel that this side opened."""
+
+    channel: Channel
+    certificate_sha256: bytes
+    """Of the TLS certificate that the other end showed; 32 zero bytes where there is no TLS."""
+
+
+class Patience(NamedTuple):
+    """How long one waits for the other end of a channel."""
+
+    connect_s: float
+    """Until the channel is open."""
+    ping_s: float
+    """Between questions whether it is still there ..."""
+    pong_s: float
+    """... each of which it must answer within this time, or the channel breaks."""
+
+
+class Dialer(Protocol):
+    """Opens channels to a coordinator."""
+
+    async def dial(self, url: str, *, pin: bytes, patience: Patience) -> Dialled:
+        """Open a channel to just this URL.
+
+        Args:
+            url: ``ws://`` or ``wss://``.
+            pin: SHA-256 of the only certificate that will do; empty: the system's trust decides.
+            patience: With a coordinator that is slow or gone.
+
+        Raises:
+            UnavailableError: Nobody answers there; the text says whom and why.
+            SecurityError: Another certificate than the pinned one is shown.
+            UserError: The URL cannot be used.
+        """
+
+
+class AcceptedChannel(Channel, Protocol):
+    """A channel that the other end opened, before anybody knows who that is."""
+
+    @property
+    def dialled(self) -> str:
+        """The URL that the other end says it dialled, as it stands there; empty if it does not say."""
+
+    def allow(self, bytes_max: int) -> None:
+        """Take messages up to this size from now on: a new channel takes few bytes."""
+
+    async def ping(self) -> None:
+        """Wait until the other end has said that it is there.
+
+        Raises:
+            ChannelClosedError: It has ended.
+        """
+
+    def abort(self) -> None:
+        """End it without a word."""
+
+
+class Acceptor(Protocol):
+    """Where a coordinator's clients dial."""
+
+    async def start(self, serve: Callable[[AcceptedChannel], Awaitable[None]], /) -> str:
+        """Begin to accept; return the URL that clients are to dial.
+
+        Each channel is given to ``serve`` in a task of its own, and closed when that returns.
+
+        Raises:
+            UserError: The address cannot be listened on.
+        """
+
+    async def stop(self) -> None:
+        """Accept no more, close every channel and wait until all that serves them has ended."""

@@ -18,7 +18,7 @@ from blake3 import blake3
 from protocol import limits
 from protocol import messages as m
 from protocol.chunk_api import check_refs, ids_root
-from protocol.effects import Clock, Entropy, Processor
+from protocol.effects import Clock, Dialer, Entropy, Processor
 from protocol.errors import EXIT_USAGE, KinfolderError, UnavailableError, UserError
 from protocol.grants import ChunkRef, Grant, Operation, Statement, open_signed, sign_body
 from protocol.ids import ChunkId, device_id
@@ -52,6 +52,7 @@ class Doors(msgspec.Struct, frozen=True):
     processor: Processor
     disk: PackDisk
     open_database: OpenDatabase
+    dialer: Dialer
 
 
 class StorageNode:
@@ -114,7 +115,14 @@ class StorageNode:
             self.url, identity.certificate if settings.is_tls else b"", settings.zone or identity.node.hex()
         )
         self.link = Link(
-            contact, identity, presence, duties, clock=doors.clock, entropy=doors.entropy, heard=self._clock
+            contact,
+            identity,
+            presence,
+            duties,
+            dialer=doors.dialer,
+            clock=doors.clock,
+            entropy=doors.entropy,
+            heard=self._clock,
         )
         is_first_start = identity.coordinator is None
         linked = asyncio.create_task(self.link.run(is_first_start=is_first_start))
@@ -281,6 +289,7 @@ def _has_id(id: ChunkId, data: bytes) -> bool:
 def system_doors(data: Path) -> Doors:
     """Return the machine's own doors, for a data directory."""
     from storage_node.doors import SystemClock, SystemDisk, SystemEntropy, ThreadProcessor, open_database
+    from storage_node.websocket import WebSocketDialer
 
     return Doors(
         clock=SystemClock(),
@@ -288,6 +297,7 @@ def system_doors(data: Path) -> Doors:
         processor=ThreadProcessor(),
         disk=SystemDisk(),
         open_database=partial(open_database, data / _DATABASE),
+        dialer=WebSocketDialer(),
     )
 
 
