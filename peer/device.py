@@ -44,6 +44,7 @@ from peer.lan.exchange import Lan
 from peer.net.chunk_client import ChunkClient
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
 from peer.net.grants import Grants
+from peer.net.http_nodes import HttpNodes
 from peer.net.websocket import WebSocketDialer
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
@@ -82,7 +83,15 @@ log = structlog.get_logger("device")
 
 def real_doors() -> Doors:
     """Return the doors to this machine."""
-    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke(), WebSocketDialer())
+    return Doors(
+        SystemClock(),
+        SystemEntropy(),
+        ThreadProcessor(),
+        LinuxFileSystem(),
+        LibraryHpke(),
+        WebSocketDialer(),
+        HttpNodes(),
+    )
 
 
 class Device:
@@ -120,7 +129,7 @@ class Device:
             on_taken_out=self._on_taken_out,
         )
         grants, parts = Grants(self.coordinator, secrets.sign_seed), Parts(home, doors.clock.now_ms)
-        self.chunks = ChunkClient(grants, doors.clock, doors.processor, parts)
+        self.chunks = ChunkClient(doors.nodes, grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
             doors=doors,

@@ -7,11 +7,16 @@ Rule 3: a file is named by the descriptor of its directory and one name; no path
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, NewType, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType, Protocol, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from protocol.grants import Signed
+    from protocol.messages import NodeAddress
 
 T = TypeVar("T")
 
@@ -312,3 +317,149 @@ class Acceptor(Protocol):
 
     async def stop(self) -> None:
         """Accept no more, close every channel and wait until all that serves them has ended."""
+
+
+class ChunkRequest(NamedTuple):
+    """What a storage node is asked (:mod:`protocol.chunk_api`)."""
+
+    path: str
+    grant: Signed
+    statement: Signed
+    body: bytes | AsyncIterator[bytes | bytearray]
+    """Whole, or in pieces as they come to be; taken as fast as the node takes them."""
+    forward: bool = False
+    """Whether the node is to hand a put on to the other nodes of the statement."""
+
+
+class ChunkReply(Protocol):
+    """A storage node's reply while it arrives."""
+
+    @property
+    def status(self) -> int:
+        """As in :data:`protocol.chunk_api.STATUS`; 200: done."""
+
+    async def read(self) -> bytes:
+        """Return the next piece of its body; nothing at the end.
+
+        Raises:
+            UnavailableError: It broke off, or fell silent; all that had come was returned before.
+        """
+
+
+class ChunkNodes(Protocol):
+    """The storage nodes, for whoever asks them."""
+
+    def ask(
+        self, node: NodeAddress, request: ChunkRequest, *, connect_s: float, silent_s: float | None
+    ) -> AbstractAsyncContextManager[ChunkReply]:
+        """Ask a node; inside the context its reply has begun, and after it nothing of it comes any more.
+
+        Args:
+            node: Whom; nobody else, and over TLS only who shows just its certificate.
+            request: What.
+            connect_s: How long it may take to be reached.
+            silent_s: How long it may send nothing; None: for ever.
+
+        Raises:
+            UnavailableError: It cannot be reached, breaks off, or falls silent.
+            ProtocolError: It has no address that may be used.
+        """
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+
+
+class BrokenBodyError(Exception):
+    """The body of a request is none; only a network of bytes has such."""
+
+
+class ChunkAnswer(NamedTuple):
+    """A storage node's reply that is there as a whole."""
+
+    status: int
+    body: bytes
+
+
+class ChunkCall(Protocol):
+    """A request to a storage node while it arrives, and the way back."""
+
+    @property
+    def path(self) -> str:
+        """What is asked; empty where it is nothing that a node could be asked."""
+
+    @property
+    def body_bytes(self) -> int:
+        """How long the body is said to be; 0 if nothing is said."""
+
+    @property
+    def grant(self) -> str | None:
+        """As :func:`protocol.chunk_api.encode_proof` writes it; None: there is none."""
+
+    @property
+    def statement(self) -> str | None:
+        """As the grant."""
+
+    @property
+    def forward(self) -> bool:
+        """Whether a put is to be handed on."""
+
+    def prove(self) -> None:
+        """Say that a valid grant was shown: where there are too many connections, this one stays."""
+
+    def pause(self) -> None:
+        """Have whoever sends wait: nothing of the body is taken until :meth:`resume`."""
+
+    def resume(self) -> None:
+        """Take the body again; does nothing where it is taken."""
+
+    async def go_on(self) -> None:
+        """Let a client send its body that waits for our word."""
+
+    async def read(self) -> bytes:
+        """Return the next piece of the body; nothing at the end.
+
+        Raises:
+            ConnectionError: Whoever asked has gone.
+            BrokenBodyError: What comes is no body.
+        """
+
+    async def begin(self) -> None:
+        """Begin a reply of status 200 that comes in pieces.
+
+        This and what follows may raise ``ConnectionError``: nobody reads it any more.
+        """
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a piece of it; waits while the client takes nothing."""
+
+    async def end(self) -> None:
+        """End it well."""
+
+    def abort(self) -> None:
+        """Break the connection: that a reply ends too early is all that can be said of what fails in its middle."""
+
+
+class ChunkListener(Protocol):
+    """Where a storage node is asked."""
+
+    async def start(
+        self,
+        answer: Callable[[ChunkCall], Awaitable[ChunkAnswer | None]],
+        /,
+        *,
+        certificate: bytes,
+        key_pem: bytes,
+    ) -> str:
+        """Begin to take requests; return the URL where they arrive.
+
+        Args:
+            answer: Called for each in a task of its own; it returns the reply, or None if it has sent one.
+            certificate: DER, what is shown; empty: there is no TLS.
+            key_pem: Its key.
+
+        Raises:
+            UserError: The address cannot be listened on.
+        """
+
+    async def stop(self) -> None:
+        """Take no more, and wait, for a bounded time, until what runs has ended."""

@@ -17,7 +17,7 @@ from peer.engine.accounts import AccountBook
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from peer.store.spool import SpoolFiles
-from protocol.effects import Clock, Dialer, Entropy, FileSystem, Processor
+from protocol.effects import ChunkNodes, Clock, Dialer, Entropy, FileSystem, Processor
 from protocol.errors import SecurityError
 from protocol.ids import AccountId
 from protocol.membership import ControlState
@@ -44,6 +44,7 @@ class Doors(msgspec.Struct, frozen=True):
     files: FileSystem
     hpke: Hpke
     dialer: Dialer
+    nodes: ChunkNodes
 
 
 class FolderRing:

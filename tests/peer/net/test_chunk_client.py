@@ -86,7 +86,7 @@ async def served(handler):
 def client_of(*nodes: NodeAddress, home: Path = Path("/nowhere")) -> ChunkClient:
     doors = real_doors()
     parts = Parts(home, doors.clock.now_ms)
-    return ChunkClient(Grants(*nodes), doors.clock, doors.processor, parts)  # type: ignore[arg-type]
+    return ChunkClient(doors.nodes, Grants(*nodes), doors.clock, doors.processor, parts)  # type: ignore[arg-type]
 
 
 async def fails(*nodes: NodeAddress) -> None:
