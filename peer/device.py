@@ -41,6 +41,7 @@ from peer.engine.tasks import end
 from peer.hpke import LibraryHpke
 from peer.lan import switch
 from peer.lan.exchange import Lan
+from peer.lan.network import SystemLan
 from peer.net.chunk_client import ChunkClient
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
 from peer.net.grants import Grants
@@ -84,13 +85,14 @@ log = structlog.get_logger("device")
 def real_doors() -> Doors:
     """Return the doors to this machine."""
     return Doors(
-        SystemClock(),
-        SystemEntropy(),
-        ThreadProcessor(),
-        LinuxFileSystem(),
-        LibraryHpke(),
-        WebSocketDialer(),
-        HttpNodes(),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        processor=ThreadProcessor(),
+        files=LinuxFileSystem(),
+        hpke=LibraryHpke(),
+        dialer=WebSocketDialer(),
+        nodes=HttpNodes(),
+        lan=SystemLan(),
     )
 
 

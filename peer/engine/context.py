@@ -14,6 +14,7 @@ from peer.core.hpke import Hpke
 from peer.core.keys import AccountKeys, DeviceSecrets, FolderKeys
 from peer.core.membership import open_account_keys, open_epochs
 from peer.engine.accounts import AccountBook
+from peer.lan.doors import LanNetwork
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from peer.store.spool import SpoolFiles
@@ -45,6 +46,7 @@ class Doors(msgspec.Struct, frozen=True):
     hpke: Hpke
     dialer: Dialer
     nodes: ChunkNodes
+    lan: LanNetwork
 
 
 class FolderRing:
