@@ -50,8 +50,8 @@ from peer.net.websocket import WebSocketDialer
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
-from peer.store.home import DATABASE, SPOOL, DeviceRecord, HomeLock, device_record, put_device_record
-from peer.store.keyfile import KeyStore
+from peer.store.home import DATABASE, SPOOL, DeviceRecord, HomeLock, Lock, device_record, put_device_record
+from peer.store.keyfile import Keys, KeyStore
 from peer.store.parts import Parts
 from peer.store.schema import SCHEMA
 from peer.store.spool import SpoolFiles, named_files
@@ -102,14 +102,25 @@ class Device:
     def __init__(
         self,
         home: Path,
-        lock: HomeLock,
+        lock: Lock,
         doors: Doors,
         database: Database,
         record: DeviceRecord,
-        keys: KeyStore,
+        keys: Keys,
         *,
-        online: bool,
+        online: bool = True,
     ) -> None:
+        """Put a device together; nothing is read, sent or started yet (:meth:`load`).
+
+        Args:
+            home: Its directory: settings, the spool, beginnings of chunks.
+            lock: Holds the home; let go of by :meth:`close`.
+            doors: The world.
+            database: Open; closed by :meth:`close`.
+            record: Which device it is.
+            keys: Its keys, open.
+            online: Whether it may use the network at all.
+        """
         secrets = keys.secrets
         self.keys = keys
         self.home = home
@@ -233,7 +244,7 @@ class Device:
                 if store.secrets.id != record.device:
                     raise CorruptStateError(f"the keys in {home} are another device's")
                 device = Device(home, lock, real_doors(), database, record, store, online=online)
-                await device._load()
+                await device.load()
             except BaseException:
                 await database.close()
                 raise
@@ -242,7 +253,8 @@ class Device:
             raise
         return device
 
-    async def _load(self) -> None:
+    async def load(self) -> None:
+        """Read what the home holds; call it once, before anything else is asked."""
         await self.accounts.load()
         self._chains_changed()
         await switch.load(self)
@@ -274,7 +286,7 @@ class Device:
             engine.observer.close()
         await self.coordinator.close()
         # A thread that is still changing the disk writes its journal: the home is given away only after it has ended.
-        await asyncio.to_thread(self.doors.processor.close)
+        await self.doors.processor.finish()
         self.context.spool.close()
         await self.context.database.close()
         self._lock.release()

@@ -59,6 +59,9 @@ class Processor(Protocol):
     def close(self) -> None:
         """Wait for what runs, and start nothing more; blocks."""
 
+    async def finish(self) -> None:
+        """As :meth:`close`, while the event loop goes on."""
+
 
 class Stat(NamedTuple):
     """What ``lstat`` says about a name."""

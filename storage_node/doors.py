@@ -57,6 +57,10 @@ class ThreadProcessor:
         """Wait for what runs, and start nothing more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    async def finish(self) -> None:
+        """As :meth:`close`, while the event loop goes on."""
+        await asyncio.to_thread(self.close)
+
 
 class SystemDisk:
     """The part of :class:`protocol.effects.FileSystem` that packs need, on the machine's own disk."""
