@@ -32,6 +32,7 @@ from peer import (
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions, load_settings
 from peer.disk.files import LinuxFileSystem
+from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
 from peer.engine.accounts import AccountBook
 from peer.engine.assembly import assemble
@@ -81,7 +82,7 @@ log = structlog.get_logger("device")
 
 def real_doors() -> Doors:
     """Return the doors to this machine."""
-    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke())
+    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke(), InotifyWatcher)
 
 
 class Device:

@@ -17,7 +17,7 @@ from peer.engine.accounts import AccountBook
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from peer.store.spool import SpoolFiles
-from protocol.effects import Clock, Entropy, FileSystem, Processor
+from protocol.effects import Clock, Entropy, FileSystem, Processor, Watchers
 from protocol.errors import SecurityError
 from protocol.ids import AccountId
 from protocol.membership import ControlState
@@ -43,6 +43,7 @@ class Doors(msgspec.Struct, frozen=True):
     processor: Processor
     files: FileSystem
     hpke: Hpke
+    watchers: Watchers
 
 
 class FolderRing:
@@ -103,6 +104,7 @@ class Context:
         self.processor = doors.processor
         self.files = doors.files
         self.hpke = doors.hpke
+        self.watchers = doors.watchers
         self.database = database
         self.link = link
         self.chunks = chunks

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from peer.disk.files import LinuxFileSystem
 from peer.disk.journal import MemoryJournal
 from peer.disk.roots import RootGuard
+from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock
 from peer.engine.observer import Observer
 from peer.store.database import InlineDatabase
@@ -27,7 +28,14 @@ def test_a_root_that_was_away_between_two_looks_is_watched_on(tmp_path):
     guard = RootGuard(files, str(top), FolderId(b"f" * 32), "device")
     guard.mark()
     database = InlineDatabase(":memory:", SCHEMA)
-    context = SimpleNamespace(database=database, processor=Here(), clock=SystemClock(), entropy=os.urandom, files=files)
+    context = SimpleNamespace(
+        database=database,
+        processor=Here(),
+        clock=SystemClock(),
+        entropy=os.urandom,
+        files=files,
+        watchers=InotifyWatcher,
+    )
     observer = Observer(context, 1, guard, MemoryJournal())  # type: ignore[arg-type]
 
     def names() -> set[str]:
