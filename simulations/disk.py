@@ -120,7 +120,7 @@ class SimDisk:
         self.version += 1
 
     def spelling(self, name: str) -> tuple[str, str]:
-        """Return what spellings of a name have in common, and how it is stored.
+        """Return what spellings of a name have in common, and how it is stored; two empty texts if it is too long.
 
         Raises:
             OSError: It can be no name here.
@@ -129,7 +129,9 @@ class SimDisk:
         if found is None:
             self.personality.check(name)
             found = (name, name)
-            if self._changes_names:
+            if self.personality.is_too_long(name):
+                found = ("", "")
+            elif self._changes_names:
                 found = (self.personality.key(name), self.personality.stored(name))
             if len(self._spellings) >= _SPELLINGS_MAX:
                 self._spellings.clear()

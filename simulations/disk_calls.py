@@ -125,9 +125,12 @@ class Calls:
         Raises:
             OSError: EACCES; or it can be no name.
         """
+        key = directory.disk.spelling(name)[0]
         if self.uid:
             self.check(directory, _SEARCH)
-        return directory.entries.get(directory.disk.spelling(name)[0])
+        if not key:
+            raise failed(errno.ENAMETOOLONG if directory.links else errno.ENOENT, name)
+        return directory.entries.get(key)
 
     def get(self, directory: Directory, name: str) -> Inode:
         """Return what stands at a name.
@@ -205,13 +208,7 @@ class Calls:
         return made
 
     def make_link(self, directory: Directory, name: str, target: bytes) -> None:
-        """Make a symbolic link."""
-        if not target:
-            raise failed(errno.ENOENT, name)
-        if b"\0" in target:
-            raise failed(errno.EINVAL, name)
-        if len(target) > TARGET_BYTES_MAX:
-            raise failed(errno.ENAMETOOLONG, name)
+        """Make a symbolic link; :func:`check_target` comes before all else."""
         self._new(directory, name)
         disk = directory.disk
         if not disk.personality.has_links:
@@ -253,11 +250,8 @@ class Calls:
         self, directory: Directory, name: str, target: Directory, new_name: str, *, replaces: bool = False
     ) -> None:
         """Move a name to a free one, or in place of what stands there."""
-        personality = directory.disk.personality
-        if directory.disk is not target.disk:
-            raise failed(errno.EXDEV, name)
         entry, there = self._ends(directory, name, target, new_name)
-        inode = entry.inode
+        inode, personality = entry.inode, directory.disk.personality
         if there is not None and not replaces:
             raise failed(errno.EEXIST, name)
         if target.is_within(inode):
@@ -287,8 +281,12 @@ class Calls:
         self._end(begun)
 
     def _ends(self, directory: Directory, name: str, target: Directory, new_name: str) -> tuple[Entry, Entry | None]:
-        self.check(directory, _SEARCH)
-        self.check(target, _SEARCH)
+        for one, spelt in ((directory, name), (target, new_name)):
+            one.disk.spelling(spelt)
+        for one in (directory, target):
+            self.check(one, _SEARCH)
+        if directory.disk is not target.disk:
+            raise failed(errno.EXDEV, name)
         entry = self.find(directory, name)
         if entry is None:
             raise failed(errno.ENOENT, name)
@@ -296,15 +294,11 @@ class Calls:
 
     def exchange(self, directory: Directory, name: str, other: Directory, other_name: str) -> None:
         """Exchange what stands at two names."""
-        if directory.disk is not other.disk:
-            raise failed(errno.EXDEV, name)
-        if not directory.disk.personality.can_exchange:
-            directory.disk.spelling(name)
-            directory.disk.spelling(other_name)
-            raise failed(errno.EINVAL, name)
         entry, there = self._ends(directory, name, other, other_name)
         if there is None:
             raise failed(errno.ENOENT, name)
+        if not directory.disk.personality.can_exchange:
+            raise failed(errno.EINVAL, name)
         if other.is_within(entry.inode) or directory.is_within(there.inode):
             raise failed(errno.EINVAL, name)
         if entry.inode is there.inode:
@@ -353,8 +347,6 @@ class Calls:
 
     def write(self, file: File, data: bytes, offset: int) -> None:
         """Write bytes at a position; as many as there is room for."""
-        if offset < 0:
-            raise failed(errno.EINVAL)
         if offset + len(data) > FILE_BYTES_MAX:
             raise failed(errno.EFBIG)
         begun = self._begin("write", file, offset=offset, length=len(data))
@@ -366,6 +358,7 @@ class Calls:
                 disk.write(file, offset, data[:fits], by_user=self._by_user)
             raise failed(errno.ENOSPC)
         disk.write(file, offset, data, by_user=self._by_user)
+        self._drop_privileges(file)
         self._end(begun)
 
     def truncate(self, file: File, size: int) -> None:
@@ -376,7 +369,13 @@ class Calls:
             raise failed(errno.EFBIG)
         begun = self._begin("truncate", file, offset=size)
         file.disk.truncate(file, size, by_user=self._by_user)
+        self._drop_privileges(file)
         self._end(begun)
+
+    def _drop_privileges(self, file: File) -> None:
+        """Take the bits from a changed file by which others would run it as its owner."""
+        if self.uid and file.mode & (stat.S_ISUID | stat.S_ISGID):
+            file.mode &= ~(stat.S_ISUID | (stat.S_ISGID if file.mode & stat.S_IXGRP else 0))
 
     def set_attributes(self, inode: Inode, *, mtime_ns: int | None, mode: int | None) -> None:
         """Set the time of modification or the permission bits, both at once."""
@@ -404,6 +403,12 @@ class Calls:
         begun = self._begin("sync_all", inode)
         inode.disk.sync_all()
         self._end(begun)
+
+
+def check_target(target: bytes) -> None:
+    """Refuse what can be no target of a symbolic link."""
+    if not target or b"\0" in target or len(target) > TARGET_BYTES_MAX:
+        raise failed(errno.EINVAL if b"\0" in target else errno.ENAMETOOLONG if target else errno.ENOENT)
 
 
 def _check_types(inode: Inode, replaced: Inode, name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from protocol.effects import Access, Handle, Named, Stat
 from simulations.disk import USER, SimDisk
-from simulations.disk_calls import UMASK, Calls, failed
+from simulations.disk_calls import UMASK, Calls, check_target, failed
 from simulations.disk_hooks import Crashed
 from simulations.inodes import FILE_BYTES_MAX, Directory, File, Inode, Link
 from simulations.paths import resolve
@@ -208,6 +208,8 @@ class SimFiles:
         inode = self._inode(handle)
         if not len(data):
             return
+        if offset < 0:
+            raise failed(errno.EINVAL)
         if not isinstance(inode, File):
             raise failed(errno.ESPIPE if handle in self._writable else errno.EBADF)
         if handle not in self._writable:
@@ -245,6 +247,8 @@ class SimFiles:
 
     def make_link(self, parent: Handle, name: str, target: bytes) -> None:
         """Make a symbolic link."""
+        self._disk.spelling(name)
+        check_target(target)
         self._calls.make_link(self._directory(parent), name, target)
 
     def rename(self, parent: Handle, name: str, new_parent: Handle, new_name: str) -> None:

@@ -68,21 +68,23 @@ class Personality(NamedTuple):
         return name.casefold() if self.folds_case else name
 
     def check(self, name: str) -> None:
-        """Refuse what can be no name here.
+        """Refuse what can be no name here, however short.
 
         Raises:
-            OSError: EINVAL, EILSEQ or ENAMETOOLONG.
+            OSError: EINVAL or EILSEQ.
         """
         if not name or "/" in name or "\0" in name or name in {".", ".."} or not self.forbidden.isdisjoint(name):
             raise OSError(errno.EINVAL, "not a name", name)
         try:
-            raw = name.encode() if self.utf8_only else os.fsencode(name)
+            name.encode() if self.utf8_only else os.fsencode(name)
         except UnicodeEncodeError as error:
             raise OSError(errno.EILSEQ, os.strerror(errno.EILSEQ), name) from error
-        if len(raw) > self.name_bytes_max:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
         if not self.stored(name):
             raise OSError(errno.EINVAL, "not a name", name)
+
+    def is_too_long(self, name: str) -> bool:
+        """Tell whether this disk has no room for a name."""
+        return len(os.fsencode(self.stored(name))) > self.name_bytes_max
 
 
 PLAIN: Final = Personality()

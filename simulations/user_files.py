@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from protocol.effects import Stat
 from simulations.disk import USER, SimDisk
-from simulations.disk_calls import UMASK, Calls, failed
+from simulations.disk_calls import UMASK, Calls, check_target, failed
 from simulations.inodes import Directory, File, Inode, Link
 from simulations.paths import place, resolve
 
@@ -199,8 +199,9 @@ class UserFiles:
 
     def make_link(self, path: str, target: str | bytes) -> None:
         """Make a symbolic link."""
-        directory, name = self._place(path)
-        self._calls.make_link(directory, name, os.fsencode(target))
+        raw = os.fsencode(target)
+        check_target(raw)
+        self._calls.make_link(*self._place(path), raw)
 
     def make_fifo(self, path: str) -> None:
         """Make a FIFO, which nobody syncs."""
