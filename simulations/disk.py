@@ -94,7 +94,7 @@ class SimDisk:
         self._next_number = _FIRST_INODE
         self._free_numbers: list[int] = []
         self._spellings: dict[str, tuple[str, str]] = {}
-        self._cookie = 0
+        self._cookie = self._turn = 0
         self._changes_names = personality.changes_names
         self.root = Directory(self, 2, 0o755, USER, self.now_ns())
         self.root.links = 1
@@ -224,11 +224,16 @@ class SimDisk:
             self._tell(DiskEventKind.MOVED_TO, target, now, self._cookie)
 
     def _change(self, parts: tuple[Part, ...], *, by_user: bool) -> None:
-        change = NameChange(parts, self._clock_ns(), by_user)
+        self._turn += 1
+        change = NameChange(parts, self._turn, self._clock_ns(), by_user)
         change.repeat()
         self.pending.append(change)
-        for part in parts:
-            self.stamp(part.directory, modified=True)
+        for directory, _, old, new in parts:
+            directory.turn = self._turn
+            for entry in (old, new):
+                if entry is not None:
+                    entry.inode.turn = self._turn
+            self.stamp(directory, modified=True)
         self._write_back()
 
     def _tell(self, kind: DiskEventKind, directory: Directory, entry: Entry, cookie: int = 0) -> None:

@@ -134,18 +134,17 @@ class SimFiles:
         """Yield the names of a directory with what stands there, in no order."""
         here = self._directory(directory)
         self._calls.ask("list", here)
-        entries = list(here.entries.values())
+        keys = list(here.entries)
         draw = here.disk.chance.random
-        entries.sort(key=lambda _: draw())
+        keys.sort(key=lambda _: draw())
         may_look = self._calls.may(here, 1)
-        spelling = here.disk.spelling
-        for name, inode in entries:
-            entry = here.entries.get(spelling(name)[0])
+        for key in keys:
+            entry = here.entries.get(key)
             if entry is None:
                 continue  # it vanished meanwhile
-            inode = entry.inode  # noqa: PLW2901 - another one may stand there by now
+            name, inode = entry
             if isinstance(inode, Directory) and inode.mounted is not None:
-                inode = inode.mounted  # noqa: PLW2901
+                inode = inode.mounted
             yield Named(name, inode.stat() if may_look else None)
             if self._calls.is_dead:
                 raise Crashed

@@ -93,6 +93,7 @@ class Inode:
         "parent",
         "pending",
         "size",
+        "turn",
         "writers",
     )
 
@@ -111,10 +112,12 @@ class Inode:
         self.writers = 0
         """How many have it open for writing."""
         self.pending: list[Change] = []
+        self.turn = 0
+        """Of the newest change of names that concerns it."""
 
     def stat(self) -> Stat:
         """Return what ``lstat`` says."""
-        return Stat(self.disk.number, self.number, self.size, self.mtime_ns, self.ctime_ns, self.mode)
+        return _stat((self.disk.number, self.number, self.size, self.mtime_ns, self.ctime_ns, self.mode))
 
     def look(self) -> Look:
         """Return what a change may change."""
@@ -335,4 +338,5 @@ class File(Inode):
         super().repeat(change)
 
 
+_stat: Final = Stat._make
 _KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.LINK}

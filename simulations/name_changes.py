@@ -31,6 +31,8 @@ class NameChange(NamedTuple):
     """One change of names that happens at one instant."""
 
     parts: tuple[Part, ...]
+    turn: int
+    """Rises from change to change."""
     when_ns: int
     by_user: bool
 
@@ -40,10 +42,6 @@ class NameChange(NamedTuple):
             for entry in (part.old, part.new):
                 if entry is not None:
                     yield entry.inode
-
-    def concerns(self, inode: Inode) -> bool:
-        """Tell whether it changes names in a directory, or of a file."""
-        return any(part.directory is inode for part in self.parts) or any(one is inode for one in self.inodes())
 
     def provides(self) -> set[Mark]:
         """Return what later changes may stand on."""
@@ -98,10 +96,9 @@ def closed(changes: Sequence[NameChange], is_kept: Sequence[bool]) -> list[NameC
 def settle(pending: Pending, inode: Inode, order: Order) -> None:
     """Make the names durable that a sync of this file or directory promises, and those that they stand on."""
     if order is Order.ORDERED:
-        left = next((n for n, change in enumerate(reversed(pending)) if change.concerns(inode)), len(pending))
-        while len(pending) > left:
+        while pending and pending[0].turn <= inode.turn:
             pending.popleft()
-    elif isinstance(inode, Directory):
+    elif isinstance(inode, Directory) and pending and pending[0].turn <= inode.turn:
         changes = list(pending)
         durable = closed(changes, [any(part.directory is inode for part in change.parts) for change in changes])
         numbers = {id(change) for change in durable}

@@ -139,10 +139,11 @@ class UserFiles:
 
     def open(self, path: str) -> UserFile:
         """Open a file for writing, made if it is missing, and hold it open."""
-        try:
+        directory, name = self._place(path)
+        if self._calls.find(directory, name) is None:
+            file = self._calls.create(directory, name, 0o666)
+        else:
             file = self._file(path, _READ | _WRITE)
-        except FileNotFoundError:
-            file = self._calls.create(*self._place(path), 0o666)
         if file.disk.is_read_only:
             raise failed(errno.EROFS, path)
         return UserFile(self._calls, file)
