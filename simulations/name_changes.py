@@ -2,7 +2,7 @@
 
 Rule 1: a change of two names, as a move is, stays or goes as one.
 Rule 2: a change that stays keeps those that it stands on: what put its names, its inodes and its directories where it found
-    them, and what emptied the directory that it removed. So no file is lost that somebody has moved.
+    them, and what emptied the directory that it removed. So a cut loses no file that somebody has only moved.
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ class NameChange(NamedTuple):
             found.add(("in", part.directory.number, ""))
         return found
 
-    def needs(self) -> set[Mark]:
-        """Return what it stands on, if an earlier change provides it."""
+    def needs(self, but: Inode | None = None) -> set[Mark]:
+        """Return what it stands on, if an earlier change provides it, but for the place of one directory."""
         found: set[Mark] = {("is", inode.number, "") for inode in self.inodes()}
         for part in self.parts:
             found.add(("at", part.directory.number, part.key))
-            found.add(("is", part.directory.number, ""))
+            if part.directory is not but:
+                found.add(("is", part.directory.number, ""))
             if part.old is not None and isinstance(part.old.inode, Directory):
                 found.add(("in", part.old.inode.number, ""))
         return found
@@ -82,25 +83,36 @@ def _set(directory: Directory, key: str, entry: Entry | None) -> None:
 Pending = deque[NameChange]
 
 
-def closed(changes: Sequence[NameChange], is_kept: Sequence[bool]) -> list[NameChange]:
-    """Return, in order, the changes that are to be kept and those that they stand on."""
+def closed(changes: Sequence[NameChange], is_kept: Sequence[bool], but: Inode | None = None) -> list[NameChange]:
+    """Return, in order, the changes that are to be kept and those that they stand on.
+
+    Args:
+        changes: In the order in which they were made.
+        is_kept: For each, whether it is to be kept in any case.
+        but: A directory that need not be where it is for what changes in it.
+    """
     needed: set[Mark] = set()
     kept = []
     for change, keep in zip(reversed(changes), reversed(is_kept), strict=True):
         if keep or not needed.isdisjoint(change.provides()):
-            needed |= change.needs()
+            needed |= change.needs(but)
             kept.append(change)
     return kept[::-1]
 
 
 def settle(pending: Pending, inode: Inode, order: Order) -> None:
-    """Make the names durable that a sync of this file or directory promises, and those that they stand on."""
+    """Make the names durable that a sync of this file or directory promises, and those that they stand on.
+
+    With weak order that is nothing for a file, and of a directory what stands in it: not its own name, which its parent
+    holds. Whoever syncs a new directory and not its parent may lose what is in it.
+    """
     if order is Order.ORDERED:
         while pending and pending[0].turn <= inode.turn:
             pending.popleft()
     elif isinstance(inode, Directory) and pending and pending[0].turn <= inode.turn:
         changes = list(pending)
-        durable = closed(changes, [any(part.directory is inode for part in change.parts) for change in changes])
+        meant = [any(part.directory is inode for part in change.parts) for change in changes]
+        durable = closed(changes, meant, but=inode)
         numbers = {id(change) for change in durable}
         pending.clear()
         pending.extend(change for change in changes if id(change) not in numbers)

@@ -139,6 +139,20 @@ def test_ordered_names_survive_as_a_beginning_and_weak_ones_as_any_part():
     assert {"a", "c"} in weak
 
 
+def test_a_directory_that_is_synced_keeps_its_names_but_perhaps_not_its_own():
+    def work(machine):
+        machine.fs.make_directory(machine.root, "d", 0o777)
+        below = machine.fs.open_directory(machine.root, "d")
+        machine.fs.make_directory(below, "e", 0o777)
+        machine.fs.sync(below)
+
+    assert all(set(found) == {"d", "d/e"} for found in outcomes(PLAIN, work))
+    weak = [set(found) for found in outcomes(WEAK, work)]
+    assert set() in weak
+    assert {"d", "d/e"} in weak
+    assert {"d"} not in weak
+
+
 @BOTH
 def test_a_rename_may_survive_without_the_bytes(personality):
     def work(machine):
@@ -188,7 +202,10 @@ def jumble(machine, chance):
         elif act == "remove":
             user.remove_directory(chance.choice(directories))
         elif chance.random() < 0.3:
-            user.sync(chance.choice(directories))
+            above = ""
+            for part in chance.choice(directories).split("/"):
+                above = f"{above}/{part}".replace("//", "/")
+                user.sync(above)  # from the top, so that what holds a synced name is itself there
     except OSError:
         return
 

@@ -41,7 +41,7 @@ class SimFolder(Folder):
         self.disk = SimDisk(random.Random(seed), lambda: next(ticks), personality=personality)
         self.user = UserFiles(self.disk)
         self.user.make_directories(self.path)
-        self.fs = SimFiles(self.disk)
+        self.fs = self.process = SimFiles(self.disk)
         RootGuard(self.fs, self.path, FOLDER).mark()
         self.journal = MemoryJournal()
         self.entropy = Counting()
@@ -80,16 +80,16 @@ class SimFolder(Folder):
 
         def before(_):
             if self.disk.hooks.effects > effect:
-                self.fs.kill()
+                self.process.kill()
 
         self.disk.hooks.before = before
 
     def restart(self, chance):
         """Cut the power, and let another process find what is left."""
-        self.fs.kill()
+        self.process.kill()
         cut_power(self.disk, chance)
         self.disk.hooks.before = None
-        self.fs = SimFiles(self.disk)
+        self.fs = self.process = SimFiles(self.disk)
 
 
 def run(folder, steps, data, seen):
