@@ -58,6 +58,7 @@ def spoil_in_packs(directory, body):
 def open_simulated(disk, fs, databases, **options):
     """Open packs on a simulated disk, with an index in memory that is made again each time."""
     UserFiles(disk).make_directories("/packs")
+    UserFiles(disk).sync("/")
 
     def database(anew):
         databases.append(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
