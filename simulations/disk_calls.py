@@ -13,7 +13,7 @@ from typing import Final
 
 from protocol.effects import Access
 from simulations.disk import USER, SimDisk
-from simulations.disk_hooks import Call, Crashed, Fault, Hooks
+from simulations.disk_hooks import Call, Crashed, Fault, Hooks, Life
 from simulations.inodes import FILE_BYTES_MAX, Directory, Entry, File, Inode, Link
 
 UMASK: Final = 0o022
@@ -39,17 +39,38 @@ class Calls:
         uid: Whose process it is.
         umask: Permissions that it gives to nothing new.
         hooks: Who sees its calls; None for those of a person.
+        life: The machine's, which counts its effects too.
     """
 
-    def __init__(self, disk: SimDisk, *, uid: int = USER, umask: int = UMASK, hooks: Hooks | None = None) -> None:
+    def __init__(
+        self,
+        disk: SimDisk,
+        *,
+        uid: int = USER,
+        umask: int = UMASK,
+        hooks: Hooks | None = None,
+        life: Life | None = None,
+    ) -> None:
         self.disk = disk
         self.uid = uid
         self.umask = umask
         self.is_dead = False
         self._hooks = hooks
+        self._life = life
         self._by_user = hooks is None
 
     # --- Hooks
+
+    def check_alive(self) -> None:
+        """Refuse everything once the process is gone.
+
+        Raises:
+            Crashed: It is; or what the machine's life raises for that.
+        """
+        if self.is_dead:
+            if self._life is not None:
+                self._life.effect()
+            raise Crashed
 
     def ask(self, call: str, inode: Inode, directory: Directory | None = None, name: str = "") -> Fault | None:
         """Announce a call that changes nothing; return how it is to come out, if it is no error.
@@ -73,7 +94,7 @@ class Calls:
         name: str = "",
         to: tuple[Directory | None, str, Inode | None] = (None, "", None),
         offset: int = 0,
-        length: int = 0,
+        data: bytes = b"",
     ) -> tuple[Call, Fault | None] | None:
         """Announce a call that changes something."""
         if inode.disk.is_read_only:
@@ -81,17 +102,18 @@ class Calls:
         hooks = self._hooks
         if hooks is None:
             return None
+        if self._life is not None:
+            self._life.effect()
         hooks.effects += 1
         if hooks.before is None and hooks.fault is None and hooks.after is None:
             return None
-        what = Call(call, inode, directory, name, *to, offset, length)
+        what = Call(call, inode, directory, name, *to, offset, data)
         fault = None if hooks.fault is None else hooks.fault(what)
         if fault is not None and fault.code and not fault.is_after and not fault.loses_bytes:
             raise fault.error(name)
         if hooks.before is not None:
             hooks.before(what)
-        if self.is_dead:
-            raise Crashed
+        self.check_alive()
         return what, fault
 
     def _end(self, begun: tuple[Call, Fault | None] | None) -> None:
@@ -100,8 +122,7 @@ class Calls:
         what, fault = begun
         if self._hooks.after is not None:
             self._hooks.after(what)
-        if self.is_dead:
-            raise Crashed
+        self.check_alive()
         if fault is not None and fault.code:
             raise fault.error(what.name)
 
@@ -349,7 +370,7 @@ class Calls:
         """Write bytes at a position; as many as there is room for."""
         if offset + len(data) > FILE_BYTES_MAX:
             raise failed(errno.EFBIG)
-        begun = self._begin("write", file, offset=offset, length=len(data))
+        begun = self._begin("write", file, offset=offset, data=data)
         disk = file.disk
         room = max(0, disk.capacity_bytes - disk.used_bytes)
         if len(data) > room and file.growth(offset, len(data)) > room:

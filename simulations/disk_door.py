@@ -1,7 +1,8 @@
 """The door of one process to a simulated disk: :class:`protocol.effects.FileSystem`, by handles that end with the process.
 
 Rule 1: a handle is never given twice, so one that is used after its end is always found out.
-Rule 2: once the process is gone, every call raises :class:`simulations.disk_hooks.Crashed` and does nothing.
+Rule 2: once the process is gone, every call raises :class:`simulations.disk_hooks.Crashed`, or what its machine's life raises, and
+    does nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, NoReturn
 from protocol.effects import Access, Handle, Named, Stat
 from simulations.disk import USER, SimDisk
 from simulations.disk_calls import UMASK, Calls, check_target, failed
-from simulations.disk_hooks import Crashed
+from simulations.disk_hooks import Life
 from simulations.inodes import FILE_BYTES_MAX, Directory, File, Inode, Link
 from simulations.paths import resolve
 
@@ -32,10 +33,19 @@ class SimFiles:
         uid: Whose process it is.
         umask: Permissions that it gives to nothing new.
         new_file: Permissions of a new file, before that.
+        life: The machine's, which counts its effects too and may end before any of them; then :meth:`kill` is called.
     """
 
-    def __init__(self, disk: SimDisk, *, uid: int = USER, umask: int = UMASK, new_file: int = NEW_FILE) -> None:
-        self._calls = Calls(disk, uid=uid, umask=umask, hooks=disk.hooks)
+    def __init__(
+        self,
+        disk: SimDisk,
+        *,
+        uid: int = USER,
+        umask: int = UMASK,
+        new_file: int = NEW_FILE,
+        life: Life | None = None,
+    ) -> None:
+        self._calls = Calls(disk, uid=uid, umask=umask, hooks=disk.hooks, life=life)
         self._disk = disk
         self._new_file = new_file
         self._open: dict[int, Inode] = {}
@@ -64,8 +74,7 @@ class SimFiles:
         return inode
 
     def _missing(self) -> NoReturn:
-        if self._calls.is_dead:
-            raise Crashed
+        self._calls.check_alive()
         raise failed(errno.EBADF)
 
     def _directory(self, handle: Handle) -> Directory:
@@ -91,8 +100,7 @@ class SimFiles:
 
     def open_root(self, path: str) -> Handle:
         """Open a directory by its absolute path."""
-        if self._calls.is_dead:
-            raise Crashed
+        self._calls.check_alive()
         if not path.startswith("/") or "\0" in path:
             raise failed(errno.EINVAL if "\0" in path else errno.ENOENT, path)
         if len(path.encode(errors="surrogateescape")) >= PATH_BYTES_MAX:
@@ -146,8 +154,7 @@ class SimFiles:
             if isinstance(inode, Directory) and inode.mounted is not None:
                 inode = inode.mounted
             yield Named(name, inode.stat() if may_look else None)
-            if self._calls.is_dead:
-                raise Crashed
+            self._calls.check_alive()
 
     def lstat(self, directory: Handle, name: str) -> Stat:
         """Return what stands at a name."""

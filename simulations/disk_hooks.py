@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from simulations.inodes import Directory, File, Inode
 
 
 class Crashed(BaseException):
     """The process that calls is gone: nothing that it does reaches the world any more."""
+
+
+class Life(Protocol):
+    """The machine that a process runs on, from its start to its crash."""
+
+    def effect(self) -> None:
+        """Count an effect that is about to happen; raise instead if the machine is gone, or goes now."""
 
 
 class Call(NamedTuple):
@@ -32,7 +39,8 @@ class Call(NamedTuple):
     """What stands at the other name of an exchange."""
     offset: int = 0
     """Where bytes are written; the new size of ``truncate``."""
-    length: int = 0
+    data: bytes = b""
+    """What is written."""
 
     def path(self) -> str:
         """Return the path that it names, from the top of its disk; "" for what has no name any more."""

@@ -259,6 +259,32 @@ def test_a_process_can_be_killed_at_every_effect():
     assert states == [{}, {"a": b""}, {"a": b"1"}, {"b": b"1"}, {"b": b"1", "d": b""}]
 
 
+def test_a_machine_counts_effects_and_may_end_before_any(machine):
+    class Gone(BaseException):
+        pass
+
+    class Life:
+        count = 0
+
+        def effect(self):
+            self.count += 1
+            if self.count >= 3:
+                fs.kill()
+                raise Gone
+
+    life = Life()
+    fs = SimFiles(machine.disk, life=life)
+    root = fs.open_root("/home/f")
+    fs.close(fs.open_file(root, "a", Access.CREATE))
+    fs.rename(root, "a", root, "b")
+    for _ in range(2):
+        with pytest.raises(Gone):
+            fs.unlink(root, "b")
+    with pytest.raises(Gone):
+        fs.lstat(root, "b")
+    assert machine.names() == ["b"]
+
+
 def test_what_a_killed_process_had_open_gives_its_room_back(machine):
     machine.put("a", b"x" * 1000)
     machine.fs.open_file(machine.root, "a", Access.WRITE)
