@@ -118,7 +118,8 @@ class Device:
             on_notice=self._on_notice,
             on_taken_out=self._on_taken_out,
         )
-        grants, parts = Grants(self.coordinator, secrets.sign_seed), Parts(home, doors.clock.now_ms)
+        grants = Grants(self.coordinator, secrets.sign_seed)
+        parts = Parts(doors.files, str(home.resolve()), doors.clock.now_ms)
         self.chunks = ChunkClient(grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
