@@ -159,6 +159,17 @@ class SimDisk:
         """Give these numbers to nothing new: what has them is back."""
         self._free_numbers = [number for number in self._free_numbers if number not in numbers]
 
+    def begin_with(self, root: Directory, last_number: int, used_bytes: int) -> None:
+        """Hold what stands below another root from now on, all of it durable."""
+        assert self.root.under is None
+        self.root = root
+        self.pending.clear()
+        self.dirty.clear()
+        self.used_bytes = used_bytes
+        self._free_numbers.clear()
+        self._next_number = max(self._next_number, last_number)
+        self.version += 1
+
     # --- Names
 
     def add(self, directory: Directory, name: str, inode: Inode, *, by_user: bool) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _BITS: Final = 16
 BLOCK_BYTES: Final = 1 << _BITS
 _MASK: Final = BLOCK_BYTES - 1
+_KEPT_BYTES_MAX: Final = 4 * limits.MIB
 FILE_BYTES_MAX: Final = (1 << 63) - 1
 DIRECTORY_BYTES: Final = 4 * limits.KIB
 """What a directory says of its size."""
@@ -224,16 +225,22 @@ class File(Inode):
     # --- Reading
 
     def data(self) -> bytes:
-        """Return all its bytes; the same object until it changes."""
-        if self._whole is None:
-            first = self._blocks.get(0, b"")
-            self._whole = first if len(first) == self.size else b"".join(self._pieces(0, self.size))
-        return self._whole
+        """Return all its bytes; of a small file, the same object until it changes."""
+        if self._whole is not None:
+            return self._whole
+        first = self._blocks.get(0, b"")
+        whole = first if len(first) == self.size else b"".join(self._pieces(0, self.size))
+        if self.size <= _KEPT_BYTES_MAX:
+            self._whole = whole
+        return whole
 
     def digest(self) -> bytes:
         """Return the BLAKE3 of its bytes."""
         if self._digest is None:
-            self._digest = blake3(self.data()).digest()
+            hasher = blake3()
+            for piece in self._pieces(0, self.size):
+                hasher.update(piece)
+            self._digest = hasher.digest()
         return self._digest
 
     def read(self, buffer: memoryview, offset: int) -> int:
@@ -255,7 +262,18 @@ class File(Inode):
             yield piece if len(piece) == length else piece + bytes(length - len(piece))
             start += length
 
+    def blocks(self) -> dict[int, bytes]:
+        """Return its bytes with its holes; what is returned does not change with it."""
+        return dict(self._blocks)
+
     # --- Changing
+
+    def fill(self, blocks: dict[int, bytes], size: int) -> None:
+        """Give an empty file these bytes, durably."""
+        for number, block in blocks.items():
+            self._set_block(number, block)
+        self.size = size
+        self._whole = self._digest = None
 
     def growth(self, offset: int, length: int) -> int:
         """Return how many bytes of the disk a write would take, at most."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,6 +17,7 @@ from simulations.personalities import PERSONALITIES, PLAIN, SECOND_NS
 from simulations.power import cut_power
 from tests.simulations.test_disk import Machine
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 WEAK = PERSONALITIES["weak"]
 BOTH = pytest.mark.parametrize("personality", [PLAIN, WEAK], ids=["ordered", "weak"])
 SEEDS = range(150)
@@ -292,6 +296,22 @@ def test_the_same_seed_takes_the_same():
             machine.fs.rename(machine.root, f"f{n}", machine.root, f"g{n}")
 
     assert outcomes(WEAK, work) == outcomes(WEAK, work)
+
+
+def test_three_processes_with_different_hashes_see_the_same():
+    digests = set()
+    for hash_seed in ("0", "1", "random"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulations.disk_program"],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        digests.add(done.stdout)
+    assert len(digests) == 1
 
 
 def test_the_disk_goes_on_after_a_cut():
