@@ -38,7 +38,7 @@ KINDS = [
     for _ in range(weight)
 ]
 CALLS = 250
-SEEDS = 10
+SEEDS = 6
 EXACT_SEEDS = 1
 TMPFS = "/dev/shm"
 COARSE_CLOCK = 5

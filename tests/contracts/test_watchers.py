@@ -398,10 +398,8 @@ def weathered(weather, seed=0):
 
 
 BEARABLE = {
-    "late": Weather(late_s=0.02),
-    "repeated and merged": Weather(repeated=0.5, merged=0.5),
-    "overflows": Weather(overflows=0.3),
-    "a short queue": Weather(queue_max=5),
+    "late, repeated and merged": Weather(late_s=0.02, repeated=0.5, merged=0.5),
+    "overflows and a short queue": Weather(overflows=0.3, queue_max=20),
 }
 
 
