@@ -32,6 +32,7 @@ from peer import (
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions, load_settings
 from peer.disk.files import LinuxFileSystem
+from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
 from peer.engine.accounts import AccountBook
 from peer.engine.assembly import assemble
@@ -93,6 +94,7 @@ def real_doors() -> Doors:
         dialer=WebSocketDialer(),
         nodes=HttpNodes(),
         lan=SystemLan(),
+        watchers=InotifyWatcher,
     )
 
 
@@ -141,7 +143,8 @@ class Device:
             on_notice=self._on_notice,
             on_taken_out=self._on_taken_out,
         )
-        grants, parts = Grants(self.coordinator, secrets.sign_seed), Parts(home, doors.clock.now_ms)
+        grants = Grants(self.coordinator, secrets.sign_seed)
+        parts = Parts(doors.files, str(home.resolve()), doors.clock.now_ms)
         self.chunks = ChunkClient(doors.nodes, grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(

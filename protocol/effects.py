@@ -199,14 +199,37 @@ class DiskEvent(msgspec.Struct, frozen=True):
     """Joins the two halves of a move; 0 for other events."""
 
 
+IsIgnored = Callable[[str, bool], bool]
+"""(path from the root, whether it is a directory) -> whether it is left alone."""
+
+
 class Watcher(Protocol):
     """Says where on a root something happened."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the root was not there when it was to be watched: this watcher is over, whatever stands there since."""
+
     async def get(self) -> tuple[DiskEvent, ...]:
-        """Wait until something happened and return it, in order."""
+        """Wait until something happened and return it, in order; first of all, once everything is watched, the root appears."""
+
+    async def caught_up(self, timeout_s: float) -> None:
+        """Wait until all that has happened up to now was returned by :meth:`get`, or the time is over."""
 
     def close(self) -> None:
         """Stop; a waiting :meth:`get` is cancelled by its caller."""
+
+
+class Watchers(Protocol):
+    """Begins to watch roots."""
+
+    def __call__(self, path: str, *, is_ignored: IsIgnored | None = None) -> Watcher:
+        """Return what watches one root.
+
+        Args:
+            path: The root; absolute, without links in it.
+            is_ignored: Directories to leave out, by path from the root; ``.kinfolder`` always is.
+        """
 
 
 class ChannelClosedError(Exception):

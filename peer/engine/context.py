@@ -18,7 +18,7 @@ from peer.lan.doors import LanNetwork
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from peer.store.spool import SpoolFiles
-from protocol.effects import ChunkNodes, Clock, Dialer, Entropy, FileSystem, Processor
+from protocol.effects import ChunkNodes, Clock, Dialer, Entropy, FileSystem, Processor, Watchers
 from protocol.errors import SecurityError
 from protocol.ids import AccountId
 from protocol.membership import ControlState
@@ -47,6 +47,7 @@ class Doors(msgspec.Struct, frozen=True):
     dialer: Dialer
     nodes: ChunkNodes
     lan: LanNetwork
+    watchers: Watchers
 
 
 class FolderRing:
@@ -107,6 +108,7 @@ class Context:
         self.processor = doors.processor
         self.files = doors.files
         self.hpke = doors.hpke
+        self.watchers = doors.watchers
         self.database = database
         self.link = link
         self.chunks = chunks

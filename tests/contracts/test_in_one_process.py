@@ -23,6 +23,7 @@ from peer.core.keys import AccountKeys, AccountRoot, DeviceSecrets
 from peer.core.links import make_account
 from peer.device import Device
 from peer.disk.files import LinuxFileSystem
+from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock
 from peer.engine.context import Doors as DeviceDoors
 from peer.hpke import LibraryHpke
@@ -185,6 +186,7 @@ class World:
             dialer=self.network,
             nodes=self.storage,
             lan=self.switch.network(f"192.0.2.{len(self.devices) + 1}"),
+            watchers=InotifyWatcher,
         )
 
     async def first_device(self) -> Device:
