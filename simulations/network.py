@@ -34,10 +34,11 @@ Serve = Callable[[End], Awaitable[None]]
 class Listener:
     """An address on which a host takes channels; made by :meth:`Network.listen`."""
 
-    def __init__(self, host: Host, address: str, serve: Serve) -> None:
+    def __init__(self, host: Host, address: str, serve: Serve, *, closes: bool) -> None:
         self.host = host
         self.address = address
         self.serve = serve
+        self.closes = closes
         self.refuses = 0
         """How many of the next ones to dial are refused."""
         self.is_closed = False
@@ -67,8 +68,10 @@ class Network:
 
     # --- What the doors of the hosts call
 
-    def listen(self, host: Host, address: str, serve: Serve) -> Listener:
+    def listen(self, host: Host, address: str, serve: Serve, *, closes: bool = True) -> Listener:
         """Take channels at an address: each is given to ``serve`` in a task of its own.
+
+        ``closes``: the channel is closed when that returns.
 
         Raises:
             OSError: EADDRINUSE.
@@ -77,7 +80,7 @@ class Network:
         taken = self._listeners.get(address)
         if taken is not None and not taken.is_closed and not taken.host.is_dead:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        listener = self._listeners[address] = Listener(host, address, serve)
+        listener = self._listeners[address] = Listener(host, address, serve, closes=closes)
         self._loop.note("listen", address)
         return listener
 
@@ -126,7 +129,7 @@ class Network:
             end.on_end = self._forget_end
             self._ends[end] = None
         self._loop.note("accept", f"{back.source}<{back.target}")
-        self._loop.spawn(listener.host, _serve(listener.serve, far), name=f"{listener.host.name} serves {host.name}")
+        self._loop.spawn(listener.host, _serve(listener, far), name=f"{listener.host.name} serves {host.name}")
         way.carry(_PACKET_BYTES, self._opened, near, answer)
 
     def _opened(self, near: End, answer: asyncio.Future[End]) -> None:
@@ -296,11 +299,11 @@ def _settle_refused(answer: asyncio.Future[End]) -> None:
         answer.set_exception(_refused())
 
 
-async def _serve(serve: Serve, end: End) -> None:
+async def _serve(listener: Listener, end: End) -> None:
     try:
-        await serve(end)
+        await listener.serve(end)
     finally:
-        if not end.host.is_dead:
+        if listener.closes and not end.host.is_dead:
             await end.close()
 
 

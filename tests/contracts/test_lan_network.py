@@ -1,4 +1,4 @@
-"""Devices on a LAN: one suite for TCP, TLS and zeroconf, and for a LAN in memory."""
+"""Devices on a LAN: one suite for TCP, TLS and zeroconf, for a LAN in memory, and for the simulated one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from peer.lan.network import SystemLan
 from protocol.errors import KinfolderError, UnavailableError
 from protocol.ids import AccountId
 from protocol.lan import End, Greeting
+from simulations.delays import NEAR
+from simulations.lan import Segment, SimLan
+from simulations.loop import Schedule, SimLoop
+from simulations.network import Network
 from tests.contracts.memory_lan import Switch
 from tests.peer.core.key_world import RealAccount
 
@@ -21,13 +25,27 @@ ADDRESS = "127.0.0.1"
 BLOCK = os.urandom(300_000)
 
 
+SIMULATED = {f"simulated, {schedule.value}": schedule for schedule in Schedule}
+
+
+def networks(kind: str) -> list[LanNetwork]:
+    if kind == "real":
+        return [SystemLan() for _ in "abc"]
+    if kind == "memory":
+        switch = Switch()
+        return [switch.network(ADDRESS) for _ in "abc"]
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimLoop)
+    network, segment = Network(loop, NEAR), Segment()
+    return [SimLan(loop, network, loop.host(name), segment, ADDRESS) for name in "abc"]
+
+
 class World:
     """Three devices, two of which know each other; the first listens."""
 
     def __init__(self, kind: str) -> None:
-        switch = Switch()
         self.kind = kind
-        self.networks: list[LanNetwork] = [SystemLan() if kind == "real" else switch.network(ADDRESS) for _ in "abc"]
+        self.networks = networks(kind)
         account = RealAccount("anna")
         self.secrets = [account.device, account.add("desktop"), RealAccount("eve").device]
         self.devices = [LanDevice(AccountId(b"a" * 32), one.id, one.certificate) for one in self.secrets]
@@ -50,7 +68,7 @@ class World:
         return met, await dialling
 
 
-@pytest.fixture(params=["real", "memory"])
+@pytest.fixture(params=["real", "memory", *SIMULATED])
 def check(request):
     """Run an asynchronous check in a world of each kind."""
 
@@ -63,7 +81,10 @@ def check(request):
                 finally:
                     world.listening.close()
 
-        asyncio.run(main())
+        if request.param in SIMULATED:
+            SimLoop(1, schedule=SIMULATED[request.param]).run(main())
+        else:
+            asyncio.run(main())
 
     return run
 
