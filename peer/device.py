@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from peer import (
     safety_commands,
 )
 from peer.api.backend import Json, Report
-from peer.config import KeyOptions, load_settings
+from peer.config import KeyOptions, Settings, load_settings
 from peer.disk.files import LinuxFileSystem
 from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
@@ -51,7 +52,7 @@ from peer.net.websocket import WebSocketDialer
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
-from peer.store.home import DATABASE, SPOOL, DeviceRecord, HomeLock, Lock, device_record, put_device_record
+from peer.store.home import DATABASE, DeviceRecord, HomeLock, Lock, device_record, put_device_record
 from peer.store.keyfile import Keys, KeyStore
 from peer.store.parts import Parts
 from peer.store.schema import SCHEMA
@@ -111,6 +112,7 @@ class Device:
         keys: Keys,
         *,
         online: bool = True,
+        settings: Callable[[], Settings] | None = None,
     ) -> None:
         """Put a device together; nothing is read, sent or started yet (:meth:`load`).
 
@@ -122,12 +124,14 @@ class Device:
             record: Which device it is.
             keys: Its keys, open.
             online: Whether it may use the network at all.
+            settings: Reads what it is told from outside; None: from the home and the environment.
         """
         secrets = keys.secrets
         self.keys = keys
         self.home = home
         self.record = record
         self.doors = doors
+        self.settings = settings or partial(load_settings, home)
         self._lock = lock
         self._may_go_online = online
         self.watching = False
@@ -144,7 +148,8 @@ class Device:
             on_taken_out=self._on_taken_out,
         )
         grants = Grants(self.coordinator, secrets.sign_seed)
-        parts = Parts(doors.files, str(home.resolve()), doors.clock.now_ms)
+        place = str(home.resolve())
+        parts = Parts(doors.files, place, doors.clock.now_ms)
         self.chunks = ChunkClient(doors.nodes, grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
@@ -157,7 +162,7 @@ class Device:
             device=secrets,
             account_keys=keys.account_keys,
             label=record.name,
-            spool=SpoolFiles(home / SPOOL, load_settings(home).spool_bytes),
+            spool=SpoolFiles(doors.files, place, self.settings().spool_bytes),
         )
         self.engines: dict[int, FolderEngine] = {}
         self.lan = self.context.lan = Lan(self.context, self.engines)

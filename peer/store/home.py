@@ -22,7 +22,6 @@ from protocol.ids import AccountId, DeviceId, FolderId
 
 DATABASE: Final = "state.db"
 LOCK: Final = "lock"
-SPOOL: Final = "spool"
 _DEVICE: Final = "device"
 _HEAD: Final = "head:"
 """Before the hexadecimal id of a folder."""
