@@ -39,9 +39,20 @@ def empty_image(schema: str) -> bytes:
         return connection.serialize()
 
 
-def open_image(image: bytes) -> sqlite3.Connection:
+class _Remembered(sqlite3.Connection):
+    """A database in memory of which an image is left when it is closed."""
+
+    left: bytes | None = None
+
+    def close(self) -> None:
+        if self.left is None:
+            self.left = image_of(self)
+        super().close()
+
+
+def open_image(image: bytes, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
     """Open a database in memory that holds what an image holds."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=kind)
     if image:
         connection.deserialize(image)
     # The journal of the image's file, if it had one, is no matter here; temporary tables never go to a disk.
@@ -53,6 +64,8 @@ def image_of(connection: sqlite3.Connection) -> bytes:
     """Return what a database in memory holds as of its last commit; a transaction that is open comes to nothing."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+    if not connection.execute("PRAGMA page_count").fetchone()[0]:
+        return b""  # SQLite has no image of what was never written to
     return connection.serialize()
 
 
@@ -125,6 +138,8 @@ class SimDatabase:
         self._jobs: deque[tuple[DeviceOperation[Any], Any]] = deque()
         self._turns = _Turns(loop, host, loop.chance(f"database/{host.name}/{loop.now_ns}"), commit, self._take_turn)
         self._closed = False
+        self._left: bytes | None = None
+        """What it held when it was closed."""
 
     async def run(self, operation: DeviceOperation[T]) -> T:
         """Run one operation; when this returns, what it wrote is durable."""
@@ -155,11 +170,12 @@ class SimDatabase:
         self._closed = True
         while self._jobs:
             self._commit_some()
+        self._left = image_of(self._connection)
         self._connection.close()
 
     def image(self) -> bytes:
         """Return what it holds as of its last commit: what a crash at this instant leaves."""
-        return image_of(self._connection)
+        return image_of(self._connection) if self._left is None else self._left
 
     def _check_open(self) -> None:
         if self._host.is_dead:
@@ -210,6 +226,8 @@ class SimCoordinatorDatabase:
         self._jobs: deque[tuple[Callable[[Repository], Any], asyncio.Future[Any]]] = deque()
         self._turns = _Turns(loop, host, self._chance, commit, self._take_turn)
         self._closed = False
+        self._left: bytes | None = None
+        """What it held when it was closed."""
 
     async def write(self, operation: coordinators.Operation[T]) -> T:
         """Run an operation in a transaction of its own and return its result when it is durable."""
@@ -233,11 +251,12 @@ class SimCoordinatorDatabase:
         """Finish what is queued and close."""
         self._closed = True
         self._take_turn()
+        self._left = image_of(self._raw)
         self._connection.close()
 
     def image(self) -> bytes:
         """Return what it holds as of its last commit: what a crash at this instant leaves."""
-        return image_of(self._raw)
+        return image_of(self._raw) if self._left is None else self._left
 
     def _check_open(self, text: str) -> None:
         if self._host.is_dead:
@@ -289,16 +308,20 @@ class SimIndexFile:
 
     def __init__(self, image: bytes = b"") -> None:
         self._at_start = image
-        self._connection: sqlite3.Connection | None = None
+        self._connection: _Remembered | None = None
 
     def open(self, anew: bool) -> sqlite3.Connection:  # noqa: FBT001 - the argument of OpenDatabase
         """Open the database, or with True make it anew and empty."""
-        self._connection = open_image(b"" if anew else self._at_start)
-        return self._connection
+        connection = open_image(b"" if anew else self._at_start, _Remembered)
+        assert isinstance(connection, _Remembered)
+        self._connection = connection
+        return connection
 
     def after_kill(self) -> bytes:
         """Return the image that a killed process leaves."""
-        return self._at_start if self._connection is None else image_of(self._connection)
+        if self._connection is None:
+            return self._at_start
+        return image_of(self._connection) if self._connection.left is None else self._connection.left
 
     def after_power_cut(self, chance: Random) -> bytes:
         """Return an image that a power cut may leave: all, what there was when it was opened, or nothing."""

@@ -107,6 +107,10 @@ class SimProcessor:
         while self._queued:
             self._queued.popleft().cancel()
 
+    async def finish(self) -> None:
+        """As :meth:`close`."""
+        self.close()
+
     async def _run(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         return await self._begin_job(function, args)
 

@@ -186,6 +186,19 @@ class Network:
         """End :meth:`go_offline`."""
         self._clear_trouble(name, Trouble.OFFLINE)
 
+    def calm(self) -> None:
+        """End all troubles but those of machines that are off."""
+        for name, trouble in list(self._troubles.items()):
+            if trouble & Trouble.OFFLINE:
+                self.go_online(name)
+        links = list(self._links.values())
+        for link in links:
+            link.cut_after_bytes = None
+        for listener in self._listeners.values():
+            listener.refuses = 0
+        for trouble in (Trouble.CUT, Trouble.CLOG):
+            self._unblock(links, trouble)
+
     # --- Faults of channels and machines
 
     def reset(self, one: str, other: str) -> int:

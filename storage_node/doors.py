@@ -123,6 +123,10 @@ class SystemDisk:
         else:
             os.fsync(handle)
 
+    def make_directory(self, parent: Handle, name: str, mode: int) -> None:
+        """Make a directory."""
+        os.mkdir(name, mode, dir_fd=parent)
+
     def unlink(self, parent: Handle, name: str) -> None:
         """Remove a name."""
         os.unlink(name, dir_fd=parent)

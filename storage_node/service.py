@@ -234,16 +234,16 @@ def _contact(settings: Settings, identity: Identity) -> Contact:
 
 
 def _open_store(settings: Settings, doors: Doors) -> PackStore:
-    packs = settings.data / _PACKS
-    packs.mkdir(mode=0o700, exist_ok=True)
     try:
         above = doors.disk.open_root(str(settings.data))
         try:
+            with contextlib.suppress(FileExistsError):
+                doors.disk.make_directory(above, _PACKS, 0o700)
             doors.disk.sync(above)  # what is durable in a directory is lost with the directory's own name
         finally:
             doors.disk.close(above)
         return PackStore(
-            str(packs),
+            str(settings.data / _PACKS),
             disk=doors.disk,
             open_database=doors.open_database,
             processor=doors.processor,
