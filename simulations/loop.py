@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from enum import Enum
+from math import ceil
 from random import Random
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -242,7 +243,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if context is None:
             context = copy_context()
         clock = context.get(HOST, self.world).time
-        delay_ns = max(0, round(delay * SECOND_NS))
+        delay_ns = max(0, ceil(delay * SECOND_NS))
         if not clock.is_true:
             delay_ns = clock.true_ns(clock.local_ns(self.now_ns) + delay_ns) - self.now_ns
         return self.call_at_ns(self.now_ns + delay_ns, callback, *args, context=context)
@@ -254,7 +255,8 @@ class SimLoop(asyncio.BaseEventLoop):
         if context is None:
             context = copy_context()
         clock = context.get(HOST, self.world).time
-        when_ns = round(when * SECOND_NS)
+        when_ns = ceil(when * SECOND_NS)
+        when_ns += when_ns / SECOND_NS < when  # never too early, or who asks the clock again waits for 0 s for ever
         return self.call_at_ns(
             when_ns if clock.is_true else clock.true_ns(when_ns), callback, *args, context=context, when=when
         )
@@ -460,8 +462,12 @@ class SimLoop(asyncio.BaseEventLoop):
             host.queue = void
         with mishaps.unheard():
             asyncio._set_running_loop(self)
-            for task in tasks:
-                mishaps.put_to_rest(self, task, task.host.name)
+            while tasks:
+                self._born.clear()
+                for task in tasks:
+                    mishaps.put_to_rest(self, task, task.host.name)
+                # What was put to rest may have begun something on its way out.
+                tasks = [one for reference in self._born if (one := reference()) is not None and not one.done()]
             asyncio._set_running_loop(None)
             self._graves.clear()
             self._born.clear()
