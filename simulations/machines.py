@@ -106,10 +106,12 @@ class Machine(ABC):
         """Have the process do something.
 
         Raises:
-            MachineGone: It ended before that was done.
+            MachineGone: There is none, or it ended before that was done.
         """
+        if not self.is_running:
+            work.close()
+            raise MachineGone(self.name)
         assert self._over is not None
-        assert self.is_running, f"{self.name} does not run"
         task = self.loop.spawn(self.host, work)
         try:
             await asyncio.wait([task, self._over], return_when=asyncio.FIRST_COMPLETED)
@@ -151,13 +153,15 @@ class Machine(ABC):
     def make_disk(self, personality: Personality = PLAIN, number: int = 1) -> SimDisk:
         """Add a disk, whose changes by processes are noted in the trace."""
         clock_ns = self._wall_clock()
-        disk = SimDisk(
-            self.loop.chance(f"disk/{self.name}/{number}"), clock_ns, personality=personality, number=number
-        )
+        disk = SimDisk(self.loop.chance(f"disk/{self.name}/{number}"), clock_ns, personality=personality, number=number)
         mix = self.loop.trace.mix
 
         def note(call: Call) -> None:
-            mix(f"{self.name} {call.call} {call.name} {call.to_name} {call.offset} {len(call.data)}".encode(errors="replace"))
+            mix(
+                f"{self.name} {call.call} {call.name} {call.to_name} {call.offset} {len(call.data)}".encode(
+                    errors="replace"
+                )
+            )
 
         disk.hooks.after = note
         self.disks.append(disk)

@@ -170,9 +170,10 @@ class World:
 
     async def _sync(self, device: DeviceMachine) -> tuple[str, list[str]]:
         try:
+            if not device.is_running:
+                await device.start()  # a crash that was planned for its life came only now
             left = await device.sync()
         except MachineGone:
-            await device.start()  # a crash that was planned for this life came only now
             return device.name, ["it crashed"]
         return device.name, left["remains"] or ([] if left["in_sync"] else ["it is not in sync"])
 

@@ -9,6 +9,7 @@ from simulations.lan import ANNOUNCE_S, GONE_S, Segment, SimLan
 from simulations.loop import SimLoop
 from simulations.network import Network
 
+
 class World:
     """A phone that is announced, and a laptop that hears."""
 
