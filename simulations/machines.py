@@ -25,7 +25,7 @@ from simulations.power import cut_power
 T = TypeVar("T")
 
 
-class MachineGone(Exception):  # noqa: N818 - as asyncio.CancelledError: an end, not somebody's mistake
+class MachineGone(Exception):
     """The machine that was to do something crashed meanwhile."""
 
 
@@ -113,8 +113,9 @@ class Machine(ABC):
             raise MachineGone(self.name)
         assert self._over is not None
         task = self.loop.spawn(self.host, work)
+        ends: list[asyncio.Future[Any]] = [task, self._over]
         try:
-            await asyncio.wait([task, self._over], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             task.cancel()
             raise

@@ -27,7 +27,7 @@ from storage_node.service import Doors, StorageNode
 COORDINATOR: Final = "coordinator"
 URL: Final = "ws://127.0.0.1:1"
 DATA: Final = "/data"
-TOKEN: Final = "letanodein"
+TOKEN: Final = "letanodein"  # noqa: S105 - of simulated nodes alone
 _PRIVATE: Final = 0o600
 
 
@@ -113,7 +113,7 @@ class NodeImage(NamedTuple):
 
     identity: Identity
     packs: Image
-    index: bytes
+    chunk_index: bytes
 
 
 class NodeMachine(Machine):
@@ -176,7 +176,7 @@ class NodeMachine(Machine):
         assert not self.is_running
         self.identity = image.identity
         put_back(self.disk, image.packs)
-        self._index = SimIndexFile(image.index)
+        self._index = SimIndexFile(image.chunk_index)
 
     def wipe(self) -> None:
         """Lose all chunks, as with a new disk: the node is who it was, and has nothing; it must not run."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from peer.engine.spool import Sealed, Spool
 from peer.disk.files import LinuxFileSystem
+from peer.engine.spool import Sealed, Spool
 from peer.store.database import InlineDatabase
 from peer.store.schema import SCHEMA
 from peer.store.spool import SpoolFiles, next_spooled
