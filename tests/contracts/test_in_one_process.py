@@ -19,6 +19,7 @@ from coordinator.server import Server
 from coordinator.service import Coordinator
 from coordinator.store.database import InlineDatabase as CoordinatorDatabase
 from coordinator.store.database import connect_memory
+from peer.core.hpke import EphemeralHpke
 from peer.core.keys import AccountKeys, AccountRoot, DeviceSecrets
 from peer.core.links import make_account
 from peer.device import Device
@@ -26,7 +27,6 @@ from peer.disk.files import LinuxFileSystem
 from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock
 from peer.engine.context import Doors as DeviceDoors
-from peer.hpke import LibraryHpke
 from peer.joining import Target, fill_database, register_account
 from peer.linking import Joined, be_linked
 from peer.net.coordinator_link import Address, open_session
@@ -177,12 +177,13 @@ class World:
 
     def doors(self, name: str) -> DeviceDoors:
         """Return the doors of a device."""
+        entropy = SeededEntropy(name)
         return DeviceDoors(
             clock=self.clock,
-            entropy=SeededEntropy(name),
+            entropy=entropy,
             processor=InlineProcessor(),
             files=LinuxFileSystem(),
-            hpke=LibraryHpke(),
+            hpke=EphemeralHpke(entropy),
             dialer=self.network,
             nodes=self.storage,
             lan=self.switch.network(f"192.0.2.{len(self.devices) + 1}"),
