@@ -180,3 +180,20 @@ def test_a_world_that_does_not_come_to_rest_says_what_waits():
 
     with pytest.raises(NotSettledError, match=r"device-0 at .*\n.*one.txt"):
         World(1, prepared()).run(story)
+
+
+def test_what_waits_in_a_spool_outlives_a_power_cut_though_the_file_changes_meanwhile():
+    async def story(world):
+        one = world.devices[0]
+        for node in world.nodes:
+            node.kill()
+        written(world, "kept.txt", b"kept" * 20_000)
+        await asyncio.sleep(120)
+        assert [name for name in one.user.list("/kin/spool") if name.endswith(".spool")]
+        one.cut_power()
+        written(world, "kept.txt", b"newer")
+        await world.settle()
+        assert_all_have(world, "kept.txt", b"newer")
+        assert one.user.list("/kin/spool") == []
+
+    World(1, prepared()).run(story)
