@@ -324,7 +324,7 @@ class FolderEngine(Outlook):
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self.may_plan and len(self.jobs) < QUEUED_MAX:
+        if self.may_plan and self._may("plan") and len(self.jobs) < QUEUED_MAX:
             moments += [why.until_s for id, why in self.blocked.items() if id not in self.jobs]
         idle = set() if self.online else {"pull", "push", DRAIN}
         if self._drainer.is_running:
