@@ -1,4 +1,4 @@
-"""The simulator's command, ``kin-sim``: cases run with real processes; virtual time comes with the simulator itself."""
+"""The simulator's command, ``kin-sim``: histories on virtual time, and cases run with real processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from simulations.commands import run
+
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -20,11 +22,11 @@ def main() -> None:
     """Answer one command line."""
     parser = argparse.ArgumentParser(
         prog="kin-sim",
-        description="Run the real coordinator, devices and storage nodes: on virtual time from one seed (not in this"
-        " version), or as processes on this disk.",
+        description="Run the real coordinator, devices and storage nodes: on virtual time from one seed, or as"
+        " processes on this disk.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands.add_parser("run", help="random worlds (not in this version)")
+    run.add_arguments(commands.add_parser("run", help="random histories on virtual time, each from its seed"))
     cases = commands.add_parser("cases", help="scenarios from files; on virtual time: not in this version")
     cases.add_argument("files", nargs="+", metavar="FILE", type=Path, help="cases, as a JSON list")
     cases.add_argument("--only", metavar="ID", action="append", default=[], help="this case alone; may be repeated")
@@ -32,8 +34,10 @@ def main() -> None:
     cases.add_argument("--json", action="store_true", help="print one JSON object")
     commands.add_parser("capacity", help="the capacity model (not in this version)")
     options, rest = parser.parse_known_args()
-    if options.command == "cases" and rest:
+    if options.command in {"cases", "run"} and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "run":
+        sys.exit(run.run(options))
     if options.command == "cases" and options.real:
         sys.exit(run_cases(options.files, options.only, as_json=options.json))
     missing = "cases without --real" if options.command == "cases" else options.command

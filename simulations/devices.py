@@ -118,6 +118,11 @@ class DeviceMachine(Machine):
         self.keys, self._kept = keys, database
         await self.start()
 
+    def cut_power(self, *, spares_users: bool = True) -> None:
+        """As of any machine; its user's programs end, too."""
+        self.user.close_all()
+        super().cut_power(spares_users=spares_users)
+
     def doors(self) -> Doors:
         """Return the doors of its process of now."""
         loop, host = self.loop, self.host

@@ -57,6 +57,8 @@ class Machine(ABC):
         self.disks: list[SimDisk] = []
         self.files: SimFiles
         self.is_running = False
+        self.is_on = True
+        """Whether people can use it; a process need not run."""
         self._over: asyncio.Future[None] | None = None
         self._power = self.loop.chance(f"power/{name}")
 
@@ -66,6 +68,7 @@ class Machine(ABC):
         """Begin a process; return once it works."""
         assert not self.is_running, f"{self.name} runs already"
         self.network.power_on(self.name)
+        self.is_on = True
         self.host = self.loop.host(self.name)
         self._over = self.loop.create_future()
         self.is_running = True
@@ -91,6 +94,7 @@ class Machine(ABC):
             spares_users: Whether all that people did on its disks is durable.
         """
         self._end()
+        self.is_on = False
         for disk in self.disks:
             cut_power(disk, self._power, spares_users=spares_users)
         self._lose_power()

@@ -26,10 +26,11 @@ _WRITE: Final = 2
 class UserFile:
     """A file that a program has open for reading and writing."""
 
-    def __init__(self, calls: Calls, file: File) -> None:
+    def __init__(self, calls: Calls, file: File, opened: dict[UserFile, None]) -> None:
         self.inode = file
         self._calls = calls
-        self._is_open = True
+        self._opened = opened
+        self._opened[self] = None
         file.opens += 1
         file.writers += 1
 
@@ -52,8 +53,8 @@ class UserFile:
 
     def close(self) -> None:
         """Close it; a second call does nothing."""
-        if self._is_open:
-            self._is_open = False
+        if self in self._opened:
+            del self._opened[self]
             inode = self.inode
             inode.opens -= 1
             inode.writers -= 1
@@ -80,6 +81,12 @@ class UserFiles:
     def __init__(self, disk: SimDisk, *, uid: int = USER, umask: int = UMASK) -> None:
         self._calls = Calls(disk, uid=uid, umask=umask)
         self._disk = disk
+        self._opened: dict[UserFile, None] = {}
+
+    def close_all(self) -> None:
+        """Close what programs hold open, as when they end."""
+        for file in list(self._opened):
+            file.close()
 
     # --- Looking
 
@@ -146,7 +153,7 @@ class UserFiles:
             file = self._file(path, _READ | _WRITE)
         if file.disk.is_read_only:
             raise failed(errno.EROFS, path)
-        return UserFile(self._calls, file)
+        return UserFile(self._calls, file, self._opened)
 
     def write(self, path: str, data: bytes, *, parents: bool = False) -> None:
         """Let a file hold these bytes: the same inode, emptied first."""
@@ -160,7 +167,7 @@ class UserFiles:
     def create(self, path: str, data: bytes = b"") -> None:
         """Make a new file; EEXIST if anything stands there."""
         file = self._calls.create(*self._place(path), 0o666)
-        with UserFile(self._calls, file) as opened:
+        with UserFile(self._calls, file, self._opened) as opened:
             opened.write(data)
 
     def append(self, path: str, data: bytes) -> None:

@@ -1,0 +1,30 @@
+"""All that must hold when every device has come to rest."""
+
+from __future__ import annotations
+
+from simulations.checks import contents, journal, rows, trees
+from simulations.checks.watch import Watch
+from simulations.history.ledger import Ledger, look
+from simulations.world import World
+
+
+async def check(world: World, ledger: Ledger, watch: Watch) -> None:
+    """Check it.
+
+    Raises:
+        Violation: Something does not hold.
+    """
+    shown = [look(device) for device in world.devices]
+    trees.check_convergence(world, shown)
+    trees.check_validity(world, shown)
+    whole = [number for number, device in enumerate(world.devices) if not device.disk.personality.changes_names]
+    for number in whole:
+        contents.check_loss(ledger, number, shown[number])
+    for number, tree in enumerate(shown):
+        contents.check_invention(ledger, number, tree)
+        contents.check_resurrection(ledger, number, tree)
+        contents.check_identity(ledger, number, tree)
+        contents.check_copies(ledger, number, tree)
+    rows.check(world, shown)
+    journal.check(world, watch.journals)
+    watch.check_servers()

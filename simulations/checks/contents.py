@@ -1,0 +1,115 @@
+"""What became of all that people wrote: invariants 1, 3, 4, 5, 9 and 16, by the ledger alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from protocol.entries import Kind
+from simulations.checks.names import is_copy, is_local, is_made_of, wanted
+from simulations.checks.violation import (
+    CONFLICT_EXACTNESS,
+    DURABILITY,
+    IDENTITY,
+    NO_INVENTION,
+    NO_LOST_UPDATE,
+    NO_RESURRECTION,
+    Violation,
+)
+from simulations.history.ledger import Action, Ledger, Tree, held
+
+_NAMED: Final = 6
+
+
+def check_invention(ledger: Ledger, number: int, tree: Tree) -> None:
+    """Invariant 4: every file's bytes and every part of every path come from an action, or are such a name with a mark."""
+    for path, seen in tree.items():
+        if seen.kind is Kind.FILE and seen.content not in ledger.contents:
+            raise Violation(NO_INVENTION, f"nobody ever wrote what {path} holds on device-{number}")
+        name = path.rpartition("/")[2]
+        if not is_made_of(name, ledger.names):
+            raise Violation(NO_INVENTION, f"nobody ever named anything {name!a} ({path!a} on device-{number})")
+
+
+def check_loss(ledger: Ledger, number: int, tree: Tree) -> None:
+    """Invariants 1 and 16: each content that anybody wrote is live, or somebody who had it before him removed or replaced it.
+
+    Excused is what was on no device but one that was put back to an earlier state, before it said that all was safe.
+    """
+    live = held(tree)
+    for content, first in ledger.contents.items():
+        if content in live or content in ledger.replaced or content in ledger.excused:
+            continue
+        makers = ledger.makers[content]
+        if all(is_local(path) for maker in makers for path, came in maker.came.items() if came == content):
+            continue
+        invariant = DURABILITY if content in ledger.acknowledged else NO_LOST_UPDATE
+        raise Violation(
+            invariant,
+            f"{content.hex()[:6]} is not on device-{number}, and nobody who had it removed or replaced it",
+            ledger.actions[first],
+            *makers[1:][-1:],
+        )
+
+
+def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
+    """Invariant 3: what somebody removed or replaced is live only if another, who did not know of that, or later, kept it.
+
+    Whoever brought the content to a path keeps it: by writing it, copying it, restoring it, moving it or a directory above
+    it. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
+    """
+    for path, seen in tree.items():
+        if seen.kind is not Kind.FILE:
+            continue
+        for ender in ledger.enders.get(seen.content, ()):
+            keepers = [maker for maker in ledger.makers[seen.content] if maker is not ender]
+            if all(ledger.had_seen(ender, maker, seen.content) for maker in keepers):
+                raise Violation(
+                    NO_RESURRECTION,
+                    f"{path} holds {seen.content.hex()[:6]} on device-{number}, which was removed and kept by nobody",
+                    ender,
+                    keepers[-1] if keepers else ender,
+                )
+
+
+def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
+    """Invariant 9: no content stands at more paths than actions put it at: by writing, by copying, by restoring."""
+    for content, count in held(tree).items():
+        makers = ledger.makers.get(content, [])
+        made = sum(maker.made[content] for maker in makers)
+        if count > max(made, 1):
+            paths = [path for path, seen in tree.items() if seen.content == content][:_NAMED]
+            raise Violation(
+                IDENTITY,
+                f"{content.hex()[:6]} stands at {count} paths on device-{number}, and was put at {made}: {paths}",
+                *makers[:2],
+            )
+
+
+def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
+    """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other."""
+    for path, seen in tree.items():
+        name = path.rpartition("/")[2]
+        if seen.kind is not Kind.FILE or not is_copy(name) or is_local(path):
+            continue
+        makers = ledger.makers.get(seen.content, [])
+        if not any(_has_rival(ledger, maker, seen.content, wanted(name)) for maker in makers):
+            raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
+
+
+def _has_rival(ledger: Ledger, maker: Action, content: bytes, name: str) -> bool:
+    if any(is_copy(path.rpartition("/")[2]) for path in maker.came):
+        return True  # somebody gave it that name, or edited what had it
+    for rival in ledger.actions:
+        if rival.device == maker.device or name not in {wanted(one) for one in rival.touched}:
+            continue
+        earlier, later = sorted((rival, maker), key=lambda action: action.number)
+        if not _knew(ledger, later, earlier):
+            return True
+    return False
+
+
+def _knew(ledger: Ledger, later: Action, earlier: Action) -> bool:
+    """Tell whether who did the later action surely had seen all that the earlier one brought; of a removal nobody is sure."""
+    if earlier.epoch < later.epoch:
+        return True
+    return bool(earlier.came) and all(ledger.had_seen(later, earlier, content) for content in earlier.came.values())

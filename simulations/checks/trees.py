@@ -1,0 +1,85 @@
+"""What all devices show, compared: invariants 2 and 8."""
+
+from __future__ import annotations
+
+import unicodedata
+from itertools import pairwise
+
+from protocol.entries import Kind
+from simulations.checks.names import is_local
+from simulations.checks.violation import CONVERGENCE, TREE_VALIDITY, Violation
+from simulations.history.ledger import Tree
+from simulations.personalities import Personality
+from simulations.world import World
+
+Shown = dict[str, tuple[Kind | None, bytes, bool]]
+
+
+def check_convergence(world: World, trees: list[Tree]) -> None:
+    """Invariant 2: at rest, all devices have the same position of the log and show the same tree.
+
+    Compared are paths, kinds, the bytes of files, targets of links and the executable bit, but for what stays on one device
+    by its name, and on a disk that cannot hold every name, for what it cannot hold.
+    """
+    positions = [device.position for device in world.devices]
+    if len(set(positions)) > 1:
+        raise Violation(CONVERGENCE, f"the devices are at {positions}")
+    shown = [
+        _shown(tree, device.disk.personality) for tree, device in zip(trees, world.devices, strict=True)
+    ]
+    plain = [number for number, device in enumerate(world.devices) if not device.disk.personality.changes_names]
+    for one, other in pairwise(plain):
+        _compare((one, shown[one]), (other, shown[other]))
+    for number, device in enumerate(world.devices):
+        if plain and number not in plain:
+            _check_part(number, shown[number], _shown(trees[plain[0]], device.disk.personality), plain[0])
+
+
+def _shown(tree: Tree, personality: Personality) -> Shown:
+    changes = personality.changes_names
+    return {
+        "/".join(personality.key(part) for part in path.split("/")) if changes else path: seen[:3]
+        for path, seen in tree.items()
+        if not is_local(path)
+    }
+
+
+def _compare(one: tuple[int, Shown], other: tuple[int, Shown]) -> None:
+    (number, here), (other_number, there) = one, other
+    if here == there:
+        return
+    path = min(path for path in here.keys() | there.keys() if here.get(path) != there.get(path))
+    raise Violation(
+        CONVERGENCE,
+        f"{path} is {_told(here.get(path))} on device-{number} and {_told(there.get(path))} on device-{other_number}",
+    )
+
+
+def _check_part(number: int, here: Shown, all: Shown, other: int) -> None:
+    """Check that a device with a disk that folds names shows nothing that others do not show."""
+    for path in here:
+        if path not in all:
+            raise Violation(CONVERGENCE, f"{path} is on device-{number} and not on device-{other}")
+
+
+def _told(seen: tuple[Kind | None, bytes, bool] | None) -> str:
+    if seen is None:
+        return "missing"
+    kind, content, executable = seen
+    return f"{kind.name.lower() if kind else 'special'} {content.hex()[:8]}{' executable' if executable else ''}"
+
+
+def check_validity(world: World, trees: list[Tree]) -> None:
+    """Invariant 8: no two siblings are one name in NFC, or on a disk for which more names are one.
+
+    That each has one parent and no cycle is what a disk is; of the fold's tree, :mod:`simulations.checks.rows` checks it.
+    """
+    for number, (tree, device) in enumerate(zip(trees, world.devices, strict=True)):
+        taken: dict[str, str] = {}
+        key = device.disk.personality.key
+        for path in tree:
+            above, _, name = path.rpartition("/")
+            one = f"{above}/{key(unicodedata.normalize('NFC', name))}"
+            if one in taken and not is_local(path):
+                raise Violation(TREE_VALIDITY, f"device-{number} shows {path!a} and {taken[one]!a}, which are one name")
+            taken[one] = path

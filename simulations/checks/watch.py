@@ -1,0 +1,155 @@
+"""Checks after each step: hung onto the devices' disks and the network, they see what is about to happen and what just did.
+
+Rule 1: what they find ends the run at once, whatever the product would make of an error.
+Rule 2: each costs little: most calls are not about what a person sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from protocol.entries import Kind
+from simulations.checks.journal import Journals
+from simulations.checks.violation import (
+    ATOMIC_VISIBILITY,
+    CONFIDENTIALITY,
+    DESTRUCTION,
+    LOCAL_SAFETY,
+    Invariant,
+    Violation,
+)
+from simulations.devices import CONTROL, ROOT, DeviceMachine
+from simulations.disk_hooks import Call
+from simulations.history.contents import CANARY, about
+from simulations.history.ledger import Ledger, held, look
+from simulations.inodes import File, Inode
+from simulations.trace import Trace
+from simulations.world import World
+
+_HIDDEN: Final = f"{ROOT}/{CONTROL}"
+_NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
+DEVICE: Final = "device-"
+_CANARIES: Final = (CANARY, CANARY.upper())
+
+
+class Watch:
+    """All checks of one history that look at each step.
+
+    Args:
+        world: Its devices' disks are watched from now on.
+        ledger: What people wrote.
+    """
+
+    def __init__(self, world: World, ledger: Ledger) -> None:
+        self.world = world
+        self.ledger = ledger
+        self.journals = Journals()
+        for device in world.devices:
+            hooks = device.disk.hooks
+            hooks.before = _joined(hooks.before, self._before(device))
+            hooks.after = _joined(hooks.after, self._after(device))
+
+    def _before(self, device: DeviceMachine) -> Callable[[Call], None]:
+        def check(call: Call) -> None:
+            self._check_place(device, call)
+            destroyed = call.destroyed()
+            if destroyed is not None:
+                self._check_destroyed(device, call)
+
+        return check
+
+    def _after(self, device: DeviceMachine) -> Callable[[Call], None]:
+        def check(call: Call) -> None:
+            self._check_shown(device, call)
+
+        return check
+
+    def fail(self, invariant: Invariant, text: str) -> None:
+        """End the run: something does not hold."""
+        self.world.loop.fail(Violation(invariant, text, *self.ledger.actions[-1:]))
+
+    def _check_place(self, device: DeviceMachine, call: Call) -> None:
+        """Invariant 27: a process changes nothing on the disk of the user's files but below the folder's root.
+
+        What it changes is told by the directories that really hold it, so a link that leads out would show.
+        """
+        if call.call in _NEEDS_NO_ROOT or call.inode.disk is not device.disk:
+            return
+        for path in (call.path(), call.to_path()):
+            if path and path != ROOT and not path.startswith(ROOT + "/"):
+                self.fail(LOCAL_SAFETY, f"{device.name} changes {path} ({call.call}), which is outside the folder")
+
+    def _check_destroyed(self, device: DeviceMachine, call: Call) -> None:
+        """Invariant 6: bytes that somebody wrote are destroyed only where they stand elsewhere, or he had them replaced.
+
+        Elsewhere is: under a user's name on any device. A file that only a person's act put out of the way may go, and so
+        may what its user was told is safe.
+        """
+        assert isinstance(call.inode, File)
+        content = call.inode.digest()
+        ledger = self.ledger
+        if content not in ledger.contents or content in ledger.replaced or content in ledger.excused:
+            return
+        if any(content in held(look(each)) for each in self.world.devices) or content in ledger.acknowledged:
+            return
+        self.fail(
+            DESTRUCTION,
+            f"{device.name} destroys {content.hex()[:6]} ({call.call} {call.path()}), which stands nowhere else",
+        )
+
+    def _check_shown(self, device: DeviceMachine, call: Call) -> None:
+        """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote."""
+        for inode in (call.inode, call.other):
+            if isinstance(inode, File) and _is_shown(inode) and inode.digest() not in self.ledger.contents:
+                text = f"{device.name} shows at {inode.path()} ({call.call}) what nobody wrote: {about(inode.data())}"
+                self.fail(ATOMIC_VISIBILITY, text)
+
+    def check_servers(self) -> None:
+        """Invariant 15, of what the servers keep: no name and no content stands there in clear."""
+        if _leaks(self.world.coordinator.backup().database):
+            raise Violation(CONFIDENTIALITY, "the coordinator's database holds a name or a content in clear")
+        for node in self.world.nodes:
+            for path, standing in node.disk.tree().items():
+                if standing.kind is Kind.FILE and _leaks(standing.data):
+                    raise Violation(CONFIDENTIALITY, f"{path} of {node.name} holds a name or a content in clear")
+
+
+class WatchedTrace(Trace):
+    """A trace that looks at all that leaves a machine.
+
+    Invariant 15, of what is sent to a server: no name and no content stands in it in clear. What devices send each other on
+    a LAN goes through TLS, which has no part in a simulated world.
+    """
+
+    world: World
+
+    def note(
+        self, time_ns: int, host: str, what: str, text: str = "", data: bytes | bytearray | memoryview = b""
+    ) -> None:
+        """Take in one event."""
+        if what == "send" and _leaks(bytes(data)) and not (host.startswith(DEVICE) and f">{DEVICE}" in text):
+            self.world.loop.fail(Violation(CONFIDENTIALITY, f"{host} sends a name or a content in clear on {text}"))
+        super().note(time_ns, host, what, text, data)
+
+
+def _leaks(data: bytes) -> bool:
+    return any(canary in data for canary in _CANARIES)
+
+
+def _is_shown(inode: Inode) -> bool:
+    """Tell whether something stands under a user's name."""
+    path = inode.path()
+    return path.startswith(f"{ROOT}/") and not path.startswith(f"{_HIDDEN}/")
+
+
+def _joined(one: Callable[[Call], None] | None, other: Callable[[Call], None]) -> Callable[[Call], None]:
+    if one is None:
+        return other
+    first = one
+
+    def both(call: Call) -> None:
+        first(call)
+        other(call)
+
+    return both

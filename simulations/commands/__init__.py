@@ -1,0 +1,1 @@
+"""What each command of ``kin-sim`` does."""

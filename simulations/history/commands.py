@@ -1,0 +1,94 @@
+"""What people have ``kin`` do, beside the agent that runs.
+
+Rule 1: a command may be refused or end with its machine: that is an answer like another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from protocol.entries import Kind
+from protocol.errors import KinfolderError
+from simulations.history.ledger import Decision
+from simulations.history.people import GivenUp, Person
+from simulations.machines import MachineGone
+
+PATIENCE_S: Final = 60.0
+
+
+async def ask(person: Person, method: str, **params: Any) -> dict[str, Any]:
+    """Have the agent do something.
+
+    Raises:
+        GivenUp: It is not there, or refuses, or takes too long.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await person.device.call(method, **params)
+    except (KinfolderError, MachineGone, TimeoutError) as error:
+        raise GivenUp(f"{method}: {error}") from None
+
+
+async def sync(person: Person) -> None:
+    """Have it sync; if it says that all is in sync, what stood there before is safe."""
+    before = person.ledger.see(person.device, person.number)
+    began_ns = person.device.loop.now_ns
+    answer = await ask(person, "sync", timeout=PATIENCE_S / 2)
+    if answer["in_sync"]:
+        person.ledger.acknowledge(before, began_ns)
+
+
+async def go_offline(person: Person) -> None:
+    """Stop network use, for a while."""
+    await ask(person, "offline")
+    await person.wait(30.0)
+    await ask(person, "online")
+
+
+async def stay_offline(person: Person) -> None:
+    """Stop network use until somebody resumes it."""
+    await ask(person, "offline")
+
+
+async def resolve(person: Person) -> None:
+    """Decide about a conflict copy: its bytes become the file's, or it is removed."""
+    row = person.choose((await ask(person, "conflicts"))["conflicts"])
+    copy, path = row["copy"], row["path"]
+    before = person.ledger.see(person.device, person.number)
+    keep = person.chance.random() < 0.5
+    meant = None
+    if copy in before and before[copy].kind is Kind.FILE:
+        chosen = before[copy].content
+        main = frozenset([before[path].content]) if path in before else frozenset[bytes]()
+        meant = Decision({path: chosen}, main - {chosen}) if keep else Decision({}, frozenset([chosen]))
+    try:
+        await ask(person, "resolve", copy=copy, path=person.path(copy), keep=keep)
+        await person.wait(2.0)
+    except GivenUp:
+        meant = None
+        raise
+    finally:
+        person.ledger.note_by_command(person.device, person.number, f"decides about {copy}, {keep=}", before, meant)
+
+
+async def restore(person: Person) -> None:
+    """Bring back what a path was some time ago."""
+    inside = person.anything() if person.chance.random() < 0.7 else ""
+    before = person.ledger.see(person.device, person.number)
+    ago_ms = int(person.chance.choice((1.0, 10.0, 100.0, 3_600.0)) * 1_000)
+    try:
+        await ask(
+            person, "restore", path=person.path(inside).rstrip("/"), version=None, snapshot=None, at_ms=None,
+            ago_ms=ago_ms, to=None,
+        )
+    finally:
+        person.ledger.note_by_command(person.device, person.number, f"restores {inside or 'all'}", before)
+
+
+async def snapshot(person: Person) -> None:
+    """Name the state of the folder."""
+    name = f"kiwi-{person.ledger.token()}"
+    before = person.ledger.see(person.device, person.number)
+    await ask(person, "snapshot", folder="docs", name=name)
+    person.ledger.snapshots[name] = before

@@ -1,0 +1,193 @@
+"""The course of one history: people act and things go wrong; then nothing goes wrong any more, and all must come to rest.
+
+Rule 1: whatever is done is drawn from the seed; what cannot be done just then is left out, and the course goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from simulations.checks.watch import Watch
+from simulations.devices import DeviceImage
+from simulations.history import rest
+from simulations.history.ledger import Action, Ledger, held
+from simulations.history.options import PAUSES_S, Options
+from simulations.history.people import GivenUp, Person
+from simulations.history.repertoire import DEEDS, TROUBLES
+from simulations.machines import Machine, MachineGone
+from simulations.servers import CoordinatorImage
+from simulations.world import World
+
+TRIES: Final = 8
+"""How many things somebody tries who finds that he cannot do what he wanted."""
+STOP_S: Final = 30.0
+PEOPLE_S: Final = 120.0
+"""How long those may take to end who are still at something when the safety phase ends."""
+MIDWAY_SHARE: Final = 0.3
+"""How many histories come to rest once in between."""
+
+
+class Course:
+    """One history.
+
+    Args:
+        world: In which it happens.
+        options: What it is like.
+    """
+
+    def __init__(self, world: World, options: Options) -> None:
+        self.world = world
+        self.options = options
+        self.ledger = Ledger(options.devices)
+        self.chance = world.loop.chance("course")
+        self.people = [
+            Person(device, number, self.ledger, world.loop.chance(f"person/{number}"))
+            for number, device in enumerate(world.devices)
+        ]
+        self.watch = Watch(world, self.ledger)
+        self.counts: Counter[str] = Counter()
+        """How often each deed was done and each trouble made."""
+        self.told: list[str] = []
+        """What people did and what went wrong, a line for each."""
+        self.ledger.on_action = self._tell
+        self.lost_disks = 0
+        self.jumps_ns: Counter[str] = Counter()
+        """How far each machine's wall clock was put forward."""
+        self.backup: CoordinatorImage | None = None
+        self.image: tuple[int, DeviceImage] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._later: list[asyncio.Task[None]] = []
+
+    async def run(self, world: World) -> None:
+        """Live through it, check after each rest, and end at rest."""
+        assert world is self.world
+        self.ledger.rested(world.devices)
+        events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
+        self.chance.shuffle(events)
+        midway = self.chance.randrange(len(events)) if self.chance.random() < MIDWAY_SHARE else -1
+        for number, event in enumerate(events):
+            if number == midway:
+                await self._rest()
+            await (self._deed() if event == "deed" else self._trouble())
+            await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
+        await self._rest()
+        await rest.stay(self)
+
+    async def _rest(self) -> None:
+        self.tell("all troubles end")
+        await self._calm()
+        await rest.come_to_rest(self)
+
+    # --- What happens
+
+    async def _deed(self) -> None:
+        person = self.chance.choice(self.people)
+        self._tasks.append(asyncio.create_task(self._do(person)))
+
+    async def _do(self, person: Person) -> None:
+        """Have somebody do what he can do just then."""
+        names, weights = zip(*self.options.deeds, strict=True)
+        for _ in range(TRIES):
+            name = person.chance.choices(names, weights)[0]
+            try:
+                await DEEDS[name].do(person)
+            except GivenUp:
+                continue
+            self.counts[name] += 1
+            return
+
+    async def _trouble(self) -> None:
+        names, weights = zip(*self.options.troubles, strict=True)
+        for _ in range(TRIES):
+            name = self.chance.choices(names, weights)[0]
+            try:
+                what = await TROUBLES[name].do(self, self.chance)
+            except (GivenUp, MachineGone):
+                continue
+            self.tell(f"{name}: {what}")
+            self.counts[name] += 1
+            return
+
+    def _tell(self, action: Action) -> None:
+        self.told.append(str(action))
+
+    def tell(self, what: str) -> None:
+        """Note something that is no action."""
+        self.world.loop.note("trouble", what)
+        self.told.append(f"   {self.world.loop.now_ns / 1e9:.3f} s {what}")
+
+    def later(self, seconds: float, act: Callable[[], Awaitable[None] | Any]) -> None:
+        """Have something end after so much time, or with the safety phase."""
+
+        async def end() -> None:
+            try:
+                await asyncio.sleep(seconds)
+            except asyncio.CancelledError:
+                pass  # now, then
+            result = act()
+            if asyncio.iscoroutine(result):
+                await result
+
+        self._later.append(asyncio.create_task(end()))
+
+    async def start(self, machine: Machine) -> None:
+        """Start a machine, unless it runs."""
+        if not machine.is_running and machine not in self.world.lost:
+            try:
+                await machine.start()
+            except MachineGone:
+                return
+
+    async def stop(self, machine: Machine) -> None:
+        """Stop a machine in good order, or kill it where that does not end."""
+        try:
+            async with asyncio.timeout(STOP_S):
+                await machine.stop()
+        except (TimeoutError, MachineGone):
+            if machine.is_running:
+                machine.kill()
+
+    async def set_back(self, number: int, image: DeviceImage, *, files: bool, database: bool) -> None:
+        """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe."""
+        device = self.world.devices[number]
+        if device.is_running:
+            device.kill()
+        device.user.close_all()
+        before = self.ledger.see(device, number)
+        self.world.may_log("two entries under one number")
+        device.restore(image, files=files, database=database)
+        if files and not database:
+            self.ledger.note(device, number, "puts the files back to a backup", before)
+        elif files:
+            back = held(self.ledger.see(device, number))
+            for content in held(before):
+                if content not in back and content not in self.ledger.acknowledged:
+                    self.ledger.excused[content] = f"device-{number} was put back"
+        await self.start(device)
+
+    async def _calm(self) -> None:
+        """End all troubles, and let everybody finish what he is at."""
+        for task in self._later:
+            task.cancel()
+        for task in self._later:
+            await asyncio.wait([task])
+            task.result()
+        self._later.clear()
+        self.world.network.calm()
+        for machine in self.world.machines:
+            for disk in machine.disks:
+                disk.hooks.fault = None
+            machine.host.crash_at = 0
+            machine.time.jump(-self.jumps_ns.pop(machine.name, 0))
+            await self.start(machine)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PEOPLE_S)
+            for task in self._tasks:
+                task.cancel()
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    task.result()
+            self._tasks.clear()

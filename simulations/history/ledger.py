@@ -1,0 +1,241 @@
+"""What the people of a world really did: each action with its device, its time, what it saw, and what it made and destroyed.
+
+Rule 1: the ledger knows the disks alone; what the product thinks of them is not asked.
+Rule 2: an action is what its user's disk shows after it and did not before it, whatever calls made it up.
+Rule 3: who has seen what is what stood on whose disk; what nobody looked at counts as not seen.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from protocol.entries import Kind
+from simulations.devices import CONTROL, ROOT, DeviceMachine
+from simulations.inodes import Directory, File, Inode, Link
+
+SHOWN: Final = 8
+
+
+class Seen(NamedTuple):
+    """What stands at one path, as far as it matters to people."""
+
+    kind: Kind | None
+    content: bytes
+    """The hash of a file's bytes, the target of a link."""
+    executable: bool
+    inode: Inode
+
+
+Tree = dict[str, Seen]
+"""By path from the folder's root."""
+
+
+def look(device: DeviceMachine) -> Tree:
+    """Return what a device's user sees in the folder."""
+    found: Tree = {}
+    top = device.disk.at(ROOT)
+    if isinstance(top, Directory):
+        _collect(top, "", found)
+    return found
+
+
+def _collect(directory: Directory, prefix: str, found: Tree) -> None:
+    for name, inode in directory.entries.values():
+        if not prefix and name == CONTROL:
+            continue
+        path = prefix + name
+        if isinstance(inode, File):
+            found[path] = Seen(Kind.FILE, inode.digest(), bool(inode.mode & stat.S_IXUSR), inode)
+        elif isinstance(inode, Directory):
+            found[path] = Seen(Kind.DIRECTORY, b"", False, inode)
+            _collect(inode, path + "/", found)
+        else:
+            target = inode.target if isinstance(inode, Link) else b""
+            found[path] = Seen(inode.kind, target, False, inode)
+
+
+def held(tree: Tree) -> Counter[bytes]:
+    """Return how often each content of a file stands in a tree."""
+    return Counter(seen.content for seen in tree.values() if seen.kind is Kind.FILE)
+
+
+class Action(NamedTuple):
+    """One thing that somebody did."""
+
+    number: int
+    time_ns: int
+    epoch: int
+    """How often all devices had come to rest before it; whatever is of an earlier one, everybody has seen."""
+    device: int
+    what: str
+    before: Mapping[str, Seen]
+    """All that stood there."""
+    came: Mapping[str, bytes]
+    """The contents of files that stand at a path at which they did not."""
+    made: Counter[bytes]
+    """How often more a content stands there."""
+    gone: frozenset[bytes]
+    """Contents that stand there no more."""
+    touched: frozenset[str]
+    """The last parts of all paths at which something else stands than before, or nothing any more."""
+
+    def __str__(self) -> str:
+        came = ", ".join(f"{path}={content.hex()[:6]}" for path, content in list(self.came.items())[:SHOWN])
+        gone = ", ".join(sorted(content.hex()[:6] for content in self.gone)[:SHOWN])
+        return (
+            f"#{self.number} {self.time_ns / 1e9:.3f} s device-{self.device} {self.what}"
+            + (f"; came: {came}" if came else "")
+            + (f"; gone: {gone}" if gone else "")
+        )
+
+
+class Decision(NamedTuple):
+    """What somebody decided that no disk shows yet."""
+
+    came: dict[str, bytes]
+    """Contents that are to stand at a path."""
+    gone: frozenset[bytes]
+    """Contents that are to be gone."""
+
+
+class Ledger:
+    """All actions of a history.
+
+    Args:
+        devices: How many there are.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self.actions: list[Action] = []
+        self.epoch = 0
+        self.contents: dict[bytes, int] = {}
+        """The action that first wrote each."""
+        self.makers: dict[bytes, list[Action]] = {}
+        """Actions that brought a content to some path."""
+        self.enders: dict[bytes, list[Action]] = {}
+        """Actions after which a content that stood there stood nowhere on their device."""
+        self.replaced: set[bytes] = set()
+        """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
+        self.names: set[str] = set()
+        """All names that anybody gave."""
+        self.acknowledged: dict[bytes, int] = {}
+        """Contents that a device said were safe, with the time."""
+        self.excused: dict[bytes, str] = {}
+        """Contents that may be lost, with the reason."""
+        self.sights: list[dict[tuple[str, bytes], int]] = [{} for _ in range(devices)]
+        """By device: when a content was first seen at a path."""
+        self.snapshots: dict[str, Tree] = {}
+        """What a user saw when a snapshot was made, by its name."""
+        self.on_action: Callable[[Action], None] = lambda _: None
+        """Told of each action."""
+        self._tokens = 0
+
+    def token(self) -> int:
+        """Return a number for a content that is new."""
+        self._tokens += 1
+        return self._tokens
+
+    @contextmanager
+    def acting(self, device: DeviceMachine, number: int, what: str) -> Iterator[Tree]:
+        """Note all that is done on a device's disk meanwhile as one action; yields what its user sees before it.
+
+        Args:
+            device: Where.
+            number: Of the device.
+            what: In words.
+        """
+        before = self.see(device, number)
+        try:
+            yield before
+        finally:
+            self.note(device, number, what, before)
+
+    def see(self, device: DeviceMachine, number: int) -> Tree:
+        """Let a device's user look at the folder."""
+        tree = look(device)
+        sights, now_ns = self.sights[number], device.loop.now_ns
+        for path, seen in tree.items():
+            if seen.kind is Kind.FILE:
+                sights.setdefault((path, seen.content), now_ns)
+        return tree
+
+    def note(self, device: DeviceMachine, number: int, what: str, before: Tree) -> Action:
+        """Note an action by what stood there before it and what stands there now."""
+        after = look(device)
+        came = {
+            path: seen.content
+            for path, seen in after.items()
+            if seen.kind is Kind.FILE
+            and ((old := before.get(path)) is None or old.content != seen.content or old.kind is not Kind.FILE)
+        }
+        had, has = held(before), held(after)
+        gone = frozenset(content for content in had if content not in has)
+        touched = frozenset(
+            path.rpartition("/")[2] for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+        )
+        action = Action(
+            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, has - had, gone, touched
+        )
+        self.actions.append(action)
+        for content in came.values():
+            self.contents.setdefault(content, action.number)
+        for content in dict.fromkeys(came.values()):
+            self.makers.setdefault(content, []).append(action)
+        for content, count in had.items():
+            shown_twice = max(0, count - sum(maker.made[content] for maker in self.makers.get(content, ())))
+            if has[content] < count and has[content] <= shown_twice:
+                self.replaced.add(content)
+        for content in gone:
+            self.enders.setdefault(content, []).append(action)
+        for path in after:
+            if path not in before:
+                self.names.update(path.split("/"))
+        device.loop.note("action", f"{action}")
+        self.on_action(action)
+        return action
+
+    def note_by_command(
+        self, device: DeviceMachine, number: int, what: str, before: Tree, meant: Decision | None = None
+    ) -> Action:
+        """Note what a command changed since a look, and what it is to change though its disk does not show it yet.
+
+        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in.
+        """
+        action = self.note(device, number, what, before)
+        if meant is not None:
+            came = {**action.came, **meant.came}
+            action = action._replace(came=came, gone=action.gone | meant.gone)
+            self.actions[-1] = action
+            for content in dict.fromkeys(came.values()):
+                makers = self.makers.setdefault(content, [])
+                makers[:] = [maker for maker in makers if maker.number != action.number] + [action]
+            for content in sorted(action.gone):
+                enders = self.enders.setdefault(content, [])
+                enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
+                self.replaced.add(content)
+        return action
+
+    def acknowledge(self, tree: Tree, now_ns: int) -> None:
+        """Note that a device said that all of this is safe."""
+        for content in held(tree):
+            self.acknowledged.setdefault(content, now_ns)
+
+    def rested(self, devices: list[DeviceMachine]) -> None:
+        """Note that all devices came to rest: everybody has seen everything."""
+        self.epoch += 1
+        for number, device in enumerate(devices):
+            self.see(device, number)
+
+    def had_seen(self, later: Action, earlier: Action, content: bytes) -> bool:
+        """Tell whether who did the later action surely had seen what the earlier one did to a content."""
+        if earlier.device == later.device:
+            return earlier.number < later.number
+        if earlier.epoch < later.epoch:
+            return True
+        sights = self.sights[later.device]
+        places = [path for path, came in earlier.came.items() if came == content]
+        return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)

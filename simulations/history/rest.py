@@ -1,0 +1,136 @@
+"""The liveness phase: nothing goes wrong any more; everybody must come to rest in time, agree, and then keep still.
+
+Rule 1: what waits for a person gets one: a mass change is approved or taken back, a network that was stopped is resumed.
+Rule 2: a name that a device's disk cannot hold stays in its report and is no unrest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from protocol.errors import KinfolderError
+from simulations.checks import at_rest
+from simulations.checks.violation import IDEMPOTENCE, LIVENESS, Violation
+from simulations.devices import FOLDER, DeviceMachine
+from simulations.history.ledger import Tree, look
+from simulations.machines import MachineGone
+
+if TYPE_CHECKING:
+    from simulations.history.course import Course
+
+REST_S: Final = 3_600.0
+"""In so much virtual time after the last fault everything must be at rest."""
+ASK_S: Final = 600.0
+LOOK_S: Final = 1.0
+LOOK_S_MAX: Final = 60.0
+QUIET_S: Final = 30.0
+SCANS: Final = 2
+TELLS: Final = frozenset({"name"})
+"""Reasons for which an item may stay out of sync for ever."""
+
+
+async def come_to_rest(course: Course) -> None:
+    """Wait until every device is in sync and nothing moves, then check everything that must hold at rest.
+
+    Raises:
+        Violation: It does not come to be, or something does not hold.
+    """
+    world = course.world
+    last: dict[str, list[str]] = {}
+    now: list[tuple[int, Tree]] = []
+    pause_s = LOOK_S
+    try:
+        async with asyncio.timeout(REST_S):
+            before: list[tuple[int, Tree]] = []
+            while True:
+                last = {device.name: await _settle(course, device) for device in world.devices}
+                now = _state(course)
+                if not any(last.values()) and now == before:
+                    break
+                before = now
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LOOK_S_MAX)
+    except TimeoutError:
+        lines = [f"{name}: {'; '.join(left[:5])}" for name, left in last.items() if left]
+        raise Violation(
+            LIVENESS, f"not at rest {REST_S:g} s after the last fault: {' | '.join(lines)}; at {[at for at, _ in now]}"
+        ) from None
+    course.ledger.rested(world.devices)
+    await at_rest.check(course.world, course.ledger, course.watch)
+
+
+async def stay(course: Course) -> None:
+    """Let time pass, scan again and restart everything: nothing may be added.
+
+    Raises:
+        Violation: Something was.
+    """
+    world = course.world
+    before = _state(course)
+    await asyncio.sleep(QUIET_S)
+    for _ in range(SCANS):
+        for device in world.devices:
+            await _settle(course, device)
+    if (after := _state(course)) != before:
+        raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+    await world.stop_all()
+    await world.start_all()
+    for device in world.devices:
+        await _settle(course, device)
+    if (after := _state(course)) != before:
+        raise Violation(IDEMPOTENCE, f"a restart of everything adds something: {_change(before, after)}")
+
+
+def _state(course: Course) -> list[tuple[int, Tree]]:
+    return [(device.position, look(device)) for device in course.world.devices]
+
+
+def _change(before: list[tuple[int, Tree]], after: list[tuple[int, Tree]]) -> str:
+    changes = []
+    for number, ((old_position, old), (position, new)) in enumerate(zip(before, after, strict=True)):
+        paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+        if paths or position != old_position:
+            changes.append(f"device-{number} {old_position} -> {position}, {paths[:5]}")
+    return ", ".join(changes)
+
+
+async def _settle(course: Course, device: DeviceMachine) -> list[str]:
+    """Have a device sync, and do what it needs a person for; return what is left."""
+    try:
+        if not device.is_running:
+            await device.start()
+        if device.device.record.offline:
+            await device.call("online")
+        left = await device.sync(ASK_S)
+        if left["in_sync"]:
+            return []
+        helped = await _help(course, device, await device.call("status", all=True))
+        return _left(left) if helped is None else helped
+    except MachineGone:
+        return ["it crashed"]
+    except KinfolderError as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _left(left: dict[str, Any]) -> list[str]:
+    return list(left["remains"]) or ["it is not in sync"]
+
+
+async def _help(course: Course, device: DeviceMachine, status: dict[str, Any]) -> list[str] | None:
+    """Decide what waits for a person; return what is left then, None for whatever the device said itself."""
+    for folder in status["folders"]:
+        if folder["held"] is not None:
+            number = course.world.devices.index(device)
+            before = course.ledger.see(device, number)
+            method = course.chance.choice(("approve", "undo"))
+            course.tell(f"{device.name} {method}s a mass change")
+            course.counts[method] += 1
+            await device.call(method, folder=FOLDER)
+            await device.sync(ASK_S)
+            course.ledger.note_by_command(device, number, f"{method}s a mass change", before)
+            return ["a mass change waited"]
+        reasons = {row["reason"] for row in folder["unsynced"]}
+        if reasons and reasons <= TELLS:
+            return []
+    return None

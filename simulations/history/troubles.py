@@ -1,0 +1,228 @@
+"""What goes wrong: machines, networks, disks, clocks and backups.
+
+Rule 1: a trouble begins at once and says how it ends; whatever has not ended by then, ends with the safety phase.
+Rule 2: nothing is taken from which nobody could recover: one storage node's disk at a time, and never the only copy of what
+    was promised to be safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from simulations.disk import SimDisk
+from simulations.disk_faults import SeededFaults
+from simulations.history.people import GivenUp
+from simulations.loop import SECOND_NS
+from simulations.machines import Machine
+
+if TYPE_CHECKING:
+    from simulations.history.course import Course
+
+_SOON_S: Final = 20.0
+_EFFECTS_MAX: Final = 120
+_DISK_SHARE: Final = 0.03
+_DAY_S: Final = 86_400
+_DAY_NS: Final = _DAY_S * SECOND_NS
+
+Trouble = Callable[["Course", Random], Awaitable[str]]
+
+
+def _a_machine(course: Course, chance: Random) -> Machine:
+    machines = [one for one in course.world.machines if one.is_running]
+    weights = [3 if one in course.world.devices else 1 for one in machines]
+    return chance.choices(machines, weights)[0] if machines else _none()
+
+
+def _none() -> Machine:
+    raise GivenUp("no machine runs")
+
+
+def _start_soon(course: Course, machine: Machine, chance: Random) -> None:
+    course.later(chance.random() * _SOON_S, lambda: course.start(machine))
+
+
+async def kill(course: Course, chance: Random) -> str:
+    """End a process."""
+    machine = _a_machine(course, chance)
+    machine.kill()
+    _start_soon(course, machine, chance)
+    return machine.name
+
+
+async def cut_power(course: Course, chance: Random) -> str:
+    """Cut a machine's power."""
+    machine = _a_machine(course, chance)
+    machine.cut_power()
+    _start_soon(course, machine, chance)
+    return machine.name
+
+
+async def crash_soon(course: Course, chance: Random) -> str:
+    """End a process before one of its next effects."""
+    machine = _a_machine(course, chance)
+    effect, loses_power = chance.randint(1, _EFFECTS_MAX), chance.random() < 0.5
+    machine.crash_at(effect, loses_power=loses_power)
+    course.later(chance.random() * 2 * _SOON_S, lambda: course.start(machine))
+    return f"{machine.name} at {effect}, {loses_power=}"
+
+
+async def restart(course: Course, chance: Random) -> str:
+    """Stop a machine in good order, and start it again later."""
+    machine = _a_machine(course, chance)
+    await course.stop(machine)
+    _start_soon(course, machine, chance)
+    return machine.name
+
+
+async def holiday(course: Course, chance: Random) -> str:
+    """Let everybody be away for days: all machines are off meanwhile."""
+    for machine in reversed(course.world.machines):
+        if machine.is_running:
+            await course.stop(machine)
+    days = chance.choice((1, 10, 400))
+    await asyncio.sleep(days * _DAY_S)
+    for machine in course.world.machines:
+        await course.start(machine)
+    return f"for {days} days"
+
+
+async def leave(course: Course, chance: Random) -> str:
+    """Take a machine from the network for a while, a device perhaps for weeks."""
+    machine = _a_machine(course, chance)
+    course.world.network.go_offline(machine.name)
+    for_s = chance.choice((5.0, 60.0, 600.0))
+    course.later(chance.random() * for_s, lambda: course.world.network.go_online(machine.name))
+    return machine.name
+
+
+def _two(course: Course, chance: Random) -> tuple[str, str]:
+    one, other = chance.sample([machine.name for machine in course.world.machines], 2)
+    return one, other
+
+
+async def cut(course: Course, chance: Random) -> str:
+    """Lose all that goes from one machine to another, perhaps in one direction alone."""
+    one, other = _two(course, chance)
+    network = course.world.network
+    ways = [(one, other)] if chance.random() < 0.5 else [(one, other), (other, one)]
+    for source, target in ways:
+        network.cut(source, target)
+        course.later(chance.random() * _SOON_S * 3, lambda way=(source, target): network.heal(*way))
+    return f"{ways}"
+
+
+async def clog(course: Course, chance: Random) -> str:
+    """Stop some links one by one and let them go again in another order."""
+    network = course.world.network
+    machines = [machine.name for machine in course.world.machines]
+    some = [(chance.choice(machines), chance.choice(machines)) for _ in range(chance.randint(1, 6))]
+    ways = [(one, other) for one, other in some if one != other]
+    for source, target in ways:
+        network.clog(source, target)
+        course.later(chance.random() * _SOON_S, lambda way=(source, target): network.unclog(*way))
+    return f"{ways}"
+
+
+async def half_open(course: Course, chance: Random) -> str:
+    """Let one machine lose its connections to another, which does not learn of it."""
+    one, other = _two(course, chance)
+    return f"{one} to {other}: {course.world.network.half_open(one, other)}"
+
+
+async def reset(course: Course, chance: Random) -> str:
+    """Break all connections between two machines, or the one that carries a byte that is to come."""
+    one, other = _two(course, chance)
+    if chance.random() < 0.5:
+        course.world.network.cut_after(one, other, chance.randrange(20_000))
+        return f"{one} to {other} later"
+    return f"{one} to {other}: {course.world.network.reset(one, other)}"
+
+
+async def lose_a_disk(course: Course, chance: Random) -> str:
+    """Give a storage node a new disk, once in a history."""
+    if course.lost_disks:
+        raise GivenUp("the budget is used up")
+    node = chance.choice(course.world.nodes)
+    course.lost_disks += 1
+    if node.is_running:
+        node.kill()
+    node.wipe()
+    await course.start(node)
+    return node.name
+
+
+async def set_back_coordinator(course: Course, chance: Random) -> str:
+    """Put the coordinator back to a backup, or take one for later."""
+    coordinator = course.world.coordinator
+    if course.backup is None or chance.random() < 0.3:
+        course.backup = coordinator.backup()
+        return "a backup is made"
+    if coordinator.is_running:
+        coordinator.kill()
+    coordinator.restore(course.backup)
+    course.backup = None
+    await course.start(coordinator)
+    return "it is restored"
+
+
+async def set_back_device(course: Course, chance: Random) -> str:
+    """Put a device back to an earlier state of all its disks, or take an image for later."""
+    if course.image is None:
+        number = chance.randrange(len(course.world.devices))
+        course.image = number, course.world.devices[number].image()
+        return f"an image of device-{number} is made"
+    number, image = course.image
+    course.image = None
+    await course.set_back(number, image, files=chance.random() < 0.7, database=chance.random() < 0.7)
+    return f"device-{number} is restored"
+
+
+async def jump_clock(course: Course, chance: Random) -> str:
+    """Put a machine's wall clock forward or back."""
+    machine = chance.choice(course.world.machines)
+    jump_ns = chance.choice((-400 * _DAY_NS, -_DAY_NS, -SECOND_NS, SECOND_NS, _DAY_NS, 400 * _DAY_NS))
+    machine.time.jump(jump_ns)
+    course.jumps_ns[machine.name] += jump_ns
+    return f"{machine.name} by {jump_ns / SECOND_NS:g} s"
+
+
+async def fail_disk(course: Course, chance: Random) -> str:
+    """Let some calls of a device's or a node's disk fail for a while."""
+    machine: Machine = chance.choice([*course.world.devices, *course.world.nodes])
+    disk = chance.choice(machine.disks)
+    disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=chance.randint(1, 30))
+    course.later(chance.random() * 2 * _SOON_S, lambda: _heal(disk))
+    return f"{machine.name}, disk {disk.number}"
+
+
+def _heal(disk: SimDisk) -> None:
+    disk.hooks.fault = None
+
+
+async def fill_disk(course: Course, chance: Random) -> str:
+    """Leave little room on a device's disk for a while."""
+    device = chance.choice(course.world.devices)
+    disk = chance.choice(device.disks)
+    before, disk.capacity_bytes = disk.capacity_bytes, disk.used_bytes + chance.choice((0, 1_000, 50_000))
+    course.later(chance.random() * 2 * _SOON_S, lambda: setattr(disk, "capacity_bytes", before))
+    return f"{device.name}, disk {disk.number}"
+
+
+async def sleep(course: Course, chance: Random) -> str:
+    """Let a machine sleep for a while, or stop its process."""
+    machine = _a_machine(course, chance)
+    host = machine.host
+    course.world.loop.suspend(host, clock_stops=chance.random() < 0.5)
+    course.later(chance.random() * _SOON_S * 3, lambda: course.world.loop.resume(host))
+    return machine.name
+
+
+async def lack(course: Course, chance: Random) -> str:
+    """Let a storage node be away for a while."""
+    node = chance.choice([one for one in course.world.nodes if one.is_running] or [_none()])
+    node.kill()
+    course.later(chance.random() * 300, lambda: course.start(node))
+    return node.name
