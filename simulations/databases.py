@@ -177,6 +177,10 @@ class SimDatabase:
         """Return what it holds as of its last commit: what a crash at this instant leaves."""
         return image_of(self._connection) if self._left is None else self._left
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query of whoever looks at it from outside finds now."""
+        return self._connection.execute(query).fetchall()
+
     def _check_open(self) -> None:
         if self._host.is_dead:
             raise HostCrashed(self._host.name)
@@ -257,6 +261,10 @@ class SimCoordinatorDatabase:
     def image(self) -> bytes:
         """Return what it holds as of its last commit: what a crash at this instant leaves."""
         return image_of(self._raw) if self._left is None else self._left
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query of whoever looks at it from outside finds now."""
+        return self._raw.execute(query).fetchall()
 
     def _check_open(self, text: str) -> None:
         if self._host.is_dead:

@@ -196,6 +196,11 @@ class DeviceMachine(Machine):
         """Return what its user sees in the folder."""
         return self.disk.tree(ROOT, without=CONTROL)
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what its database holds, whether it is durable or not."""
+        assert self._database is not None
+        return self._database.rows(query)
+
     def path(self, name: str) -> str:
         """Return the path of something in the folder."""
         return f"{ROOT}/{name}"

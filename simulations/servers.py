@@ -6,7 +6,7 @@ Rule 1: what a server keeps outside its database and its disk (keys, an identity
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from coordinator.keys import ServerKeys, new_keys
 from coordinator.server import Server
@@ -83,6 +83,11 @@ class CoordinatorMachine(Machine):
         database = self._kept if self._database is None else self._database.image()
         assert database is not None
         return CoordinatorImage(self._keys, database)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what its database holds."""
+        assert self._database is not None
+        return self._database.rows(query)
 
     def restore(self, image: CoordinatorImage) -> None:
         """Go back to a backup; it must not run."""

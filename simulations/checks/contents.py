@@ -40,7 +40,7 @@ def check_loss(ledger: Ledger, number: int, tree: Tree) -> None:
         if content in live or content in ledger.replaced or content in ledger.excused:
             continue
         makers = ledger.makers[content]
-        if all(is_local(path) for maker in makers for path, came in maker.came.items() if came == content):
+        if all(is_local(path) for path in _paths_of(content, makers)):
             continue
         invariant = DURABILITY if content in ledger.acknowledged else NO_LOST_UPDATE
         raise Violation(
@@ -61,7 +61,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
         if seen.kind is not Kind.FILE:
             continue
         for ender in ledger.enders.get(seen.content, ()):
-            keepers = [maker for maker in ledger.makers[seen.content] if maker is not ender]
+            keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
             if all(ledger.had_seen(ender, maker, seen.content) for maker in keepers):
                 raise Violation(
                     NO_RESURRECTION,
@@ -75,7 +75,7 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 9: no content stands at more paths than actions put it at: by writing, by copying, by restoring."""
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
-        made = sum(maker.made[content] for maker in makers)
+        made = sum(maker.made[content] for maker in makers) + len(ledger.restores)
         if count > max(made, 1):
             paths = [path for path, seen in tree.items() if seen.content == content][:_NAMED]
             raise Violation(
@@ -92,15 +92,25 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
         if seen.kind is not Kind.FILE or not is_copy(name) or is_local(path):
             continue
         makers = ledger.makers.get(seen.content, [])
-        if not any(_has_rival(ledger, maker, seen.content, wanted(name)) for maker in makers):
+        names = {wanted(name)} | {wanted(_last(path)) for path in _paths_of(seen.content, makers)}
+        if not any(_has_rival(ledger, maker, names) for maker in makers):
             raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
 
 
-def _has_rival(ledger: Ledger, maker: Action, content: bytes, name: str) -> bool:
-    if any(is_copy(path.rpartition("/")[2]) for path in maker.came):
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _paths_of(content: bytes, makers: list[Action]) -> list[str]:
+    """Return all paths at which somebody put a content."""
+    return [path for maker in makers for path, came in maker.came.items() if came == content]
+
+
+def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
+    if any(is_copy(_last(path)) for path in maker.came):
         return True  # somebody gave it that name, or edited what had it
     for rival in ledger.actions:
-        if rival.device == maker.device or name not in {wanted(one) for one in rival.touched}:
+        if rival.device == maker.device or names.isdisjoint({wanted(one) for one in rival.touched}):
             continue
         earlier, later = sorted((rival, maker), key=lambda action: action.number)
         if not _knew(ledger, later, earlier):

@@ -83,7 +83,8 @@ async def restore(person: Person) -> None:
             ago_ms=ago_ms, to=None,
         )
     finally:
-        person.ledger.note_by_command(person.device, person.number, f"restores {inside or 'all'}", before)
+        action = person.ledger.note_by_command(person.device, person.number, f"restores {inside or 'all'}", before)
+        person.ledger.restores.append(action)
 
 
 async def snapshot(person: Person) -> None:

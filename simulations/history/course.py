@@ -57,7 +57,8 @@ class Course:
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
         self.backup: CoordinatorImage | None = None
-        self.image: tuple[int, DeviceImage] | None = None
+        self.image: tuple[int, int, DeviceImage] | None = None
+        """Of which device, when it was made, and what it holds."""
         self._tasks: list[asyncio.Task[None]] = []
         self._later: list[asyncio.Task[None]] = []
 
@@ -150,7 +151,7 @@ class Course:
             if machine.is_running:
                 machine.kill()
 
-    async def set_back(self, number: int, image: DeviceImage, *, files: bool, database: bool) -> None:
+    async def set_back(self, number: int, since_ns: int, image: DeviceImage, *, files: bool, database: bool) -> None:
         """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe."""
         device = self.world.devices[number]
         if device.is_running:
@@ -159,6 +160,8 @@ class Course:
         before = self.ledger.see(device, number)
         self.world.may_log("two entries under one number")
         device.restore(image, files=files, database=database)
+        if database:
+            self.ledger.forget_removals(number, since_ns)
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:

@@ -120,6 +120,8 @@ class Ledger:
         """Actions after which a content that stood there stood nowhere on their device."""
         self.replaced: set[bytes] = set()
         """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
+        self.restores: list[Action] = []
+        """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
         """All names that anybody gave."""
         self.acknowledged: dict[bytes, int] = {}
@@ -218,6 +220,11 @@ class Ledger:
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
                 self.replaced.add(content)
         return action
+
+    def forget_removals(self, number: int, since_ns: int) -> None:
+        """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of."""
+        for content, enders in self.enders.items():
+            self.enders[content] = [one for one in enders if one.device != number or one.time_ns < since_ns]
 
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""

@@ -172,11 +172,11 @@ async def set_back_device(course: Course, chance: Random) -> str:
     """Put a device back to an earlier state of all its disks, or take an image for later."""
     if course.image is None:
         number = chance.randrange(len(course.world.devices))
-        course.image = number, course.world.devices[number].image()
+        course.image = number, course.world.loop.now_ns, course.world.devices[number].image()
         return f"an image of device-{number} is made"
-    number, image = course.image
+    number, since_ns, image = course.image
     course.image = None
-    await course.set_back(number, image, files=chance.random() < 0.7, database=chance.random() < 0.7)
+    await course.set_back(number, since_ns, image, files=chance.random() < 0.7, database=chance.random() < 0.7)
     return f"device-{number} is restored"
 
 
