@@ -12,7 +12,7 @@ from simulations.world import World
 
 _DEVICES: Final = "SELECT position, chain, kind, data FROM log WHERE position > {since} ORDER BY position"
 _COORDINATOR: Final = "SELECT position, chain, kind, data FROM log WHERE position > {since} ORDER BY position"
-_ENTRIES: Final = "SELECT device, seq, hash FROM entry"
+_ENTRIES: Final = "SELECT device, seq, hash FROM entry WHERE position > 0"
 
 
 class Journals:

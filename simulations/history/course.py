@@ -53,6 +53,8 @@ class Course:
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.ledger.on_action = self._tell
+        self.on_holiday = False
+        """Whether nobody starts anything."""
         self.lost_disks = 0
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
@@ -136,7 +138,7 @@ class Course:
 
     async def start(self, machine: Machine) -> None:
         """Start a machine, unless it runs."""
-        if not machine.is_running and machine not in self.world.lost:
+        if not (machine.is_running or machine in self.world.lost or self.on_holiday):
             try:
                 await machine.start()
             except MachineGone:

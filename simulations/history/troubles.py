@@ -79,11 +79,13 @@ async def restart(course: Course, chance: Random) -> str:
 
 async def holiday(course: Course, chance: Random) -> str:
     """Let everybody be away for days: all machines are off meanwhile."""
+    course.on_holiday = True
     for machine in reversed(course.world.machines):
         if machine.is_running:
             await course.stop(machine)
     days = chance.choice((1, 10, 400))
     await asyncio.sleep(days * _DAY_S)
+    course.on_holiday = False
     for machine in course.world.machines:
         await course.start(machine)
     return f"for {days} days"
