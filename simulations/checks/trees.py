@@ -24,9 +24,7 @@ def check_convergence(world: World, trees: list[Tree]) -> None:
     positions = [device.position for device in world.devices]
     if len(set(positions)) > 1:
         raise Violation(CONVERGENCE, f"the devices are at {positions}")
-    shown = [
-        _shown(tree, device.disk.personality) for tree, device in zip(trees, world.devices, strict=True)
-    ]
+    shown = [_shown(tree, device.disk.personality) for tree, device in zip(trees, world.devices, strict=True)]
     plain = [number for number, device in enumerate(world.devices) if not device.disk.personality.changes_names]
     for one, other in pairwise(plain):
         _compare((one, shown[one]), (other, shown[other]))
@@ -55,10 +53,10 @@ def _compare(one: tuple[int, Shown], other: tuple[int, Shown]) -> None:
     )
 
 
-def _check_part(number: int, here: Shown, all: Shown, other: int) -> None:
+def _check_part(number: int, here: Shown, whole: Shown, other: int) -> None:
     """Check that a device with a disk that folds names shows nothing that others do not show."""
     for path in here:
-        if path not in all:
+        if path not in whole:
             raise Violation(CONVERGENCE, f"{path} is on device-{number} and not on device-{other}")
 
 

@@ -79,8 +79,14 @@ async def restore(person: Person) -> None:
     ago_ms = int(person.chance.choice((1.0, 10.0, 100.0, 3_600.0)) * 1_000)
     try:
         await ask(
-            person, "restore", path=person.path(inside).rstrip("/"), version=None, snapshot=None, at_ms=None,
-            ago_ms=ago_ms, to=None,
+            person,
+            "restore",
+            path=person.path(inside).rstrip("/"),
+            version=None,
+            snapshot=None,
+            at_ms=None,
+            ago_ms=ago_ms,
+            to=None,
         )
     finally:
         action = person.ledger.note_by_command(person.device, person.number, f"restores {inside or 'all'}", before)

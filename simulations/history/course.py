@@ -6,6 +6,7 @@ Rule 1: whatever is done is drawn from the seed; what cannot be done just then i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -126,10 +127,8 @@ class Course:
         """Have something end after so much time, or with the safety phase."""
 
         async def end() -> None:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):  # now, then
                 await asyncio.sleep(seconds)
-            except asyncio.CancelledError:
-                pass  # now, then
             result = act()
             if asyncio.iscoroutine(result):
                 await result

@@ -88,7 +88,7 @@ async def make_directory(person: Person) -> None:
 async def rename(person: Person) -> None:
     """Give something another name in its directory."""
     path = person.anything()
-    above, slash, name = path.rpartition("/")
+    above, slash, _ = path.rpartition("/")
     is_directory = person.hands.is_directory(person.path(path))
     new = names.directory_name(person.chance) if is_directory else names.file_name(person.chance)
     with person.acting(f"renames {path} to {new}"):
@@ -210,7 +210,9 @@ async def set_executable(person: Person) -> None:
 async def make_link(person: Person) -> None:
     """Make a symbolic link, or let one lead elsewhere."""
     path = person.a_place("kiwi-link")
-    target = person.chance.choice(("kiwi-a.txt", "../kiwi-D", "/home/outside", "kiwi-link", f"none/{person.ledger.token()}"))
+    target = person.chance.choice(
+        ("kiwi-a.txt", "../kiwi-D", "/home/outside", "kiwi-link", f"none/{person.ledger.token()}")
+    )
     with person.acting(f"links {path} to {target}"):
         if person.hands.exists(person.path(path)):
             person.hands.remove(person.path(path))

@@ -77,7 +77,8 @@ class Action(NamedTuple):
     came: Mapping[str, bytes]
     """The contents of files that stand at a path at which they did not."""
     made: Counter[bytes]
-    """How often more a content stands there."""
+    """How often more a content stands there, or stands in the place of another: who moves one file over another makes of it
+    a version of that one."""
     gone: frozenset[bytes]
     """Contents that stand there no more."""
     touched: frozenset[str]
@@ -176,11 +177,15 @@ class Ledger:
         }
         had, has = held(before), held(after)
         gone = frozenset(content for content in had if content not in has)
+        made = has - had
+        for path, content in came.items():
+            if path in before and before[path].kind is Kind.FILE and not made[content]:
+                made[content] = 1
         touched = frozenset(
             path.rpartition("/")[2] for path in before.keys() | after.keys() if before.get(path) != after.get(path)
         )
         action = Action(
-            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, has - had, gone, touched
+            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched
         )
         self.actions.append(action)
         for content in came.values():

@@ -12,7 +12,16 @@ FILES: Final = ("kiwi-a.txt", "kiwi-b.txt", "kiwi-c", "kiwi-d.tar.gz", "kiwi-e.o
 DIRECTORIES: Final = ("kiwi-D", "kiwi-E", "kiwi-F")
 NFC: Final = "kiwi-\u00e9.txt"
 NFD: Final = "kiwi-e\u0301.txt"
-ODD: Final = (NFC, NFD, "kiwi-A.TXT", "KIWI-B.txt", "kiwi- x", "kiwi-\u4e2d\U0001f95d.md", "kiwi-" + "n" * 240 + ".txt", ".kiwi-hidden")
+ODD: Final = (
+    NFC,
+    NFD,
+    "kiwi-A.TXT",
+    "KIWI-B.txt",
+    "kiwi- x",
+    "kiwi-\u4e2d\U0001f95d.md",
+    "kiwi-" + "n" * 240 + ".txt",
+    ".kiwi-hidden",
+)
 DEPTH_MAX: Final = 4
 
 
