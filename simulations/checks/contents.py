@@ -15,7 +15,7 @@ from simulations.checks.violation import (
     NO_RESURRECTION,
     Violation,
 )
-from simulations.history.ledger import Action, Ledger, Tree, held
+from simulations.history.ledger import EMPTY, Action, Ledger, Tree, held
 
 _NAMED: Final = 6
 
@@ -23,7 +23,7 @@ _NAMED: Final = 6
 def check_invention(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 4: every file's bytes and every part of every path come from an action, or are such a name with a mark."""
     for path, seen in tree.items():
-        if seen.kind is Kind.FILE and seen.content not in ledger.contents:
+        if seen.kind is Kind.FILE and seen.content not in ledger.contents and seen.content != EMPTY:
             raise Violation(NO_INVENTION, f"nobody ever wrote what {path} holds on device-{number}")
         name = path.rpartition("/")[2]
         if not is_made_of(name, ledger.names):
@@ -58,7 +58,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     it. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
     """
     for path, seen in tree.items():
-        if seen.kind is not Kind.FILE:
+        if seen.kind is not Kind.FILE or seen.content == EMPTY:
             continue
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
@@ -89,7 +89,7 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other."""
     for path, seen in tree.items():
         name = path.rpartition("/")[2]
-        if seen.kind is not Kind.FILE or not is_copy(name) or is_local(path):
+        if seen.kind is not Kind.FILE or seen.content == EMPTY or not is_copy(name) or is_local(path):
             continue
         makers = ledger.makers.get(seen.content, [])
         names = {wanted(name)} | {wanted(_last(path)) for path in _paths_of(seen.content, makers)}

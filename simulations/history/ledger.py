@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from blake3 import blake3
+
 from protocol.entries import Kind
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.inodes import Directory, File, Inode, Link
 
 SHOWN: Final = 8
+EMPTY: Final = blake3().digest()
+"""The hash of no bytes, which everybody writes who empties a file: nobody's content."""
 
 
 class Seen(NamedTuple):
@@ -60,7 +64,7 @@ def _collect(directory: Directory, prefix: str, found: Tree) -> None:
 
 def held(tree: Tree) -> Counter[bytes]:
     """Return how often each content of a file stands in a tree."""
-    return Counter(seen.content for seen in tree.values() if seen.kind is Kind.FILE)
+    return Counter(seen.content for seen in tree.values() if seen.kind is Kind.FILE and seen.content != EMPTY)
 
 
 class Action(NamedTuple):
@@ -173,6 +177,7 @@ class Ledger:
             path: seen.content
             for path, seen in after.items()
             if seen.kind is Kind.FILE
+            and seen.content != EMPTY
             and ((old := before.get(path)) is None or old.content != seen.content or old.kind is not Kind.FILE)
         }
         had, has = held(before), held(after)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -112,7 +113,7 @@ async def cut(course: Course, chance: Random) -> str:
     ways = [(one, other)] if chance.random() < 0.5 else [(one, other), (other, one)]
     for source, target in ways:
         network.cut(source, target)
-        course.later(chance.random() * _SOON_S * 3, lambda way=(source, target): network.heal(*way))
+        course.later(chance.random() * _SOON_S * 3, partial(network.heal, source, target))
     return f"{ways}"
 
 
@@ -124,7 +125,7 @@ async def clog(course: Course, chance: Random) -> str:
     ways = [(one, other) for one, other in some if one != other]
     for source, target in ways:
         network.clog(source, target)
-        course.later(chance.random() * _SOON_S, lambda way=(source, target): network.unclog(*way))
+        course.later(chance.random() * _SOON_S, partial(network.unclog, source, target))
     return f"{ways}"
 
 
