@@ -448,6 +448,8 @@ class FolderEngine(Outlook):
         if await self.follower.follow() or self.follower.is_verified != was_verified:
             self._try_again({AWAITED})
             self._want_plan()
+            if self.follower.is_mixed:
+                self._want_drain()  # an author may have begun anew, and not send what he wrote before
         # What was recorded meanwhile wants to be pushed too: the flag is read after the wait.
         self._push_wanted = await self._reassurer.follow_up(is_sent=not self._push_wanted) or self._push_wanted
 
