@@ -250,6 +250,11 @@ def _open_store(settings: Settings, doors: Doors) -> PackStore:
     packs = settings.data / _PACKS
     packs.mkdir(mode=0o700, exist_ok=True)
     try:
+        above = doors.disk.open_root(str(settings.data))
+        try:
+            doors.disk.sync(above)  # what is durable in a directory is lost with the directory's own name
+        finally:
+            doors.disk.close(above)
         return PackStore(
             str(packs),
             disk=doors.disk,
