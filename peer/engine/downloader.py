@@ -152,7 +152,7 @@ class Downloader:
     ) -> list[Piece]:
         """Return the rows of some spans at their places; ``ends`` moves on to where each file's next piece goes."""
         far = {span.key.id for span in window if files[span.file].is_stored}
-        segments = await self._segments({span.key for span in window}, far)
+        segments = await self._segments(dict.fromkeys(span.key for span in window), far)
         pieces: list[Piece] = []
         for span in window:
             if span.file in problems:
@@ -331,7 +331,7 @@ class Downloader:
         by_id: dict[ChunkId, list[Row]] = {}
         for row in rows:
             by_id.setdefault(row.id, []).append(row)
-        bases = await self._open_bases({row.base for row in rows if row.base is not None})
+        bases = await self._open_bases(dict.fromkeys(row.base for row in rows if row.base is not None))
         with contextlib.suppress(NoSourceError):
             async with contextlib.aclosing(self._context.chunks.get(self._record().id, list(by_id))) as found:
                 async for id, data in found:
