@@ -571,7 +571,8 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                reasons.add("queued" if folder["state"] == "working" else "error")
+                is_away = folder["state"] == "working" or not self.coordinator.is_up  # since it was asked just now
+                reasons.add("queued" if is_away else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")

@@ -87,6 +87,8 @@ def diagnose(facts: Facts) -> list[Finding]:
         found.append(Finding("device", Grade.WRONG, facts.device_problem, "without it, nothing else can be checked"))
         return [*found, *_clock(facts, 0), *_disks(facts)]
     found += _agent(facts.device)
+    if facts.device["status"]["taken_out"]:
+        return [*found, *_taken_out(facts.device), *_clock(facts, 0), *_disks(facts)]
     found += _coordinator(facts.device)
     found += _clock(facts, int(facts.device["coordinator"]["skew_ms"]))
     found += _storage(facts.device)
@@ -151,6 +153,16 @@ def _agent(device: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("agent", Grade.NOTE, text, "kin run, or for good: kin service install")
 
 
+def _taken_out(device: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a device that is not one of the account any more needs to be told: nothing else of it matters."""
+    name = device["status"]["device"]["name"]
+    text = f"this device ({name}) was taken out of the account: it syncs no more, and its files stay as they are"
+    advice = (
+        "to bring it back: kin remove each folder (its files stay), then kin link under another --home, and kin get"
+    )
+    yield Finding("account", Grade.WRONG, text, advice)
+
+
 def _coordinator(device: Mapping[str, Any]) -> Iterator[Finding]:
     told = device["coordinator"]
     url = device["status"]["coordinator"]
@@ -179,7 +191,7 @@ def _clock(facts: Facts, skew_ms: int) -> Iterator[Finding]:
 
 def _storage(device: Mapping[str, Any]) -> Iterator[Finding]:
     storage = device["status"]["storage"]
-    if not storage["replicas"]:
+    if not storage["replicas"] or device["status"]["network"] == "offline":
         return  # nobody could be asked
     text = f"{storage['reachable']} of {storage['nodes']} nodes reachable, {storage['replicas']} copies wanted"
     if storage["reachable"] < storage["quorum"]:

@@ -154,9 +154,16 @@ def test_no_coordinator(world: World) -> None:
         assert time.monotonic() - started < 5, "reports do not wait for who is away"
         check_wait(world.a, 3, "work/without coordinator: waits for the coordinator")
         # Nothing to send: the line says what is missing all the same.
-        check_wait(world.b, 3, "the coordinator cannot be reached")
+        check_wait(world.b, 3, "cannot be reached")
+        # And status says the same, and counts storage nodes itself.
+        assert (ask(world.b)["in_sync"], folder_of(ask(world.b), "work")["state"]) == (False, "waiting")
+        assert "cannot be reached" in folder_of(ask(world.b), "work")["text"]
+        assert ask(world.b)["storage"]["reachable"] == 3
+        world.cluster.nodes[0].kill()
+        assert ask(world.b)["storage"]["reachable"] == 2
     finally:
         restart(world.cluster.coordinator)
+        restart(world.cluster.nodes[0])
     world.assert_same()
 
 

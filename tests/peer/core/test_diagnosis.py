@@ -21,6 +21,8 @@ def row(path: str, reason: str) -> dict[str, Any]:
 
 def device(**changes: Any) -> dict[str, Any]:
     status = {
+        "device": {"id": "00", "name": "Phone"},
+        "taken_out": False,
         "agent": "running",
         "network": "online",
         "coordinator": "wss://x",
@@ -54,6 +56,22 @@ def test_all_well():
     found = diagnose(facts())
     assert {each.grade for each in found} == {Grade.WELL}
     assert exit_code(found) == 0
+
+
+def test_a_device_that_was_taken_out_is_told_so_and_nothing_of_a_man_in_the_middle():
+    refused = {"state": "revoked", "text": "taken out", "skew_ms": 0}
+    told = device(taken_out=True, network="unreachable", coordinator=refused, folders=[folder(state="stopped")])
+    found = {each.check: each for each in diagnose(facts(device=told))}
+    assert found["account"].grade is Grade.WRONG
+    assert "taken out of the account" in found["account"].text
+    assert "kin link" in found["account"].advice
+    assert not found.keys() & {"coordinator", "storage", "folder work"}
+    assert not any("between" in each.advice for each in found.values())
+
+
+def test_storage_is_not_judged_while_network_use_is_stopped():
+    told = device(network="offline", storage={"nodes": 3, "reachable": 0, "replicas": 3, "quorum": 2})
+    assert {each.grade for each in diagnose(facts(device=told))} == {Grade.WELL, Grade.NOTE}
 
 
 W, P, N = Grade.WRONG, Grade.PERSON, Grade.NOTE
