@@ -446,7 +446,13 @@ def _unread(content: aiohttp.StreamReader) -> bytes:
 async def _body(
     chunks: Sequence[tuple[ChunkRef, bytes | bytearray]], refs: Sequence[ChunkRef]
 ) -> AsyncIterator[bytes | bytearray]:
-    """Yield a put's body: small chunks joined, large ones as they are."""
+    """Yield a put's body: small chunks joined, large ones as they are.
+
+    aiohttp reads it in a task of its own. Where the node dies right then, that task fails beside the request, which fails
+    for the same reason and is what tells: nobody else asks how the task ended.
+    """
+    if (writer := asyncio.current_task()) is not None:
+        writer.add_done_callback(lambda task: task.cancelled() or task.exception())
     joined = bytearray(api.encode_refs(refs))
     for _, data in chunks:
         if len(joined) + len(data) > READ_BYTES:
