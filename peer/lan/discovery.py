@@ -91,7 +91,13 @@ class _Counter(RecordUpdateListener):
         self._on_many = on_many
         self.heard = 0
 
-    def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
+    def async_update_records(
+        self,
+        zc: Zeroconf,  # noqa: ARG002 - the library gives it
+        now: float,  # noqa: ARG002 - likewise
+        records: list[RecordUpdate],
+    ) -> None:
+        """Count them."""
         self.heard += sum(each.old is None for each in records)
         if self.heard >= RECORDS_MAX:
             self._on_many()

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -33,20 +32,7 @@ from tests.e2e.kit import (
     until,
     without_root_rights,
 )
-
-
-class World(NamedTuple):
-    cluster: Cluster
-    a: Device
-    b: Device
-    one: Path
-    two: Path
-
-    def assert_same(self) -> dict[str, bytes]:
-        settle(self.a, self.b)
-        one, two = dict(tree_of(self.one)), dict(tree_of(self.two))
-        assert one == two
-        return one
+from tests.e2e.worlds import World
 
 
 @pytest.fixture(scope="module")

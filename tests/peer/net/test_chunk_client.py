@@ -426,7 +426,7 @@ def test_who_stops_taking_keeps_what_came(tmp_path):
 
 
 def test_how_the_sending_of_a_body_ended_is_asked_for(monkeypatch):
-    """aiohttp sends it in a task; where a node dies as the last bytes leave, that task fails and nobody awaits it."""
+    """Aiohttp sends it in a task; where a node dies as the last bytes leave, that task fails and nobody awaits it."""
     complaints = []
     gone = ConnectionResetError("gone")
 
