@@ -13,6 +13,7 @@ from blake3 import blake3
 from peer.core.chunk_sealing import seal_chunk
 from peer.core.lan import LanDevice, allowed_devices
 from peer.doors import SystemClock, ThreadProcessor
+from peer.engine.tasks import end
 from peer.lan import client as client_module
 from peer.lan import exchange
 from peer.lan.client import LanClient, PeerConnection
@@ -397,13 +398,13 @@ def test_who_is_of_no_use_now_is_dialled_ever_more_seldom(monkeypatch):
 
     async def test(world):
         context = SimpleNamespace(clock=SystemClock(), processor=world.processor)
-        one = exchange.Lan(context, {})
+        one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
         one._trust = Trust(world.desktop, world.allowed(world.desktop))
         dial = exchange._Dial()
         task = asyncio.create_task(one._keep(dial, ["127.0.0.1"], world.server.port))
         while dial.failures < 3:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
-        await exchange.end([task])
+        await end([task])
 
     run(test)
 
@@ -412,13 +413,14 @@ def test_who_never_had_a_turn_makes_room_and_is_asked_for_again(monkeypatch):
     monkeypatch.setattr(exchange, "CANDIDATES_MAX", 3)
 
     async def test(world):
-        one = exchange.Lan(SimpleNamespace(clock=SystemClock(), processor=world.processor), {})
+        context = SimpleNamespace(clock=SystemClock(), processor=world.processor)
+        one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
         asked: list[bool] = []
-        one._discovery = SimpleNamespace(ask_again=lambda: asked.append(True))
+        one._discovery = SimpleNamespace(ask_again=lambda: asked.append(True))  # type: ignore[assignment]  # likewise
         for name in ("open", "oldest", "newest"):
             dial = one._dials[name] = exchange._Dial()
             dial.task, dial.is_dialled = asyncio.create_task(asyncio.sleep(60)), name == "open"
-        tasks = [dial.task for dial in one._dials.values()]
+        tasks = [dial.task for dial in one._dials.values() if dial.task is not None]
         assert one._make_room()
         assert (list(one._dials), asked) == (["open", "newest"], [True])
         one._dials["spare"] = exchange._Dial()
@@ -428,6 +430,6 @@ def test_who_never_had_a_turn_makes_room_and_is_asked_for_again(monkeypatch):
         assert (list(one._dials), asked) == (["open", "newest"], [True])
         one._dials["third"] = one._dials["newest"]
         assert not one._make_room()
-        await exchange.end(tasks)
+        await end(tasks)
 
     run(test)
