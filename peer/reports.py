@@ -439,6 +439,7 @@ async def checkup(device: Device) -> Json:
         "status": state,
         "coordinator": {**told, "skew_ms": device.coordinator.clock_ahead_ms if told["state"] == "up" else 0},
         "directories": await device.context.database.run(_directories),
+        "spool_damaged": {engine.record.name: await engine.damaged() for engine in list(device.engines.values())},
         "degraded": device.watching and any(engine.observer.is_degraded for engine in device.engines.values()),
     }
 

@@ -92,6 +92,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     found += _coordinator(facts.device)
     found += _clock(facts, int(facts.device["coordinator"]["skew_ms"]))
     found += _storage(facts.device)
+    found += _spool(facts.device)
     for folder in facts.device["status"]["folders"]:
         found += _folder(folder)
     return [*found, *_watches(facts), *_disks(facts)]
@@ -203,6 +204,15 @@ def _storage(device: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("storage", Grade.NOTE, "there is 1 copy of everything", "another storage node would make it safe")
     else:
         yield Finding("storage", Grade.WELL, text)
+
+
+def _spool(device: Mapping[str, Any]) -> Iterator[Finding]:
+    """What waits on this disk for storage; silence if all of it is whole."""
+    for name, number in sorted(device["spool_damaged"].items()):
+        if number:
+            text = f"{number} of the chunks of {name} that wait for storage are damaged on this disk, and were not sent"
+            advice = "check the disk; then kin remove and kin get the folder: its files stay, and are sent again"
+            yield Finding("spool", Grade.WRONG, text, advice)
 
 
 # --- Folders

@@ -665,6 +665,10 @@ class FolderEngine(Outlook):
         """Yield how far transfers are, for whoever watches."""
         return told(self.record.name, upload=self.upload, download=self.download)
 
+    async def damaged(self) -> int:
+        """Return how much of what waits for storage cannot be sent, for who looks at this device from all sides."""
+        return await self._uploader.spool.damaged(self.holdings.remake)
+
     async def ensure_known(self) -> None:
         """Tell the coordinator of the folder if it does not know it yet."""
         await self._recorder.ensure_known()

@@ -30,6 +30,7 @@ def device(**changes: Any) -> dict[str, Any]:
         "folders": [folder()],
     }
     told = {"coordinator": {"state": "up", "text": "", "skew_ms": 5}, "directories": 10, "degraded": False}
+    told["spool_damaged"] = {"work": 0}
     for name, value in changes.items():
         (told if name in told else status)[name] = value
     return {**told, "status": status}
@@ -72,6 +73,13 @@ def test_a_device_that_was_taken_out_is_told_so_and_nothing_of_a_man_in_the_midd
 def test_storage_is_not_judged_while_network_use_is_stopped():
     told = device(network="offline", storage={"nodes": 3, "reachable": 0, "replicas": 3, "quorum": 2})
     assert {each.grade for each in diagnose(facts(device=told))} == {Grade.WELL, Grade.NOTE}
+
+
+def test_what_waits_for_storage_and_is_damaged_is_told():
+    found = [
+        each for each in diagnose(facts(device=device(spool_damaged={"a": 0, "work": 2}))) if each.check == "spool"
+    ]
+    assert [(each.grade, "2 of the chunks of work" in each.text) for each in found] == [(Grade.WRONG, True)]
 
 
 W, P, N = Grade.WRONG, Grade.PERSON, Grade.NOTE
