@@ -208,11 +208,11 @@ def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "")
         return "held", _held_text(engine, facts["held"])
     if not engine.record.looked:
         return ("working", "") if device.watching else ("waiting", NOT_LOOKED_AT)
-    if engine.record.checkpoint is None and not engine.trouble:
+    if engine.record.checkpoint is None and not engine.outlook.trouble:
         return ("working", "") if device.coordinator.is_up else ("waiting", NEVER_FOLLOWED)
     # What others changed is not known to an agent that cannot ask; a single command says that it only tells of its last look.
     can_ask = not device.watching or device.coordinator.is_up
-    if can_ask and facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
+    if can_ask and facts["total"] == 0 and not engine.outlook.trouble and (engine.is_settled or not device.watching):
         kept = facts["kept"]
         text = f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
         text = text or _offer(device, engine)
@@ -221,8 +221,8 @@ def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "")
         return "in_sync", text
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} of its items need a person"
-    if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
-        return "waiting", engine.trouble or _why_waiting(device)
+    if not device.is_online or not device.coordinator.is_up or engine.outlook.is_waiting:
+        return "waiting", engine.outlook.trouble or _why_waiting(device)
     return "working", ""
 
 
@@ -268,12 +268,12 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
             continue
         if here is None and apart and _is_apart(apart, (remote, want), (synced, base)):
             continue
-        if engine.is_kept(id):
+        if engine.outlook.is_kept(id):
             kept += 1
             continue
         if held is not None and engine.brake.waits(db, id):
             continue  # listed below
-        if engine.follower.is_mixed and not engine.is_in_job(id) and _is_ahead(here, base, ordered.item(id)):
+        if engine.follower.is_mixed and not engine.outlook.is_in_job(id) and _is_ahead(here, base, ordered.item(id)):
             continue
         total += 1
         counted.add(id)
@@ -349,7 +349,7 @@ def _unordered(
     for entry, _ in store.tail(db, key):
         waits = any(spooled(db, key, id) is not None for id in entry.header.pins) if not reason else False
         for change in entry.header.changes:
-            nodes[change.node] = reason or (engine.spool_reason if waits else nodes.get(change.node, "queued"))
+            nodes[change.node] = reason or (engine.outlook.spool_reason if waits else nodes.get(change.node, "queued"))
     for node, why in sorted(nodes.items()):
         if node in counted:
             continue
@@ -363,7 +363,7 @@ def _reason_unordered(device: Device, engine: FolderEngine) -> str:
     """Return why the coordinator cannot order what this device signed; "" if nothing is in the way."""
     if engine.record.frozen:
         return "frozen"
-    if not engine.online:
+    if not engine.outlook.online:
         return "offline"
     link = device.coordinator
     return "no_coordinator" if link.was_tried and not link.is_up else ""
@@ -380,7 +380,7 @@ def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item 
     tree = trees[0] if changed_here and here is not None else trees[1]
     above = "" if shown.parent == ROOT else path_of(tree, shown.parent)
     path = shown.name if not above else f"{above}/{shown.name}"
-    reason = engine.reason_for(shown.id)
+    reason = engine.outlook.reason_for(shown.id)
     if reason == "queued" and not changed_here:
         reason = _reason_above(engine, shown, trees[1])
     return _line(path, "up" if changed_here else "down", reason, shown.content.size)
@@ -392,8 +392,8 @@ def _reason_above(engine: FolderEngine, item: Item, tree: Any) -> str:
     for _ in range(limits.DEPTH_MAX):
         if above is None:
             break
-        if above.id in engine.blocked:
-            return engine.reason_for(above.id)
+        if above.id in engine.outlook.blocked:
+            return engine.outlook.reason_for(above.id)
         above = tree.item(above.parent)
     return "queued"
 
