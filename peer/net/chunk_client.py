@@ -52,6 +52,9 @@ STALLED_S: Final = 30.0
 SLOWEST_BYTES_PER_S: Final = 16 * limits.KIB
 """A request may take ``STALLED_S``, and beyond it as long as its bytes take at this rate; as storage nodes have it."""
 AVOID_S: Final = 30.0
+PROBE_S: Final = 1.0
+PROBED_MAX: Final = 64
+"""Nodes that are asked at once whether they are there."""
 READ_BYTES: Final = 1 << 20
 
 _FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError, KinfolderError)
@@ -181,7 +184,22 @@ class ChunkClient:
                     holders.update({chunk.id for chunk in receipt.chunks})
         return tuple(receipts), {id for id, count in holders.items() if count >= granted.quorum}
 
+    async def answering(self, nodes: Sequence[NodeAddress]) -> int:
+        """Return how many nodes answer at all, for when nobody else can tell; of very many, the first are asked."""
+        return sum(await asyncio.gather(*(self._answers(node) for node in nodes[:PROBED_MAX])))
+
     # --- One node
+
+    async def _answers(self, node: NodeAddress) -> bool:
+        try:
+            url = _url(node, "/")
+            async with (
+                asyncio.timeout(PROBE_S),
+                self._http().get(url, ssl=self._tls(node, url), allow_redirects=False),
+            ):
+                return True  # whatever it says
+        except _FAILURES:
+            return False
 
     async def _have_of(self, allowance: Allowance, node: NodeAddress, refs: Sequence[ChunkRef]) -> ReceiptFor | None:
         proof = self._grants.state(allowance, Operation.HAVE, [node.id], [ChunkRef(ref.id, 0) for ref in refs])
@@ -428,7 +446,13 @@ def _unread(content: aiohttp.StreamReader) -> bytes:
 async def _body(
     chunks: Sequence[tuple[ChunkRef, bytes | bytearray]], refs: Sequence[ChunkRef]
 ) -> AsyncIterator[bytes | bytearray]:
-    """Yield a put's body: small chunks joined, large ones as they are."""
+    """Yield a put's body: small chunks joined, large ones as they are.
+
+    aiohttp reads it in a task of its own. Where the node dies right then, that task fails beside the request, which fails
+    for the same reason and is what tells: nobody else asks how the task ended.
+    """
+    if (writer := asyncio.current_task()) is not None:
+        writer.add_done_callback(lambda task: task.cancelled() or task.exception())
     joined = bytearray(api.encode_refs(refs))
     for _, data in chunks:
         if len(joined) + len(data) > READ_BYTES:
