@@ -15,6 +15,7 @@ from peer.core.lan import LanDevice, allowed_devices
 from peer.doors import SystemClock, ThreadProcessor
 from peer.lan import client as client_module
 from peer.lan.client import LanClient, PeerConnection
+from peer.lan.network import SystemLan
 from peer.lan.server import LanServer
 from peer.lan.stream import SMALL_BYTES, LanStream
 from peer.lan.trust import Trust
@@ -57,7 +58,7 @@ class World:
         self.desktop, self.phone = self.anna.add("desktop"), self.anna.add("phone")
         self.shelf = Shelf()
         self.processor = ThreadProcessor(2)
-        self.server = LanServer(self.open_shelf, SystemClock(), self.processor)
+        self.server = LanServer(self.open_shelf, SystemClock(), self.processor, SystemLan())
         self.trust()
         self.server.listen(["127.0.0.1"], 0)
 
