@@ -89,7 +89,7 @@ class Coordinator:
         self.repair = Repair(self)
         self.retirements = Retirements(self)
         self._next_session = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     # --- Life
 
@@ -130,8 +130,8 @@ class Coordinator:
                 log.warning("background work failed", code=error.code, text=str(error))
 
         task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def refresh(self) -> None:
         """Read the settings again: other commands may have changed them."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +31,9 @@ from peer import (
     safety_commands,
 )
 from peer.api.backend import Json, Report
-from peer.config import KeyOptions, load_settings
+from peer.config import KeyOptions, Settings, load_settings
 from peer.disk.files import LinuxFileSystem
+from peer.disk.watcher import InotifyWatcher
 from peer.doors import SystemClock, SystemEntropy, ThreadProcessor
 from peer.engine.accounts import AccountBook
 from peer.engine.assembly import assemble
@@ -41,14 +43,17 @@ from peer.engine.tasks import end
 from peer.hpke import LibraryHpke
 from peer.lan import switch
 from peer.lan.exchange import Lan
+from peer.lan.network import SystemLan
 from peer.net.chunk_client import ChunkClient
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, Session
 from peer.net.grants import Grants
+from peer.net.http_nodes import HttpNodes
+from peer.net.websocket import WebSocketDialer
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
 from peer.store.folders import FolderRecord
-from peer.store.home import DATABASE, SPOOL, DeviceRecord, HomeLock, device_record, put_device_record
-from peer.store.keyfile import KeyStore
+from peer.store.home import DATABASE, DeviceRecord, HomeLock, Lock, device_record, put_device_record
+from peer.store.keyfile import Keys, KeyStore
 from peer.store.parts import Parts
 from peer.store.schema import SCHEMA
 from peer.store.spool import SpoolFiles, named_files
@@ -81,7 +86,17 @@ log = structlog.get_logger("device")
 
 def real_doors() -> Doors:
     """Return the doors to this machine."""
-    return Doors(SystemClock(), SystemEntropy(), ThreadProcessor(), LinuxFileSystem(), LibraryHpke())
+    return Doors(
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        processor=ThreadProcessor(),
+        files=LinuxFileSystem(),
+        hpke=LibraryHpke(),
+        dialer=WebSocketDialer(),
+        nodes=HttpNodes(),
+        lan=SystemLan(),
+        watchers=InotifyWatcher,
+    )
 
 
 class Device:
@@ -90,19 +105,33 @@ class Device:
     def __init__(
         self,
         home: Path,
-        lock: HomeLock,
+        lock: Lock,
         doors: Doors,
         database: Database,
         record: DeviceRecord,
-        keys: KeyStore,
+        keys: Keys,
         *,
-        online: bool,
+        online: bool = True,
+        settings: Callable[[], Settings] | None = None,
     ) -> None:
+        """Put a device together; nothing is read, sent or started yet (:meth:`load`).
+
+        Args:
+            home: Its directory: settings, the spool, beginnings of chunks.
+            lock: Holds the home; let go of by :meth:`close`.
+            doors: The world.
+            database: Open; closed by :meth:`close`.
+            record: Which device it is.
+            keys: Its keys, open.
+            online: Whether it may use the network at all.
+            settings: Reads what it is told from outside; None: from the home and the environment.
+        """
         secrets = keys.secrets
         self.keys = keys
         self.home = home
         self.record = record
         self.doors = doors
+        self.settings = settings or partial(load_settings, home)
         self._lock = lock
         self._may_go_online = online
         self.watching = False
@@ -111,14 +140,17 @@ class Device:
         self.coordinator = CoordinatorLink(
             address,
             identity,
+            dialer=doors.dialer,
             clock=doors.clock,
             entropy=doors.entropy,
             on_session=self._on_session,
             on_notice=self._on_notice,
             on_taken_out=self._on_taken_out,
         )
-        grants, parts = Grants(self.coordinator, secrets.sign_seed), Parts(home, doors.clock.now_ms)
-        self.chunks = ChunkClient(grants, doors.clock, doors.processor, parts)
+        grants = Grants(self.coordinator, secrets.sign_seed)
+        place = str(home.resolve())
+        parts = Parts(doors.files, place, doors.clock.now_ms)
+        self.chunks = ChunkClient(doors.nodes, grants, doors.clock, doors.processor, parts)
         self.accounts = AccountBook(database, self.coordinator)
         self.context = Context(
             doors=doors,
@@ -130,7 +162,7 @@ class Device:
             device=secrets,
             account_keys=keys.account_keys,
             label=record.name,
-            spool=SpoolFiles(home / SPOOL, load_settings(home).spool_bytes),
+            spool=SpoolFiles(doors.files, place, self.settings().spool_bytes),
         )
         self.engines: dict[int, FolderEngine] = {}
         self.lan = self.context.lan = Lan(self.context, self.engines)
@@ -220,7 +252,7 @@ class Device:
                 if store.secrets.id != record.device:
                     raise CorruptStateError(f"the keys in {home} are another device's")
                 device = Device(home, lock, real_doors(), database, record, store, online=online)
-                await device._load()
+                await device.load()
             except BaseException:
                 await database.close()
                 raise
@@ -229,7 +261,8 @@ class Device:
             raise
         return device
 
-    async def _load(self) -> None:
+    async def load(self) -> None:
+        """Read what the home holds; call it once, before anything else is asked."""
         await self.accounts.load()
         self._chains_changed()
         await switch.load(self)
@@ -261,7 +294,7 @@ class Device:
             engine.observer.close()
         await self.coordinator.close()
         # A thread that is still changing the disk writes its journal: the home is given away only after it has ended.
-        await asyncio.to_thread(self.doors.processor.close)
+        await self.doors.processor.finish()
         self.context.spool.close()
         await self.context.database.close()
         self._lock.release()

@@ -51,3 +51,7 @@ class ThreadProcessor:
     def close(self) -> None:
         """Wait for what runs, and start nothing more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def finish(self) -> None:
+        """As :meth:`close`, while the event loop goes on."""
+        await asyncio.to_thread(self.close)

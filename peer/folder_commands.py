@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from unicodedata import category
 
@@ -32,6 +33,7 @@ from peer.store.spool import named_files
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink, parse_control_link
+from protocol.effects import FileSystem, Handle
 from protocol.errors import (
     EXIT_USAGE,
     AccessDeniedError,
@@ -61,6 +63,10 @@ _UNSEEN: Final = frozenset({"Cc", "Zl", "Zp"})
 log = structlog.get_logger("folder_commands")
 
 
+Place = Callable[["Device", str], Awaitable[str]]
+"""Says which directory is meant by a path, and that it may become a root."""
+
+
 class Remote(msgspec.Struct, frozen=True):
     """A folder of the account as the coordinator lists it."""
 
@@ -70,9 +76,21 @@ class Remote(msgspec.Struct, frozen=True):
     name: str
 
 
-async def add(device: Device, path: str, name: str | None) -> Json:
+async def new_root(device: Device, path: str) -> str:
+    """Return the real path of a directory of this machine, existing or not, that may become a folder's root.
+
+    Raises:
+        UserError: It may not; the text says why.
+    """
+    roots = [os.fsdecode(engine.record.path) for engine in device.engines.values()]
+    real = check_new_root(path, state=[str(device.home)], roots=roots)
+    await device.context.processor.run(refuse_kept_place, real)
+    return real
+
+
+async def add(device: Device, path: str, name: str | None, *, place: Place = new_root) -> Json:
     """Make a directory a folder of this account; it is created if it is missing."""
-    real = await _new_root(device, path)
+    real = await place(device, path)
     shown = os.path.basename(os.fsencode(real)).decode(errors="replace") if name is None else name
     _check_name(shown)
     if any(engine.record.name == shown for engine in device.engines.values()):
@@ -106,7 +124,7 @@ async def add(device: Device, path: str, name: str | None) -> Json:
     return {"id": id.hex(), "name": shown, "path": os.fsdecode(record.path), "note": note}
 
 
-async def get(device: Device, folder: str, path: str) -> Json:
+async def get(device: Device, folder: str, path: str, *, place: Place = new_root) -> Json:
     """Bring a folder of the account to this device.
 
     Raises:
@@ -121,7 +139,7 @@ async def get(device: Device, folder: str, path: str) -> Json:
     head = await device.context.database.run(lambda db: known_head(db, remote.info.folder))
     if head is not None and remote.info.checkpoint.checkpoint.position < head.checkpoint.position:
         raise RollbackError(f"the coordinator shows an older {remote.name} than the one that this account has seen")
-    real = await _new_root(device, path)
+    real = await place(device, path)
     await device.context.processor.run(_make_root, device, real, remote.info.folder)
 
     def operation(db: sqlite3.Connection) -> FolderRecord:
@@ -322,13 +340,6 @@ def _choose(folder: str, found: list[Remote]) -> Remote:
     return named[0]
 
 
-async def _new_root(device: Device, path: str) -> str:
-    roots = [os.fsdecode(engine.record.path) for engine in device.engines.values()]
-    real = check_new_root(path, state=[str(device.home)], roots=roots)
-    await device.context.processor.run(refuse_kept_place, real)
-    return real
-
-
 def _check_name(name: str) -> None:
     """Refuse a folder's name that no path can begin with, or that misleads who reads it."""
     check_label(name)
@@ -338,8 +349,24 @@ def _check_name(name: str) -> None:
 
 
 def _make_root(device: Device, real: str, id: FolderId) -> None:
+    files = device.context.files
     try:
-        os.makedirs(real, exist_ok=True)
+        files.close(_made(files, real))
     except OSError as error:
         raise UserError(f"{real} cannot be made: {error.strerror}") from error
-    RootGuard(device.context.files, real, id, device.record.device.hex()).mark()
+    RootGuard(files, real, id, device.record.device.hex()).mark()
+
+
+def _made(files: FileSystem, real: str) -> Handle:
+    """Open a directory, made with all above it that is missing."""
+    try:
+        return files.open_root(real)
+    except FileNotFoundError:
+        above, name = os.path.split(real)
+        parent = _made(files, above)
+    try:
+        with contextlib.suppress(FileExistsError):
+            files.make_directory(parent, name, 0o777)
+        return files.open_directory(parent, name)
+    finally:
+        files.close(parent)

@@ -22,12 +22,13 @@ from peer.core.links import make_account
 from peer.engine.context import Doors
 from peer.net.coordinator_link import Address, Identity, Session, login, open_session
 from peer.store import folders
-from peer.store.database import ThreadedDatabase
+from peer.store.database import Database, ThreadedDatabase
 from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record, put_known_head
 from peer.store.keyfile import KeyPlace, KeyStore, write_recovery_file
 from peer.store.schema import SCHEMA
 from protocol import messages as m
 from protocol.chains import SignedLink
+from protocol.effects import Entropy
 from protocol.errors import EXIT_USAGE, AccessDeniedError, UserError
 from protocol.history import SignedCheckpoint
 from protocol.ids import AccountId
@@ -130,24 +131,14 @@ async def create_account(
         genesis, account_keys = make_account(
             root, secrets, device, hpke=doors.hpke, entropy=doors.entropy, now_ms=doors.clock.now_ms()
         )
-        session = await open_session(Address(target.url, target.certificate_sha256, b"", b""))
+        session = await open_session(Address(target.url, target.certificate_sha256, b"", b""), doors.dialer)
         try:
             if recovery_file is not None:
                 write_recovery_file(recovery_file, root.words(), target.url, target.certificate_sha256)
             try:
                 place.put(secrets, account_keys, warn=lambda text: report({"warning": text}))
-                await _be_let_in(session, m.CreateAccount(target.token, user, genesis))
-                account = AccountId(genesis.hash)
-                await login(session, Identity(account, secrets.id, secrets.sign_seed), doors.entropy)
-                record = DeviceRecord(
-                    account=account,
-                    user=user,
-                    device=secrets.id,
-                    name=device,
-                    url=target.url,
-                    certificate_sha256=target.certificate_sha256,
-                    log_key=session.challenge.log_key,
-                    token_key=session.challenge.token_key,
+                record = await register_account(
+                    session, target, genesis, secrets, user=user, device=device, entropy=doors.entropy
                 )
                 await put_first_record(home, record, [genesis])
             except BaseException:
@@ -161,6 +152,36 @@ async def create_account(
         "device": {"id": secrets.id.hex(), "name": device},
         "words": None if recovery_file is not None else root.words(),
     }
+
+
+async def register_account(
+    session: Session,
+    target: Target,
+    genesis: SignedLink,
+    secrets: DeviceSecrets,
+    *,
+    user: str,
+    device: str,
+    entropy: Entropy,
+) -> DeviceRecord:
+    """Make the coordinator know an account, log its first device in, and return what that device is.
+
+    Raises:
+        UserError: The name or the invitation will not do.
+    """
+    await _be_let_in(session, m.CreateAccount(target.token, user, genesis))
+    account = AccountId(genesis.hash)
+    await login(session, Identity(account, secrets.id, secrets.sign_seed), entropy)
+    return DeviceRecord(
+        account=account,
+        user=user,
+        device=secrets.id,
+        name=device,
+        url=target.url,
+        certificate_sha256=target.certificate_sha256,
+        log_key=session.challenge.log_key,
+        token_key=session.challenge.token_key,
+    )
 
 
 async def _be_let_in(session: Session, request: m.CreateAccount) -> None:
@@ -194,13 +215,20 @@ async def put_first_record(
     """Make the home a device, in one commit; ``heads`` are those that other folders of the account had, checked."""
     database = ThreadedDatabase(home / DATABASE, SCHEMA)
     try:
-
-        def operation(db: sqlite3.Connection) -> None:
-            folders.put_account_links(db, record.account, 0, chain)
-            for head in heads:
-                put_known_head(db, head)
-            put_device_record(db, record)
-
-        await database.run(operation)
+        await fill_database(database, record, chain, heads)
     finally:
         await database.close()
+
+
+async def fill_database(
+    database: Database, record: DeviceRecord, chain: Sequence[SignedLink], heads: Sequence[SignedCheckpoint] = ()
+) -> None:
+    """Write what makes an empty database that of a device, in one commit."""
+
+    def operation(db: sqlite3.Connection) -> None:
+        folders.put_account_links(db, record.account, 0, chain)
+        for head in heads:
+            put_known_head(db, head)
+        put_device_record(db, record)
+
+    await database.run(operation)

@@ -12,11 +12,11 @@ import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from peer.api.backend import Json, Report
 from peer.config import KeyOptions
-from peer.core.keys import DeviceSecrets, check_label
+from peer.core.keys import AccountKeys, DeviceSecrets, check_label
 from peer.core.linking import (
     Admit,
     Command,
@@ -40,7 +40,7 @@ from protocol import limits
 from protocol import messages as m
 from protocol.chains import SignedLink
 from protocol.errors import EXIT_USAGE, SecurityError, UnavailableError, UserError
-from protocol.history import verify_checkpoint
+from protocol.history import SignedCheckpoint, verify_checkpoint
 from protocol.ids import AccountId
 from protocol.invitations import coordinator_url
 from protocol.link_codes import LinkCode, format_link_code, parse_link_code
@@ -189,38 +189,64 @@ async def join(
     if not url:
         raise UserError("name the coordinator with --coordinator URL: this code does not", exit_code=EXIT_USAGE)
     with empty_home(home), key_place(home, keys) as place:
-        secrets = DeviceSecrets.create(doors.entropy)
-        session = await open_session(Address(url, parsed.fingerprint or b"", b"", b""))
-        try:
-            admission = await _be_admitted(session, parsed, secrets, device, doors, confirm)
-        finally:
-            await session.close()
-        address = Address(url, parsed.fingerprint or b"", admission.log_key, admission.token_key)
-        session = await open_session(address)
-        try:
-            identity = Identity(admission.account, secrets.id, secrets.sign_seed)
-            await login(session, identity, doors.entropy)
-            links = await _account_chain(session, admission.account)
-        finally:
-            await session.close()
-        state = AccountState.replay(links, account=admission.account)
-        check_admission(admission, state, secrets.id)
-        for head in admission.checkpoints:
-            verify_checkpoint(head, admission.log_key)
-        account_keys = open_account_keys(state, secrets, doors.hpke)
-        place.put(secrets, account_keys, warn=lambda text: report({"warning": text}))
-        record = DeviceRecord(
-            account=admission.account,
-            user=admission.user,
-            device=secrets.id,
-            name=device,
-            url=url,
-            certificate_sha256=parsed.fingerprint or b"",
-            log_key=admission.log_key,
-            token_key=admission.token_key,
-        )
-        await put_first_record(home, record, links, admission.checkpoints)
-    return {"user": admission.user, "device": {"id": secrets.id.hex(), "name": device}}
+        joined = await be_linked(doors, parsed, url, device, confirm)
+        place.put(joined.secrets, joined.account_keys, warn=lambda text: report({"warning": text}))
+        record = joined.record
+        await put_first_record(home, record, joined.chain, joined.heads)
+    return {"user": record.user, "device": {"id": record.device.hex(), "name": device}}
+
+
+class Joined(NamedTuple):
+    """What a device is that was just let into an account."""
+
+    record: DeviceRecord
+    secrets: DeviceSecrets
+    account_keys: AccountKeys
+    chain: tuple[SignedLink, ...]
+    """The account's."""
+    heads: tuple[SignedCheckpoint, ...]
+    """How far the account's folders had come, checked."""
+
+
+async def be_linked(
+    doors: Doors, code: LinkCode, url: str, device: str, confirm: Callable[[str], Awaitable[bool]]
+) -> Joined:
+    """Be let into the account of the device that shows a code; nothing is kept yet.
+
+    Raises:
+        UserError, SecurityError, UnavailableError: As :func:`join`.
+    """
+    secrets = DeviceSecrets.create(doors.entropy)
+    pin = code.fingerprint or b""
+    session = await open_session(Address(url, pin, b"", b""), doors.dialer)
+    try:
+        admission = await _be_admitted(session, code, secrets, device, doors, confirm)
+    finally:
+        await session.close()
+    address = Address(url, pin, admission.log_key, admission.token_key)
+    session = await open_session(address, doors.dialer)
+    try:
+        identity = Identity(admission.account, secrets.id, secrets.sign_seed)
+        await login(session, identity, doors.entropy)
+        links = await _account_chain(session, admission.account)
+    finally:
+        await session.close()
+    state = AccountState.replay(links, account=admission.account)
+    check_admission(admission, state, secrets.id)
+    for head in admission.checkpoints:
+        verify_checkpoint(head, admission.log_key)
+    record = DeviceRecord(
+        account=admission.account,
+        user=admission.user,
+        device=secrets.id,
+        name=device,
+        url=url,
+        certificate_sha256=pin,
+        log_key=admission.log_key,
+        token_key=admission.token_key,
+    )
+    account_keys = open_account_keys(state, secrets, doors.hpke)
+    return Joined(record, secrets, account_keys, tuple(links), tuple(admission.checkpoints))
 
 
 async def _be_admitted(

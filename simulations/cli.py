@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from simulations.plan import cli as plan
+
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -24,6 +26,7 @@ def main() -> None:
         " version), or as processes on this disk.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    plan.add_to(commands)
     commands.add_parser("run", help="random worlds (not in this version)")
     cases = commands.add_parser("cases", help="scenarios from files; on virtual time: not in this version")
     cases.add_argument("files", nargs="+", metavar="FILE", type=Path, help="cases, as a JSON list")
@@ -32,8 +35,10 @@ def main() -> None:
     cases.add_argument("--json", action="store_true", help="print one JSON object")
     commands.add_parser("capacity", help="the capacity model (not in this version)")
     options, rest = parser.parse_known_args()
-    if options.command == "cases" and rest:
+    if options.command in {"cases", "plan"} and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "plan":
+        sys.exit(plan.main(options))
     if options.command == "cases" and options.real:
         sys.exit(run_cases(options.files, options.only, as_json=options.json))
     missing = "cases without --real" if options.command == "cases" else options.command

@@ -8,14 +8,12 @@ Rule 2: a connection without a proof lives for seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from protocol import limits
@@ -98,30 +96,3 @@ class GuardedServer(web.Server):
     def _drop(self, handler: RequestHandler) -> None:
         unproven = self._unproven.pop(handler)
         unproven.transport.abort()
-
-
-@contextlib.asynccontextmanager
-async def paused(request: web.BaseRequest, *, is_needed: bool) -> AsyncIterator[None]:
-    """Read nothing from a connection until :func:`resume`, or until the context ends: what waits must not fill buffers."""
-    transport = request.transport
-    if is_needed and transport is not None and not transport.is_closing():
-        transport.pause_reading()
-    try:
-        yield
-    finally:
-        resume(request)
-
-
-def resume(request: web.BaseRequest) -> None:
-    """Read from a connection again; does nothing to one that is read."""
-    transport = request.transport
-    if transport is not None and not transport.is_closing() and not transport.is_reading():
-        transport.resume_reading()
-
-
-async def send_continue(request: web.BaseRequest, writer: AbstractStreamWriter) -> None:
-    """Let a client go on that waits for our word before it sends its body (RFC 9110, 10.1.1)."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # The interim reply is not part of the reply proper.
-        writer.output_size = 0

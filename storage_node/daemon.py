@@ -94,7 +94,7 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    node = StorageNode(settings, system_doors(settings.data))
+    node = StorageNode(settings, system_doors(settings))
     try:
         started = asyncio.create_task(node.start())
         stopping = asyncio.create_task(stopped.wait())

@@ -57,6 +57,10 @@ class ThreadProcessor:
         """Wait for what runs, and start nothing more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    async def finish(self) -> None:
+        """As :meth:`close`, while the event loop goes on."""
+        await asyncio.to_thread(self.close)
+
 
 class SystemDisk:
     """The part of :class:`protocol.effects.FileSystem` that packs need, on the machine's own disk."""
@@ -118,6 +122,10 @@ class SystemDisk:
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         else:
             os.fsync(handle)
+
+    def make_directory(self, parent: Handle, name: str, mode: int) -> None:
+        """Make a directory."""
+        os.mkdir(name, mode, dir_fd=parent)
 
     def unlink(self, parent: Handle, name: str) -> None:
         """Remove a name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from cryptography import x509
@@ -54,6 +54,35 @@ class Identity(msgspec.Struct, frozen=True):
     def node(self) -> StorageNodeId:
         """The node's id."""
         return storage_node_id(self.sign_public)
+
+
+class IdentityStore(Protocol):
+    """The door to where a node's identity is kept."""
+
+    def load(self) -> Identity | None:
+        """Return it; None if there is none yet.
+
+        Raises:
+            CorruptStateError: It cannot be read.
+        """
+
+    def save(self, identity: Identity, /) -> None:
+        """Keep it, durably, in place of the one before; blocks."""
+
+
+class IdentityFile:
+    """The real door: one file of a data directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self) -> Identity | None:
+        """Return the identity in the directory."""
+        return load_identity(self._directory)
+
+    def save(self, identity: Identity, /) -> None:
+        """Write it."""
+        save_identity(self._directory, identity)
 
 
 def make_identity(entropy: Entropy) -> Identity:

@@ -1,4 +1,4 @@
-"""The one WebSocket from a storage node to its coordinator: login, reports, orders.
+"""The one channel from a storage node to its coordinator: login, reports, orders.
 
 Rule 1: the node signs only what it composed itself (:func:`protocol.messages.login_bytes`).
 Rule 2: the coordinator's keys are pinned by the first login; other keys later are refused, every time.
@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from protocol import limits
 from protocol import messages as m
-from protocol.effects import Clock, Entropy
+from protocol.effects import (
+    CLOSE_GOING,
+    CLOSE_NORMAL,
+    Channel,
+    ChannelClosedError,
+    Clock,
+    Dialer,
+    Entropy,
+    Patience,
+)
 from protocol.errors import (
     KinfolderError,
     ProtocolError,
@@ -38,6 +43,7 @@ log = structlog.get_logger("link")
 CONNECT_S: Final = 10.0
 PING_S: Final = 10.0
 """A silent coordinator must be noticed soon: without it only young grants are honoured."""
+PATIENCE: Final = Patience(CONNECT_S, PING_S, PING_S)
 REPLY_S: Final = 30.0
 RETRY_S_MIN: Final = 0.2
 RETRY_S_MAX: Final = 20.0
@@ -76,13 +82,6 @@ class Duties(NamedTuple):
     """At each login, and when it is told: whether the node is going out of service."""
     retire: Callable[[], None]
     """The node is out of service, for ever."""
-
-
-class _Connect(connect):
-    """Goes where it was told and nowhere else."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
 
 
 class HeardClock:
@@ -127,6 +126,7 @@ class Link:
         identity: As whom; what it pinned binds.
         presence: What to say of itself.
         duties: What to do.
+        dialer: Opens channels.
         clock: For the pauses.
         entropy: For nonces and jitter.
         heard: Told what the coordinator's clock shows.
@@ -139,6 +139,7 @@ class Link:
         presence: Presence,
         duties: Duties,
         *,
+        dialer: Dialer,
         clock: Clock,
         entropy: Entropy,
         heard: HeardClock | None = None,
@@ -148,6 +149,7 @@ class Link:
         self._identity = identity
         self._presence = presence
         self._duties = duties
+        self._dialer = dialer
         self._clock = clock
         self._entropy = entropy
         self._pinned = identity.coordinator
@@ -210,66 +212,38 @@ class Link:
 
     async def _session(self) -> None:
         try:
-            socket = await self._connect()
+            channel, certificate = await self._dialer.dial(
+                self._contact.url, pin=self._fingerprint or b"", patience=PATIENCE
+            )
             try:
-                await self._serve(socket)
+                await self._serve(channel, certificate)
             finally:
-                await socket.close()
-        except ConnectionClosed as error:
+                await channel.close()
+        except ChannelClosedError as error:
             if not self.admitted.is_set():
                 raise UnavailableError("the coordinator broke off") from error
             log.info("the link to the coordinator broke")
-        except (OSError, InvalidHandshake, InvalidURI, ValueError, TimeoutError, EOFError) as error:
+        except (OSError, ValueError, TimeoutError, EOFError) as error:
             raise UnavailableError(f"{self._contact.url} cannot be reached: {unreachable_because(error)}") from error
-
-    async def _connect(self) -> ClientConnection:
-        return await _Connect(
-            self._contact.url,
-            ssl=self._tls(),
-            compression=None,
-            max_size=limits.MESSAGE_BYTES_MAX,
-            open_timeout=CONNECT_S,
-            close_timeout=1,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            proxy=None,
-        )
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if self._contact.url.startswith("ws://"):
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if self._fingerprint is None:
-            context.load_default_certs()
-        else:
-            # The pin is compared after the handshake and before a byte of ours is sent (see _certificate_hash).
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
     @property
     def _fingerprint(self) -> bytes | None:
         return self._contact.fingerprint or (self._pinned.certificate_sha256 if self._pinned is not None else None)
 
-    def _certificate_hash(self, socket: ClientConnection) -> bytes:
-        tls = socket.transport.get_extra_info("ssl_object")
-        if tls is None:
-            return bytes(32)
-        seen = hashlib.sha256(tls.getpeercert(binary_form=True)).digest()
-        if self._fingerprint is not None and seen != self._fingerprint:
-            raise SecurityError("the coordinator shows another certificate than the one in its invitation")
-        return seen
-
-    async def _serve(self, socket: ClientConnection) -> None:
-        certificate = self._certificate_hash(socket)
-        coordinator = await self._login(socket, certificate)
-        asker = _Asker(socket)
-        tasks: set[asyncio.Task[None]] = set()
+    async def _serve(self, channel: Channel, certificate: bytes) -> None:
+        coordinator = await self._login(channel, certificate)
+        asker = _Asker(channel)
+        tasks: dict[asyncio.Task[None], None] = {}
         try:
-            tasks |= {asyncio.create_task(self._report(asker)), asyncio.create_task(self._tell_lost(asker))}
-            async for data in socket:
-                frame = _decode(data)
+            for work in (self._report(asker), self._tell_lost(asker)):
+                tasks[asyncio.create_task(work)] = None
+            while True:
+                try:
+                    frame = m.decode_frame(await channel.receive())
+                except ChannelClosedError as error:
+                    if error.code in (CLOSE_NORMAL, CLOSE_GOING):
+                        return
+                    raise
                 match frame:
                     case m.Frame(reply=True):
                         asker.answer(frame)
@@ -279,20 +253,22 @@ class Link:
                         log.warning("this node is going out of service: it takes nothing new")
                         self._duties.leave(True)
                     case m.Frame(body=m.Replicate() as order):
-                        task = asyncio.create_task(self._replicate(socket, frame.id, order))
-                        tasks.add(task)
-                        task.add_done_callback(tasks.discard)
+                        task = asyncio.create_task(self._replicate(channel, frame.id, order))
+                        tasks[task] = None
+                        task.add_done_callback(tasks.pop)
                     case m.Frame(id=0):
                         pass
                     case _:
-                        await socket.send(m.encode_frame(frame.id, m.Failure("protocol", "not for a node"), reply=True))
+                        await channel.send(
+                            m.encode_frame(frame.id, m.Failure("protocol", "not for a node"), reply=True)
+                        )
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _login(self, socket: ClientConnection, certificate: bytes) -> Coordinator:
-        challenge = (await _receive(socket)).body
+    async def _login(self, channel: Channel, certificate: bytes) -> Coordinator:
+        challenge = (await _receive(channel)).body
         if not isinstance(challenge, m.Challenge):
             raise ProtocolError("the coordinator did not begin with a challenge")
         shown = (challenge.log_key, challenge.token_key)
@@ -316,8 +292,8 @@ class Link:
             nonce=nonce,
             signature=sign("login", covered, self._identity.sign_seed),
         )
-        await socket.send(m.encode_frame(_LOGIN_ID, login))
-        match (await _receive(socket)).body:
+        await channel.send(m.encode_frame(_LOGIN_ID, login))
+        match (await _receive(channel)).body:
             case m.NodeWelcome() as welcome:
                 pass
             case m.Failure(code=code, text=text) if code in _TRANSIENT:
@@ -358,7 +334,7 @@ class Link:
                 log.warning("losses could not be told", code=error.code)
             await self._check_lost.wait()
 
-    async def _replicate(self, socket: ClientConnection, id: int, order: m.Replicate) -> None:
+    async def _replicate(self, channel: Channel, id: int, order: m.Replicate) -> None:
         reply: m.Message
         try:
             async with self._orders:
@@ -366,15 +342,15 @@ class Link:
         except KinfolderError as error:
             log.info("could not copy", code=error.code, chunks=len(order.chunks))
             reply = m.Failure(error.code, "the chunks could not be copied")
-        with contextlib.suppress(ConnectionClosed):
-            await socket.send(m.encode_frame(id, reply, reply=True))
+        with contextlib.suppress(ChannelClosedError):
+            await channel.send(m.encode_frame(id, reply, reply=True))
 
 
 class _Asker:
-    """Sends requests over one socket and matches the replies."""
+    """Sends requests over one channel and matches the replies."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._last_id = _LOGIN_ID
         self._waiting: dict[int, asyncio.Future[m.Message]] = {}
 
@@ -389,11 +365,11 @@ class _Asker:
         answer: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
         self._waiting[id] = answer
         try:
-            await self._socket.send(m.encode_frame(id, body))
+            await self._channel.send(m.encode_frame(id, body))
             # Not wait_for: up to Python 3.11 it may swallow a cancellation.
             async with asyncio.timeout(REPLY_S):
                 reply = await answer
-        except (ConnectionClosed, TimeoutError) as error:
+        except (ChannelClosedError, TimeoutError) as error:
             raise UnavailableError("the coordinator does not answer") from error
         finally:
             self._waiting.pop(id, None)
@@ -411,12 +387,6 @@ _LOGIN_ID: Final = 2
 _TRANSIENT: Final = ("unavailable", "behind", "error", "limit")
 
 
-async def _receive(socket: ClientConnection) -> m.Frame:
+async def _receive(channel: Channel) -> m.Frame:
     async with asyncio.timeout(CONNECT_S):
-        return _decode(await socket.recv())
-
-
-def _decode(data: bytes | str) -> m.Frame:
-    if isinstance(data, str):
-        raise ProtocolError("the coordinator sent text")
-    return m.decode_frame(data)
+        return m.decode_frame(await channel.receive())

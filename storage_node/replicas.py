@@ -7,13 +7,10 @@ Rule 2: a slow or silent node costs a bounded time and a bounded number of bytes
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
-
-import aiohttp
-from yarl import URL
 
 from protocol import limits
 from protocol.chunk_api import (
@@ -26,12 +23,11 @@ from protocol.chunk_api import (
     decode_failure,
     decode_put_reply,
     encode_wanted,
-    request_headers,
 )
-from protocol.errors import KinfolderError, ProtocolError, UnavailableError, unreachable_because
+from protocol.effects import ChunkNodes, ChunkReply, ChunkRequest
+from protocol.errors import KinfolderError, ProtocolError, UnavailableError
 from protocol.grants import ReceiptFor, Signed, Statement
 from protocol.ids import ChunkId, StorageNodeId
-from protocol.invitations import is_loopback
 from protocol.messages import NodeAddress
 
 CONNECT_S: Final = 5.0
@@ -40,7 +36,6 @@ STALL_S: Final = 10.0
 DURABLE_S: Final = 30.0
 """How long it may take to answer once it has everything."""
 QUEUE_BYTES_MAX: Final = 512 * limits.KIB
-READ_BYTES: Final = 256 * limits.KIB
 
 
 class Forward:
@@ -119,23 +114,19 @@ class Forward:
 
 
 class Replicas:
-    """The nodes that the coordinator knows, and a client for them."""
+    """The nodes that the coordinator knows, as they can be used.
 
-    def __init__(self) -> None:
+    Args:
+        door: The way to them.
+    """
+
+    def __init__(self, door: ChunkNodes) -> None:
+        self._door = door
         self._nodes: dict[StorageNodeId, NodeAddress] = {}
-        self._contexts: dict[bytes, ssl.SSLContext] = {}
-        self._session: aiohttp.ClientSession | None = None
 
     def learn(self, nodes: Sequence[NodeAddress]) -> None:
         """Take over the coordinator's list."""
         self._nodes = {node.id: node for node in nodes}
-        certificates = {node.certificate for node in nodes}
-        self._contexts = {der: context for der, context in self._contexts.items() if der in certificates}
-
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
 
     def forward(self, node: StorageNodeId, grant: Signed, statement: Signed, asked: Statement) -> Forward:
         """Begin to hand a batch on."""
@@ -158,101 +149,42 @@ class Replicas:
         """
         wanted = [ChunkFrom(id, 0) for id in ids]
         reader = GetReader(wanted)
-        headers = request_headers(grant, statement)
-        async with self._post(node, GET_PATH, encode_wanted(wanted), headers) as response:
-            async for data in response.content.iter_any():
+        async with self._ask(node, ChunkRequest(GET_PATH, grant, statement, encode_wanted(wanted)), STALL_S) as reply:
+            await _check(reply)
+            while data := await reply.read():
                 for one, chunk in reader.feed(data):
                     if chunk is not None:
                         yield one.id, chunk
         reader.finish()
 
     async def _put(self, forward: Forward, grant: Signed, statement: Signed, asked: Statement) -> ReceiptFor:
-        async with self._post(forward.node, PUT_PATH, forward.body(), request_headers(grant, statement)) as response:
-            reply = decode_put_reply(await _read(response))
+        request = ChunkRequest(PUT_PATH, grant, statement, forward.body())
+        # While a body is sent nothing is read: only the answer to one that is already there may not stall.
+        async with self._ask(forward.node, request, None) as answer:
+            await _check(answer)
+            reply = decode_put_reply(await _read(answer))
         if len(reply.receipts) != 1:
             raise ProtocolError("another node sent no receipt")
         check_receipt(reply.receipts[0], node=forward.node, statement=asked)
         return reply.receipts[0]
 
-    def _post(
-        self, node: StorageNodeId, path: str, body: bytes | AsyncIterator[bytes], headers: dict[str, str]
-    ) -> _Response:
+    def _ask(
+        self, node: StorageNodeId, request: ChunkRequest, silent_s: float | None
+    ) -> AbstractAsyncContextManager[ChunkReply]:
         address = self._nodes.get(node)
         if address is None:
             raise UnavailableError("the coordinator does not know that node")
-        url = URL(address.url)
-        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host or "")):
-            raise ProtocolError("a node has no address that may be used")
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=16),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                read_bufsize=READ_BYTES,
-            )
-        context = self._context(address.certificate) if url.scheme == "https" and address.certificate else None
-        return _Response(self._session, url.with_path(path), body, headers, context)
-
-    def _context(self, der: bytes) -> ssl.SSLContext:
-        context = self._contexts.get(der)
-        if context is None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            # The certificate is trusted for what it is, not for a name in it: it is the only one that will do.
-            context.check_hostname = False
-            context.verify_flags |= ssl.VERIFY_X509_STRICT
-            context.load_verify_locations(cadata=der)
-            self._contexts[der] = context
-        return context
+        return self._door.ask(address, request, connect_s=CONNECT_S, silent_s=silent_s)
 
 
-class _Response:
-    """A request to a node as a context; foreign errors become ours here."""
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        url: URL,
-        body: bytes | AsyncIterator[bytes],
-        headers: dict[str, str],
-        context: ssl.SSLContext | None,
-    ) -> None:
-        # While a body is sent nothing is read: only the answer to one that is already there may not stall.
-        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=STALL_S if isinstance(body, bytes) else None)
-        self._request = session.post(
-            url, data=body, headers=headers, ssl=context or True, allow_redirects=False, timeout=timeout
-        )
-        self._response: aiohttp.ClientResponse | None = None
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        try:
-            self._response = await self._request
-            if self._response.status != 200:
-                raise decode_failure(await _read(self._response))
-        except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
-            self._close()
-            raise UnavailableError(f"another node cannot be reached: {unreachable_because(error)}") from error
-        except BaseException:
-            self._close()
-            raise
-        return self._response
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None and self._response is not None:
-            self._response.release()
-        else:
-            self._close()
-        if isinstance(error, (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError)):
-            raise UnavailableError(f"another node broke off ({type(error).__name__})") from error
-
-    def _close(self) -> None:
-        if self._response is not None:
-            self._response.close()
+async def _check(reply: ChunkReply) -> None:
+    if reply.status != 200:
+        raise decode_failure(await _read(reply))
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(reply: ChunkReply) -> bytes:
     data = bytearray()
-    async for piece in response.content.iter_any():
+    while piece := await reply.read():
         data += piece
         if len(data) > REPLY_BYTES_MAX:
             raise ProtocolError("another node's reply is too long")

@@ -1,4 +1,4 @@
-"""The HTTP shell: checks a request before a byte of its body is read, streams, and answers in the words of the protocol.
+"""Answers devices and other nodes: checks a request before a byte of its body is read, and streams in bounded memory.
 
 Rule 1: no byte of a body is read before grant and statement are checked.
 Rule 2: memory is taken from a budget before bytes are read; a slow client holds its own share and no more.
@@ -9,26 +9,20 @@ Rule 4: a receipt is signed when the store has said that all its chunks are dura
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
 
 from protocol import limits
 from protocol.chunk_api import (
     ABSENT,
-    CONTENT_TYPE,
-    FORWARD_HEADER,
     GET_PATH,
-    GRANT_HEADER,
     HAVE_PATH,
     LIST_BYTES_MAX,
     PUT_BODY_BYTES_MAX,
     PUT_PATH,
-    STATEMENT_HEADER,
     STATUS,
     ChunkFrom,
     HaveReply,
@@ -41,7 +35,7 @@ from protocol.chunk_api import (
     encode_found,
 )
 from protocol.codec import encode
-from protocol.effects import Clock
+from protocol.effects import BrokenBodyError, ChunkAnswer, ChunkCall, Clock
 from protocol.errors import (
     CorruptChunkError,
     FullError,
@@ -55,7 +49,6 @@ from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, batch_root
 from protocol.ids import ChunkId, DeviceId, Pseudonym
 from storage_node.budget import ByteBudget, Lane
 from storage_node.chunks.store import ChunkStore, Data
-from storage_node.connections import GuardedServer, paused, resume, send_continue
 from storage_node.core.custody import Admitted, Custody
 from storage_node.identity import Identity
 from storage_node.replicas import QUEUE_BYTES_MAX, Forward, Replicas
@@ -82,7 +75,9 @@ STALL_S: Final = 30.0
 SLOWEST_BYTES_PER_S: Final = 16 * limits.KIB
 """A body that comes slower than this in the mean is broken off."""
 
-Answer = Callable[[web.BaseRequest, Admitted], Awaitable[web.StreamResponse]]
+_DONE: Final = 200
+
+Respond = Callable[[ChunkCall, Admitted], Awaitable[ChunkAnswer | None]]
 
 
 class ChunkServer:
@@ -108,13 +103,11 @@ class ChunkServer:
         self._forwarding = Lane(FORWARDING_BYTES_MAX, PUTS_MAX, PUTS_WAITING_MAX)
         self._storing = ByteBudget(STORING_BYTES_MAX)
         self._sending = ByteBudget(SENDING_BYTES_MAX)
-        self._answers: dict[str, tuple[Operation, int, Answer]] = {
+        self._answers: dict[str, tuple[Operation, int, Respond]] = {
             PUT_PATH: (Operation.PUT, PUT_BODY_BYTES_MAX, self._put),
             HAVE_PATH: (Operation.HAVE, LIST_BYTES_MAX, self._have),
             GET_PATH: (Operation.GET, LIST_BYTES_MAX, self._get),
         }
-        self.http = GuardedServer(self._handle)
-        """What accepts connections; a factory of asyncio protocols."""
 
     def receipt(self, device: DeviceId, pseudonym: Pseudonym, chunks: tuple[ChunkRef, ...]) -> ReceiptFor:
         """Return a fresh receipt for chunks that are durable here."""
@@ -129,16 +122,15 @@ class ChunkServer:
         )
         return ReceiptFor(sign_body(body, self._identity.sign_seed), chunks)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, call: ChunkCall) -> ChunkAnswer | None:
+        """Answer a request, whatever it is; None: the reply was sent in pieces."""
         try:
-            return await self._answer(request)
+            return await self._answer(call)
         except KinfolderError as error:
             code = _code(error)
-            log.info(
-                "refused", path=request.path if request.path in self._answers else "other", code=code, why=error.code
-            )
+            log.info("refused", path=call.path if call.path in self._answers else "other", code=code, why=error.code)
             return _refusal(code)
-        except (RequestPayloadError, HttpProcessingError):
+        except BrokenBodyError:
             return _refusal(ProtocolError.code)
         except ConnectionError:
             # Nobody reads this answer any more; an error would only be told to nobody, with a traceback.
@@ -147,53 +139,54 @@ class ChunkServer:
             log.exception("a request failed", error=type(error).__name__)
             return _refusal("error")
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        answer = self._answers.get(request.path)
-        if answer is None or request.method != "POST" or request.query_string:
+    async def _answer(self, call: ChunkCall) -> ChunkAnswer | None:
+        answer = self._answers.get(call.path)
+        if answer is None:
             return _refusal("not_found")
         operation, body_bytes_max, respond = answer
-        if (request.content_length or 0) > body_bytes_max:
+        if call.body_bytes > body_bytes_max:
             raise LimitExceededError("body", body_bytes_max)
         admitted = self._custody.admit(
-            decode_proof(request.headers.get(GRANT_HEADER)),
-            decode_proof(request.headers.get(STATEMENT_HEADER)),
+            decode_proof(call.grant),
+            decode_proof(call.statement),
             operation,
             now_ms=self._clock.now_ms(),
             now_s=self._clock.monotonic_s(),
         )
-        self.http.prove(request)
-        return await respond(request, admitted)
+        call.prove()
+        return await respond(call, admitted)
 
     # --- put
 
-    async def _put(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
+    async def _put(self, call: ChunkCall, admitted: Admitted) -> ChunkAnswer | None:
         asked = admitted.statement
         kept = _Kept()
         try:
             if asked.bytes > (await self._store.stats()).free_bytes:
                 raise FullError("the store is full")
             others = tuple(dict.fromkeys(node for node in asked.nodes if node != self._identity.node))
-            forwards = others if request.headers.get(FORWARD_HEADER) == "1" else ()
+            forwards = others if call.forward else ()
             lane = self._forwarding if forwards else self._reading
-            async with paused(request, is_needed=lane.is_full), lane.enter():
-                resume(request)
-                await send_continue(request, request.writer)
-                return await self._receive(request, admitted, forwards, kept)
+            with _paused(call, is_needed=lane.is_full):
+                async with lane.enter():
+                    call.resume()
+                    await call.go_on()
+                    return await self._receive(call, admitted, forwards, kept)
         finally:
             self._custody.give_back(admitted, asked.bytes - kept.bytes, asked.count - kept.chunks)
 
     async def _receive(
-        self, request: web.BaseRequest, admitted: Admitted, others: tuple[bytes, ...], kept: _Kept
-    ) -> web.StreamResponse:
-        grant = decode_proof(request.headers[GRANT_HEADER])
-        statement = decode_proof(request.headers[STATEMENT_HEADER])
+        self, call: ChunkCall, admitted: Admitted, others: tuple[bytes, ...], kept: _Kept
+    ) -> ChunkAnswer | None:
+        grant = decode_proof(call.grant)
+        statement = decode_proof(call.statement)
         forwards = [
             self._replicas.forward(node, grant, statement, admitted.statement)  # type: ignore[arg-type]
             for node in others
         ]
         writes: list[asyncio.Task[None]] = []
         try:
-            chunks = await self._read_batch(request, admitted, forwards, writes, kept)
+            chunks = await self._read_batch(call, admitted, forwards, writes, kept)
             for forward in forwards:
                 forward.finish()
             failure: KinfolderError | None = None
@@ -220,7 +213,7 @@ class ChunkServer:
 
     async def _read_batch(
         self,
-        request: web.BaseRequest,
+        call: ChunkCall,
         admitted: Admitted,
         forwards: list[Forward],
         writes: list[asyncio.Task[None]],
@@ -232,7 +225,7 @@ class ChunkServer:
         pieces: list[tuple[ChunkId, bytes]] = []
         size = held = 0
         try:
-            async for data in _body(request, admitted.statement.bytes):
+            async for data in _body(call, admitted.statement.bytes):
                 for forward in forwards:
                     await forward.feed(data)
                 # No name of ours may keep a chunk alive that the store is done with.
@@ -275,43 +268,40 @@ class ChunkServer:
 
     # --- have and get
 
-    async def _have(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
-        ids = decode_ids(await self._read_list(request), admitted.statement)
+    async def _have(self, call: ChunkCall, admitted: Admitted) -> ChunkAnswer | None:
+        ids = decode_ids(await self._read_list(call), admitted.statement)
         held = await self._store.have(admitted.pseudonym, ids)
         return _reply(encode(HaveReply(self.receipt(admitted.device, admitted.pseudonym, held) if held else None)))
 
-    async def _get(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
-        wanted = decode_wanted(await self._read_list(request), admitted.statement)
+    async def _get(self, call: ChunkCall, admitted: Admitted) -> ChunkAnswer | None:
+        wanted = decode_wanted(await self._read_list(call), admitted.statement)
         held = await self._store.have(admitted.pseudonym, [one.id for one in wanted])
         lengths = {ref.id: ref.length for ref in held}
         # A chunk counts whole wherever its answer begins: all of it is read and hashed.
         self._custody.charge(admitted, sum(lengths.get(one.id, 0) for one in wanted), 0)
-        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
+        await call.begin()
         try:
             for part in _slices(wanted, lengths):
                 size = sum(lengths.get(one.id, 0) for one in part)
                 async with self._sending.hold(size), asyncio.timeout(STALL_S + size / SLOWEST_BYTES_PER_S):
-                    await self._send(response, admitted.pseudonym, part)
-            await response.write_eof()
+                    await self._send(call, admitted.pseudonym, part)
+            await call.end()
         except (KinfolderError, TimeoutError) as error:
             # The reply has begun: that it ends too early is all that can be said.
-            if request.transport is not None:
-                request.transport.abort()
+            call.abort()
             raise ConnectionAbortedError from error
-        return response
+        return None
 
-    async def _send(self, response: web.StreamResponse, pseudonym: Pseudonym, wanted: tuple[ChunkFrom, ...]) -> None:
+    async def _send(self, call: ChunkCall, pseudonym: Pseudonym, wanted: tuple[ChunkFrom, ...]) -> None:
         """Read chunks and write them out; when this returns, no byte of them is held any more."""
         found = await self._store.get(pseudonym, [one.id for one in wanted])
         pairs = zip(wanted, found, strict=True)
-        await _write(response, [piece for one, data in pairs for piece in encode_found(data, one.offset)])
+        await _write(call, [piece for one, data in pairs for piece in encode_found(data, one.offset)])
 
-    async def _read_list(self, request: web.BaseRequest) -> bytes:
-        await send_continue(request, request.writer)
+    async def _read_list(self, call: ChunkCall) -> bytes:
+        await call.go_on()
         data = bytearray()
-        async for piece in _body(request, 0):
+        async for piece in _body(call, 0):
             data += piece
             if len(data) > LIST_BYTES_MAX:
                 raise LimitExceededError("list of ids", LIST_BYTES_MAX)
@@ -332,18 +322,30 @@ def _held_bytes(chunks: tuple[ChunkRef, ...], forwards: int) -> int:
     return min(size, max(chunk.length for chunk in chunks) + SLICE_BYTES) + forwards * min(size, QUEUE_BYTES_MAX)
 
 
-async def _body(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:
+@contextlib.contextmanager
+def _paused(call: ChunkCall, *, is_needed: bool) -> Iterator[None]:
+    """Take nothing of a body until it is resumed, or until the context ends: what waits must not fill buffers."""
+    if is_needed:
+        call.pause()
+    try:
+        yield
+    finally:
+        call.resume()
+
+
+async def _body(call: ChunkCall, size: int) -> AsyncIterator[bytes]:
     """Yield a body as it comes; a client that is too slow breaks off.
 
     Raises:
-        ProtocolError: Too slow, or the body is no HTTP.
+        ProtocolError: Too slow.
+        BrokenBodyError, ConnectionError: It ended before its end.
     """
     loop = asyncio.get_running_loop()
     end_s = loop.time() + STALL_S + size / SLOWEST_BYTES_PER_S
     while True:
         try:
             async with asyncio.timeout(min(STALL_S, max(0.0, end_s - loop.time()))):
-                data = await request.content.readany()
+                data = await call.read()
         except TimeoutError as error:
             raise ProtocolError("the body comes too slowly") from error
         if not data:
@@ -351,7 +353,7 @@ async def _body(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:
         yield data
 
 
-async def _write(response: web.StreamResponse, parts: Sequence[Data | memoryview]) -> None:
+async def _write(call: ChunkCall, parts: Sequence[Data | memoryview]) -> None:
     """Write the parts of a reply: big ones as they are, small ones joined."""
     small: list[Data | memoryview] = []
     for part in parts:
@@ -359,11 +361,11 @@ async def _write(response: web.StreamResponse, parts: Sequence[Data | memoryview
             small.append(part)
             continue
         if small:
-            await response.write(b"".join(small))
+            await call.write(b"".join(small))
             small = []
-        await response.write(part)
+        await call.write(part)
     if small:
-        await response.write(b"".join(small))
+        await call.write(b"".join(small))
 
 
 def _slices(wanted: tuple[ChunkFrom, ...], lengths: dict[ChunkId, int]) -> list[tuple[ChunkFrom, ...]]:
@@ -389,12 +391,12 @@ def _code(error: KinfolderError) -> str:
             return error.code if error.code in STATUS else "error"
 
 
-def _refusal(code: str) -> web.Response:
-    return web.Response(status=STATUS[code], body=encode_failure(code), headers={"Content-Type": CONTENT_TYPE})
+def _refusal(code: str) -> ChunkAnswer:
+    return ChunkAnswer(STATUS[code], encode_failure(code))
 
 
-def _reply(body: bytes) -> web.Response:
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+def _reply(body: bytes) -> ChunkAnswer:
+    return ChunkAnswer(_DONE, body)
 
 
 assert ABSENT > limits.SEALED_CHUNK_BYTES_MAX

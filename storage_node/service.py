@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
-import tempfile
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,7 +15,7 @@ from blake3 import blake3
 from protocol import limits
 from protocol import messages as m
 from protocol.chunk_api import check_refs, ids_root
-from protocol.effects import Clock, Entropy, Processor
+from protocol.effects import ChunkListener, ChunkNodes, Clock, Dialer, Entropy, Processor
 from protocol.errors import EXIT_USAGE, KinfolderError, UnavailableError, UserError
 from protocol.grants import ChunkRef, Grant, Operation, Statement, open_signed, sign_body
 from protocol.ids import ChunkId, device_id
@@ -29,17 +26,13 @@ from storage_node.chunks.store import ChunkStore
 from storage_node.config import Settings
 from storage_node.core.custody import Custody
 from storage_node.core.scrub import Scrub
-from storage_node.identity import Coordinator, Identity, load_identity, make_identity, private_key_pem, save_identity
+from storage_node.identity import Coordinator, Identity, IdentityStore, make_identity, private_key_pem
 from storage_node.link import Contact, Duties, HeardClock, Link, Presence
 from storage_node.replicas import Replicas
 from storage_node.server import SLICE_BYTES, ChunkServer
 
 log = structlog.get_logger("node")
 
-SWEEP_S: Final = 1.0
-STOP_S: Final = 5.0
-"""How long requests may still run when the node stops."""
-_BACKLOG: Final = 512
 _DATABASE: Final = "index.sqlite"
 _PACKS: Final = "packs"
 
@@ -52,6 +45,10 @@ class Doors(msgspec.Struct, frozen=True):
     processor: Processor
     disk: PackDisk
     open_database: OpenDatabase
+    identity: IdentityStore
+    dialer: Dialer
+    nodes: ChunkNodes
+    listener: ChunkListener
 
 
 class StorageNode:
@@ -69,7 +66,6 @@ class StorageNode:
         self._given_store = store
         self._clock = HeardClock(doors.clock)
         self._tasks: list[asyncio.Task[None]] = []
-        self._listener: asyncio.Server | None = None
         self.url = ""
         """Where it is found; known once it has started."""
 
@@ -81,10 +77,10 @@ class StorageNode:
             CorruptStateError: The node's own files are damaged.
         """
         settings, doors = self._settings, self._doors
-        identity = load_identity(settings.data)
+        identity = doors.identity.load()
         if identity is None:
             identity = make_identity(doors.entropy)
-            save_identity(settings.data, identity)
+            doors.identity.save(identity)
         self.identity = identity
         contact = _contact(settings, identity)
         self.store: ChunkStore
@@ -96,7 +92,7 @@ class StorageNode:
         if identity.coordinator is not None:
             self.custody.token_key = identity.coordinator.token_key
         self.custody.miss(doors.clock.monotonic_s())
-        self.replicas = Replicas()
+        self.replicas = Replicas(doors.nodes)
         self.server = ChunkServer(
             identity=identity, store=self.store, custody=self.custody, replicas=self.replicas, clock=self._clock
         )
@@ -114,11 +110,18 @@ class StorageNode:
             self.url, identity.certificate if settings.is_tls else b"", settings.zone or identity.node.hex()
         )
         self.link = Link(
-            contact, identity, presence, duties, clock=doors.clock, entropy=doors.entropy, heard=self._clock
+            contact,
+            identity,
+            presence,
+            duties,
+            dialer=doors.dialer,
+            clock=doors.clock,
+            entropy=doors.entropy,
+            heard=self._clock,
         )
         is_first_start = identity.coordinator is None
         linked = asyncio.create_task(self.link.run(is_first_start=is_first_start))
-        self._tasks = [linked, asyncio.create_task(self._sweep()), asyncio.create_task(self._scrub())]
+        self._tasks = [linked, asyncio.create_task(self._scrub())]
         if is_first_start:
             admitted = asyncio.create_task(self.link.admitted.wait())
             await asyncio.wait([linked, admitted], return_when=asyncio.FIRST_COMPLETED)
@@ -131,11 +134,8 @@ class StorageNode:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
-            self.server.http.pre_shutdown()
-            await self.server.http.shutdown(STOP_S)
-            await self.replicas.close()
+        await self._doors.listener.stop()
+        await self._doors.nodes.close()
         if hasattr(self, "store"):
             await self.store.close()
 
@@ -178,26 +178,18 @@ class StorageNode:
         return m.Replicated((self.server.receipt(device, order.pseudonym, chunks),) if chunks else ())
 
     async def _listen(self) -> None:
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        try:
-            self._listener = await loop.create_server(
-                self.server.http,
-                settings.host,
-                settings.port,
-                ssl=_server_tls(settings.data, self.identity) if settings.is_tls else None,
-                backlog=_BACKLOG,
-            )
-        except OSError as error:
-            raise UserError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}") from error
-        port = self._listener.sockets[0].getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = settings.advertise or f"{'https' if settings.is_tls else 'http'}://{host}:{port}"
+        identity, is_tls = self.identity, self._settings.is_tls
+        url = await self._doors.listener.start(
+            self.server.answer,
+            certificate=identity.certificate if is_tls else b"",
+            key_pem=private_key_pem(identity.tls_seed) if is_tls else b"",
+        )
+        self.url = self._settings.advertise or url
 
     async def _welcome(self, coordinator: Coordinator, welcome: m.NodeWelcome) -> None:
         if self.identity.coordinator is None:
             self.identity = msgspec.structs.replace(self.identity, coordinator=coordinator)
-            await self._doors.processor.run(save_identity, self._settings.data, self.identity)
+            await self._doors.processor.run(self._doors.identity.save, self.identity)
         self.custody.token_key = coordinator.token_key
         self.custody.revoke(welcome.revoked, self._clock.now_ms())
         self.custody.hear()
@@ -212,11 +204,6 @@ class StorageNode:
     async def _report(self) -> m.NodeReport:
         stats = await self.store.stats()
         return m.NodeReport(free_bytes=stats.free_bytes, stored_bytes=stats.stored_bytes)
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            self.server.http.sweep()
 
     async def _scrub(self) -> None:
         clock = self._doors.clock
@@ -247,16 +234,16 @@ def _contact(settings: Settings, identity: Identity) -> Contact:
 
 
 def _open_store(settings: Settings, doors: Doors) -> PackStore:
-    packs = settings.data / _PACKS
-    packs.mkdir(mode=0o700, exist_ok=True)
     try:
         above = doors.disk.open_root(str(settings.data))
         try:
+            with contextlib.suppress(FileExistsError):
+                doors.disk.make_directory(above, _PACKS, 0o700)
             doors.disk.sync(above)  # what is durable in a directory is lost with the directory's own name
         finally:
             doors.disk.close(above)
         return PackStore(
-            str(packs),
+            str(settings.data / _PACKS),
             disk=doors.disk,
             open_database=doors.open_database,
             processor=doors.processor,
@@ -267,32 +254,28 @@ def _open_store(settings: Settings, doors: Doors) -> PackStore:
         raise UnavailableError(f"the data directory cannot be used: {error.strerror}") from error
 
 
-def _server_tls(data: Path, identity: Identity) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
-    # OpenSSL reads keys from files only; this one is readable by its owner alone, and gone at once.
-    with tempfile.NamedTemporaryFile(dir=data) as file:
-        file.write(ssl.DER_cert_to_PEM_cert(identity.certificate).encode() + private_key_pem(identity.tls_seed))
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
-
-
 def _has_id(id: ChunkId, data: bytes) -> bool:
     return blake3(data).digest() == id
 
 
-def system_doors(data: Path) -> Doors:
-    """Return the machine's own doors, for a data directory."""
+def system_doors(settings: Settings) -> Doors:
+    """Return the machine's own doors, for a node with these settings."""
     from storage_node.doors import SystemClock, SystemDisk, SystemEntropy, ThreadProcessor, open_database
+    from storage_node.http_nodes import HttpNodes
+    from storage_node.identity import IdentityFile
+    from storage_node.listener import HttpListener
+    from storage_node.websocket import WebSocketDialer
 
     return Doors(
         clock=SystemClock(),
         entropy=SystemEntropy(),
         processor=ThreadProcessor(),
         disk=SystemDisk(),
-        open_database=partial(open_database, data / _DATABASE),
+        open_database=partial(open_database, settings.data / _DATABASE),
+        identity=IdentityFile(settings.data),
+        dialer=WebSocketDialer(),
+        nodes=HttpNodes(),
+        listener=HttpListener(settings),
     )
 
 

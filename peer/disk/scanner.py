@@ -31,11 +31,8 @@ from peer.disk.walk import (
     split,
 )
 from protocol import limits
-from protocol.effects import Access, FileSystem, Handle, Stat
+from protocol.effects import Access, FileSystem, Handle, IsIgnored, Stat
 from protocol.entries import Kind, is_reserved
-
-IsIgnored = Callable[[str, bool], bool]
-"""(path from the root, whether it is a directory) -> whether it is left alone."""
 
 _LOOKS_MAX: Final = 3
 """How often a directory that keeps changing under our eyes is listed before it is reported as changing."""

@@ -23,9 +23,7 @@ from asyncinotify import Event, Inotify, Mask, Watch
 
 from peer.disk.walk import CONTROL, join
 from protocol import limits
-from protocol.effects import DiskEvent, DiskEventKind
-
-IsIgnored = Callable[[str, bool], bool]
+from protocol.effects import DiskEvent, DiskEventKind, IsIgnored
 
 _MASK: Final = (
     Mask.CREATE

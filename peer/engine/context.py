@@ -14,10 +14,11 @@ from peer.core.hpke import Hpke
 from peer.core.keys import AccountKeys, DeviceSecrets, FolderKeys
 from peer.core.membership import open_account_keys, open_epochs
 from peer.engine.accounts import AccountBook
+from peer.lan.doors import LanNetwork
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
 from peer.store.spool import SpoolFiles
-from protocol.effects import Clock, Entropy, FileSystem, Processor
+from protocol.effects import ChunkNodes, Clock, Dialer, Entropy, FileSystem, Processor, Watchers
 from protocol.errors import SecurityError
 from protocol.ids import AccountId
 from protocol.membership import ControlState
@@ -43,6 +44,10 @@ class Doors(msgspec.Struct, frozen=True):
     processor: Processor
     files: FileSystem
     hpke: Hpke
+    dialer: Dialer
+    nodes: ChunkNodes
+    lan: LanNetwork
+    watchers: Watchers
 
 
 class FolderRing:
@@ -103,6 +108,7 @@ class Context:
         self.processor = doors.processor
         self.files = doors.files
         self.hpke = doors.hpke
+        self.watchers = doors.watchers
         self.database = database
         self.link = link
         self.chunks = chunks

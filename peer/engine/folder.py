@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from peer.core.authoring import split_acts
+from peer.core.holding import subject
 from peer.core.operations import Act, Edit, Place, Remove, Replace, Step
 from peer.core.tree import ItemId
 from peer.disk.stages import Staged
@@ -35,7 +36,7 @@ from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
 from peer.engine.outlook import Outlook
 from peer.engine.reassurance import Reassurer
-from peer.engine.recorder import Planned, Recorder, subject
+from peer.engine.recorder import Planned, Recorder
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.uploader import Stored, ToSend, Uploader

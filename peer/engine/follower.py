@@ -136,7 +136,8 @@ class Follower:
 
     def rebuild(self, db: sqlite3.Connection) -> None:
         """Fold the tail anew over the ordered state; mark what it changes, or does not change any more, dirty."""
-        if self._overlay is not None and self._is_mixed:
+        if self._overlay is not None:
+            # Not only where it is mixed: independent entries of this device may be ordered otherwise than it wrote them.
             mark_dirty(db, self.record.key, self._overlay.own_items())
         self._overlay = OverlayState(self._ordered(db))
         tail = self.tail(db)

@@ -31,11 +31,10 @@ from peer.disk.roots import Root, RootGuard, RootIdentity, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
 from peer.disk.stages import clean_stages
 from peer.disk.walk import DiskError, is_gone, kind_of, text_of
-from peer.disk.watcher import InotifyWatcher
 from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.store.trees import LocalTree, SyncedTree
-from protocol.effects import Access, DiskEvent, DiskEventKind
+from protocol.effects import Access, DiskEvent, DiskEventKind, Watcher
 from protocol.entries import Kind
 
 LISTINGS_PER_STEP: Final = 64
@@ -86,7 +85,7 @@ class Observer:
         self._unrecovered: frozenset[str] = frozenset()
         """Paths that a crash left without what a user had there, until it can be put back."""
         self._next_full_s: float | None = None
-        self._watcher: InotifyWatcher | None = None
+        self._watcher: Watcher | None = None
         self._watching: asyncio.Task[None] | None = None
         self._watch_wanted: Callable[[], None] | None = None
         self._degraded = True
@@ -175,7 +174,7 @@ class Observer:
         if self._watcher is not None and self._watcher.is_gone:
             self._stop_watcher()  # the root was away for a moment between two looks, and stands there again
         if self._watch_wanted is not None and self._watching is None:
-            self._watcher = InotifyWatcher(self._guard.path, is_ignored=self.is_excluded)
+            self._watcher = self._context.watchers(self._guard.path, is_ignored=self.is_excluded)
             self._degraded = False
             self._watching = asyncio.create_task(self._listen(self._watcher, self._watch_wanted), name="watcher")
 
@@ -194,7 +193,7 @@ class Observer:
             self._watcher = None
         self._degraded = True
 
-    async def _listen(self, watcher: InotifyWatcher, wake: Callable[[], None]) -> None:
+    async def _listen(self, watcher: Watcher, wake: Callable[[], None]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 for event in await watcher.get():

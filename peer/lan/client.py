@@ -19,7 +19,7 @@ from blake3 import blake3
 from peer.core.chunk_sealing import decompress
 from peer.core.lan import LanDevice, avoid_s
 from peer.engine.tasks import end
-from peer.lan.stream import LanStream
+from peer.lan.doors import Stream
 from protocol import lan, limits
 from protocol.chunks import check_chunk
 from protocol.effects import Clock, Processor
@@ -74,7 +74,7 @@ class _Asked:
 class PeerConnection:
     """One connection on which this device asks."""
 
-    def __init__(self, device: LanDevice, address: str, stream: LanStream, clock: Clock) -> None:
+    def __init__(self, device: LanDevice, address: str, stream: Stream, clock: Clock) -> None:
         self.device = device
         self.address = address
         self.received_bytes = 0

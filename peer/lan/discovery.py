@@ -12,7 +12,7 @@ import contextlib
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import ifaddr
 import structlog
@@ -27,7 +27,8 @@ from zeroconf import (
 )
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from peer.core.lan import SERVICE_TYPE, TAGS_KEY, Network
+from peer.core.lan import SERVICE_TYPE, TAGS_KEY
+from peer.lan.doors import Announced, Interface
 
 WAITING_MAX: Final = 256
 """Names that were heard and not looked at yet; what comes beyond is not heard."""
@@ -46,22 +47,6 @@ START_S: Final = 5.0
 CLOSE_S: Final = 2.0
 
 log = structlog.get_logger("lan")
-
-
-class Announced(NamedTuple):
-    """What somebody announces; none of it is checked."""
-
-    name: str
-    addresses: tuple[str, ...]
-    port: int
-    tags: bytes
-
-
-class Interface(NamedTuple):
-    """An address of this machine."""
-
-    address: str
-    network: Network
 
 
 def interfaces(only: Sequence[str] | None) -> list[Interface]:

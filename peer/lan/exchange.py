@@ -23,8 +23,6 @@ from peer.engine.context import Context
 from peer.engine.tasks import end
 from peer.lan.client import LanClient, PeerConnection
 from peer.lan.server import LanServer
-from peer.lan.stream import LanStream, keep_alive
-from peer.lan.trust import Trust
 from peer.lan.turns import Turns
 from peer.store import folders
 from protocol import limits
@@ -35,7 +33,7 @@ from protocol.lan import Wanted
 if TYPE_CHECKING:
     from peer.engine.folder import FolderEngine
     from peer.engine.holdings import Holdings
-    from peer.lan.discovery import Announced, Discovery, Interface
+    from peer.lan.doors import Announced, Discovery, Interface, Trusted
 
 LOOK_S: Final = 30.0
 """Between looks at this machine's addresses."""
@@ -85,15 +83,16 @@ class Lan:
     def __init__(self, context: Context, engines: Mapping[int, FolderEngine]) -> None:
         self._context = context
         self._engines = engines
+        self._network = context.doors.lan
         self.client = LanClient(context.clock, context.processor, self._may_read)
-        self.server = LanServer(self._shelf, context.clock, context.processor)
+        self.server = LanServer(self._shelf, context.clock, context.processor, self._network)
         self._changed = asyncio.Event()
         self._found = asyncio.Event()
         self._looked_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._only: tuple[str, ...] | None = None
         self._port = 0
-        self._trust: Trust | None = None
+        self._trust: Trusted | None = None
         self._discovery: Discovery | None = None
         self._interfaces: list[Interface] = []
         self._keys: list[bytes] = []
@@ -229,12 +228,10 @@ class Lan:
             turn = int(self._context.clock.monotonic_s() // ROTATE_S) if many else 0
 
     async def _refresh(self, turn: int) -> None:
-        from peer.lan.discovery import interfaces
-
         if self._changed.is_set():
             self._changed.clear()
             await self._refresh_trust()
-        found = await self._context.processor.run(interfaces, self._only)
+        found = await self._context.processor.run(self._network.interfaces, self._only)
         if found != self._interfaces:
             await self._close_network()
             self._interfaces = found
@@ -259,7 +256,7 @@ class Lan:
             self._context.account, self._context.device, self._context.accounts.known(), members
         )
         if self._trust is None or allowed != self._trust.allowed:
-            trust = await self._context.processor.run(Trust, self._context.secrets, allowed)
+            trust = await self._context.processor.run(self._network.trust, self._context.secrets, allowed)
             self._trust = trust
             self.server.trust(trust)
             for device, peer in list(self.client.peers.items()):
@@ -293,11 +290,9 @@ class Lan:
     async def _open_network(self) -> None:
         if self._discovery is not None:
             return
-        from peer.lan.discovery import Discovery
-
         addresses = [one.address for one in self._interfaces]
         self.server.listen(addresses, self._port)
-        self._discovery = Discovery(addresses, self._on_found, self._on_gone)
+        self._discovery = self._network.discovery(addresses, self._on_found, self._on_gone)
         await self._discovery.start()
 
     async def _announce(self, turn: int) -> None:
@@ -419,14 +414,8 @@ class Lan:
         trust = self._trust
         if trust is None or not trust.allowed:
             raise AccessDeniedError("nobody may be connected to")
-        loop = asyncio.get_running_loop()
-        stream = LanStream()
+        stream, device = await self._network.dial(address, port, trust)
         try:
-            transport, _ = await loop.create_connection(
-                lambda: stream, address, port, ssl=trust.client, ssl_handshake_timeout=limits.LAN_HANDSHAKE_S_MAX
-            )
-            device = trust.identify(transport.get_extra_info("ssl_object"))
-            keep_alive(transport.get_extra_info("socket"))
             peer = PeerConnection(device, address, stream, self._context.clock)
             await peer.greet()
         except BaseException:

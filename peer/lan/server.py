@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, Protocol
 
@@ -20,8 +19,7 @@ import zstandard
 
 from peer.core.lan import LanDevice
 from peer.engine.tasks import end
-from peer.lan.stream import LanStream, keep_alive
-from peer.lan.trust import Trust
+from peer.lan.doors import Knock, LanNetwork, Listening, Stream, Trusted
 from protocol import lan, limits
 from protocol.effects import Clock, Processor
 from protocol.errors import AccessDeniedError, KinfolderError, ProtocolError
@@ -59,25 +57,31 @@ class LanServer:
         shelf: Gives a folder's holdings to a device that may read it; None for all else.
         clock: The time.
         processor: Compresses.
+        network: Where to listen.
     """
 
     def __init__(
-        self, shelf: Callable[[LanDevice, FolderId], Shelf | None], clock: Clock, processor: Processor
+        self,
+        shelf: Callable[[LanDevice, FolderId], Shelf | None],
+        clock: Clock,
+        processor: Processor,
+        network: LanNetwork,
     ) -> None:
         self._shelf = shelf
         self._clock = clock
         self._processor = processor
-        self._trust: Trust | None = None
-        self._listening: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._network = network
+        self._trust: Trusted | None = None
+        self._listening: list[Listening] = []
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._handshakes = 0
-        self._open: dict[LanStream, LanDevice] = {}
+        self._open: dict[Stream, LanDevice] = {}
         self._answers = asyncio.Semaphore(ANSWERS_MAX)
         self.port = 0
         self.sent_bytes = 0
         """Bytes of chunks and segments that were sent over the LAN."""
 
-    def trust(self, trust: Trust) -> None:
+    def trust(self, trust: Trusted) -> None:
         """Let in these devices from now on, and no others; who is in and may not be any more is cut off."""
         self._trust = trust
         for stream, device in list(self._open.items()):
@@ -93,14 +97,11 @@ class LanServer:
         failure: OSError | None = None
         for address in addresses:
             try:
-                listening = socket.create_server(
-                    (address, self.port or port), family=_family(address), backlog=limits.LAN_HANDSHAKES_MAX
-                )
+                listening = self._network.listen(address, self.port or port)
             except OSError as error:
                 failure = error
                 continue
-            listening.setblocking(False)
-            self.port = listening.getsockname()[1]
+            self.port = listening.port
             self._listening.append(listening)
             self._begin(self._accept(listening))
         if not self._listening:
@@ -117,77 +118,66 @@ class LanServer:
 
     def _begin(self, work: asyncio._CoroutineLike[None]) -> None:
         task = asyncio.create_task(work, name="lan-server")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    async def _accept(self, listening: Listening) -> None:
         while True:
             try:
-                connection, _ = await loop.sock_accept(listening)
+                knock = await listening.accept()
             except OSError:
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             is_full = len(self._open) + self._handshakes >= limits.LAN_CONNECTIONS_MAX
             if self._trust is None or is_full or self._handshakes >= limits.LAN_HANDSHAKES_MAX:
-                connection.close()
+                knock.close()
                 continue
             self._handshakes += 1
-            self._begin(self._welcome(connection, self._trust))
+            self._begin(self._welcome(knock, self._trust))
 
-    async def _welcome(self, connection: socket.socket, trust: Trust) -> None:
+    async def _welcome(self, knock: Knock, trust: Trusted) -> None:
         """Find out who it is, and serve him."""
-        stream = LanStream()
-        device: LanDevice | None = None
+        stream: Stream | None = None
         try:
             try:
-                device = await self._let_in(connection, stream, trust)
+                stream = await self._let_in(knock, trust)
             finally:
                 self._handshakes -= 1
-            await self._serve(device, stream)
+            await self._serve(self._open[stream], stream)
         except (KinfolderError, OSError, TimeoutError) as error:
             log.debug("a connection on the LAN ended", error=type(error).__name__)
         finally:
-            stream.close()
-            if device is not None:
+            if stream is not None:
+                stream.close()
                 del self._open[stream]
 
-    async def _let_in(self, connection: socket.socket, stream: LanStream, trust: Trust) -> LanDevice:
-        """Return who it is, and count his connection as open.
+    async def _let_in(self, knock: Knock, trust: Trusted) -> Stream:
+        """Find out who it is, and count his connection as open.
 
         Raises:
             KinfolderError, OSError, TimeoutError: He may not be here.
         """
-        device = await self._identify(connection, stream, trust)
-        async with asyncio.timeout(GREETING_S):
-            frame = await stream.read_frame()
-            if frame.id != 0 or not isinstance(frame.body, Greeting) or frame.body.version < 1:
-                raise ProtocolError("a device on the LAN does not greet")
-            await stream.write_frame(0, Greeting(lan.LAN_VERSION))
-        # What was true when the handshake began may not be so any more.
-        if self._trust is None or device not in self._trust.allowed.values():
-            raise AccessDeniedError("a device lost its access")
-        if list(self._open.values()).count(device) >= limits.LAN_CONNECTIONS_PER_DEVICE_MAX:
-            raise AccessDeniedError("a device has too many connections")
-        self._open[stream] = device
-        return device
-
-    @staticmethod
-    async def _identify(connection: socket.socket, stream: LanStream, trust: Trust) -> LanDevice:
-        loop = asyncio.get_running_loop()
+        stream, device = await knock.open(trust)
         try:
-            keep_alive(connection)
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: stream, connection, ssl=trust.server, ssl_handshake_timeout=limits.LAN_HANDSHAKE_S_MAX
-            )
+            async with asyncio.timeout(GREETING_S):
+                frame = await stream.read_frame()
+                if frame.id != 0 or not isinstance(frame.body, Greeting) or frame.body.version < 1:
+                    raise ProtocolError("a device on the LAN does not greet")
+                await stream.write_frame(0, Greeting(lan.LAN_VERSION))
+            # What was true when the handshake began may not be so any more.
+            if self._trust is None or device not in self._trust.allowed.values():
+                raise AccessDeniedError("a device lost its access")
+            if list(self._open.values()).count(device) >= limits.LAN_CONNECTIONS_PER_DEVICE_MAX:
+                raise AccessDeniedError("a device has too many connections")
         except BaseException:
-            connection.close()
+            stream.close()
             raise
-        return trust.identify(transport.get_extra_info("ssl_object"))
+        self._open[stream] = device
+        return stream
 
     # --- Answering
 
-    async def _serve(self, device: LanDevice, stream: LanStream) -> None:
+    async def _serve(self, device: LanDevice, stream: Stream) -> None:
         left, at_s = float(limits.LAN_REQUESTS_BURST), self._clock.monotonic_s()
         while True:
             await stream.wait_readable()
@@ -208,7 +198,7 @@ class LanServer:
             async with self._answers:
                 await self._answer(stream, frame.id, frame.body, shelf)
 
-    async def _answer(self, stream: LanStream, id: int, request: Request, shelf: Shelf) -> None:
+    async def _answer(self, stream: Stream, id: int, request: Request, shelf: Shelf) -> None:
         is_near = stream.is_loopback
         loop = asyncio.get_running_loop()
         budget_s = STALLED_S
@@ -261,7 +251,3 @@ def _pack(raw: bytes) -> tuple[Encoding, bytes]:
             return Encoding.RAW, raw
     packed = zstandard.ZstdCompressor(level=1).compress(raw)
     return (Encoding.ZSTD, packed) if len(packed) < len(raw) * 7 // 8 else (Encoding.RAW, raw)
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET

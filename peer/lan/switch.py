@@ -6,7 +6,6 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.api.backend import Json
-from peer.config import load_settings
 from peer.core.keys import open_device_name
 from peer.core.lan import LanDevice
 from peer.store.folders import put_setting, setting
@@ -27,7 +26,7 @@ async def load(device: Device) -> None:
 async def follow(device: Device) -> None:
     """Begin or end the use of the LAN, as it should be now: an agent's, online, and not switched off."""
     if device.watching and device.is_online and device.lan_enabled:
-        settings = load_settings(device.home)
+        settings = device.settings()
         device.lan.start(settings.lan_interfaces, settings.lan_port)
     else:
         await device.lan.stop()

@@ -1,4 +1,4 @@
-"""Chunks to and from storage nodes: batches over HTTP, several nodes, each answer checked.
+"""Chunks to and from storage nodes: batches, several nodes, each answer checked.
 
 A put goes to one node, which forwards it, so the device sends each chunk once. Where that node is away or a replica
 fails, the next nodes by preference are asked until the write quorum holds the batch. A get asks one node after the
@@ -17,21 +17,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-import aiohttp
 import structlog
-from yarl import URL
 
 from peer.net.grants import Allowance, Grants
 from peer.store.parts import Parts
 from protocol import chunk_api as api
 from protocol import limits
 from protocol.chunks import check_chunk
-from protocol.effects import Clock, Processor
+from protocol.effects import ChunkNodes, ChunkReply, ChunkRequest, Clock, Processor
 from protocol.errors import (
     AccessDeniedError,
     CorruptChunkError,
@@ -41,9 +39,8 @@ from protocol.errors import (
     ProtocolError,
     UnavailableError,
 )
-from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Statement, open_receipt, open_signed
+from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Signed, Statement, open_receipt, open_signed
 from protocol.ids import ChunkId, FolderId, StorageNodeId, storage_node_id
-from protocol.invitations import is_loopback
 from protocol.messages import NodeAddress
 
 BATCHES_IN_FLIGHT: Final = 4
@@ -57,8 +54,8 @@ PROBED_MAX: Final = 64
 """Nodes that are asked at once whether they are there."""
 READ_BYTES: Final = 1 << 20
 
-_FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError, KinfolderError)
-"""What a node can cause. ValueError: its URL or its certificate is none."""
+_FAILURES: Final = (TimeoutError, OSError, ValueError, KinfolderError)
+"""What a node can cause."""
 
 log = structlog.get_logger("chunk_client")
 
@@ -66,14 +63,13 @@ log = structlog.get_logger("chunk_client")
 class ChunkClient:
     """One device's way to all storage nodes."""
 
-    def __init__(self, grants: Grants, clock: Clock, processor: Processor, parts: Parts) -> None:
+    def __init__(self, nodes: ChunkNodes, grants: Grants, clock: Clock, processor: Processor, parts: Parts) -> None:
+        self._nodes = nodes
         self._grants = grants
         self._clock = clock
         self._processor = processor
         self._parts = parts
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
-        self._session: aiohttp.ClientSession | None = None
-        self._contexts: dict[bytes, ssl.SSLContext] = {}
         self._avoid: dict[StorageNodeId, float] = {}
         self._gets = 0
         self.sent_bytes = 0
@@ -82,8 +78,7 @@ class ChunkClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._nodes.close()
 
     async def tidy(self) -> None:
         """Remove beginnings of chunks that nobody asked for again."""
@@ -191,31 +186,19 @@ class ChunkClient:
     # --- One node
 
     async def _answers(self, node: NodeAddress) -> bool:
+        nothing = Signed(b"", b"")
         try:
-            url = _url(node, "/")
-            async with (
-                asyncio.timeout(PROBE_S),
-                self._http().get(url, ssl=self._tls(node, url), allow_redirects=False),
-            ):
-                return True  # whatever it says
+            async with asyncio.timeout(PROBE_S), self._ask(node, ChunkRequest(api.HAVE_PATH, nothing, nothing, b"")):
+                return True  # it refuses, and so it is there
         except _FAILURES:
             return False
 
     async def _have_of(self, allowance: Allowance, node: NodeAddress, refs: Sequence[ChunkRef]) -> ReceiptFor | None:
         proof = self._grants.state(allowance, Operation.HAVE, [node.id], [ChunkRef(ref.id, 0) for ref in refs])
-        url = _url(node, api.HAVE_PATH)
-        async with (
-            asyncio.timeout(STALLED_S),
-            self._http().post(
-                url,
-                data=api.encode_ids([ref.id for ref in refs]),
-                headers=api.request_headers(allowance.grant, proof),
-                ssl=self._tls(node, url),
-                allow_redirects=False,
-            ) as response,
-        ):
-            data = await _read(response)
-            if response.status != 200:
+        request = ChunkRequest(api.HAVE_PATH, allowance.grant, proof, api.encode_ids([ref.id for ref in refs]))
+        async with asyncio.timeout(STALLED_S), self._ask(node, request) as reply:
+            data = await _read(reply)
+            if reply.status != 200:
                 raise api.decode_failure(data)
         receipt = api.decode_have_reply(data).receipt
         if receipt is not None:
@@ -238,27 +221,21 @@ class ChunkClient:
         by_id = {t.id: t for t in targets}
         good: dict[StorageNodeId, ReceiptFor] = {}
         try:
-            url = _url(first, api.PUT_PATH)
+            request = ChunkRequest(api.PUT_PATH, allowance.grant, proof, _body(chunks, refs), forward=len(targets) > 1)
             size = sum(ref.length for ref in refs)
             async with (
                 asyncio.timeout(STALLED_S + size / SLOWEST_BYTES_PER_S),
-                self._http().post(
-                    url,
-                    data=_body(chunks, refs),
-                    headers=api.request_headers(allowance.grant, proof, forward=len(targets) > 1),
-                    ssl=self._tls(first, url),
-                    allow_redirects=False,
-                ) as response,
+                self._ask(first, request) as reply,
             ):
-                data = await _read(response)
-                if response.status != 200:
+                data = await _read(reply)
+                if reply.status != 200:
                     raise api.decode_failure(data)
-            reply = api.decode_put_reply(data)
-            for item, node in zip(reply.receipts, _nodes_of(reply.receipts), strict=True):
+            told = api.decode_put_reply(data)
+            for item, node in zip(told.receipts, _nodes_of(told.receipts), strict=True):
                 if node in by_id:
                     api.check_receipt(item, node=node, statement=statement)
                     good[node] = item
-            for node, code in reply.failed:
+            for node, code in told.failed:
                 if node in by_id:
                     self._blame(by_id[node], UnavailableError(code))
         except _FAILURES as error:
@@ -272,22 +249,16 @@ class ChunkClient:
     ) -> AsyncGenerator[tuple[ChunkId, bytes | None], None]:
         """Yield the chunks that a node gives; None: with its beginning it was none, and it should be asked for as a whole."""
         proof = self._grants.state(allowance, Operation.GET, [node.id], [ChunkRef(one.id, 0) for one in wanted])
-        url = _url(node, api.GET_PATH)
-        async with asyncio.timeout(STALLED_S):
-            response = await self._http().post(
-                url,
-                data=api.encode_wanted(wanted),
-                headers=api.request_headers(allowance.grant, proof),
-                ssl=self._tls(node, url),
-                allow_redirects=False,
-            )
-        async with response:
-            if response.status != 200:
+        request = ChunkRequest(api.GET_PATH, allowance.grant, proof, api.encode_wanted(wanted))
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(STALLED_S):
+                reply = await stack.enter_async_context(self._ask(node, request))
+            if reply.status != 200:
                 async with asyncio.timeout(STALLED_S):
-                    raise api.decode_failure(await _read(response))
+                    raise api.decode_failure(await _read(reply))
             reader = api.GetReader(wanted)
             try:
-                async with contextlib.aclosing(self._chunks(response, reader)) as chunks:
+                async with contextlib.aclosing(self._chunks(reply, reader)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             finally:
@@ -296,10 +267,10 @@ class ChunkClient:
                     await self._processor.run(self._parts.keep, one.id, one.offset, data)
 
     async def _chunks(
-        self, response: aiohttp.ClientResponse, reader: api.GetReader
+        self, reply: ChunkReply, reader: api.GetReader
     ) -> AsyncGenerator[tuple[ChunkId, bytes | None], None]:
         corrupt = False
-        async with contextlib.aclosing(_pieces(response)) as pieces:
+        async with contextlib.aclosing(_pieces(reply)) as pieces:
             async for piece in pieces:
                 for one, data in reader.feed(piece):
                     if data is None:
@@ -353,106 +324,49 @@ class ChunkClient:
 
     def _blame(self, node: NodeAddress, error: BaseException) -> None:
         self._avoid[node.id] = self._clock.monotonic_s() + AVOID_S
-        log.info("storage node failed", node=node.id.hex()[:8], error=type(error).__name__)
+        log.info("storage node failed", node=node.id.hex()[:8], error=type(error.__cause__ or error).__name__)
 
-    def _tls(self, node: NodeAddress, url: URL) -> ssl.SSLContext | bool:
-        """Return how to check a node's certificate: it must be exactly the one that the coordinator names.
-
-        Raises:
-            ValueError, OSError: That one is no certificate.
-        """
-        if url.scheme != "https":
-            return True
-        if node.certificate not in self._contexts:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.check_hostname = False
-            context.load_verify_locations(cadata=node.certificate)
-            self._contexts[node.certificate] = context
-        return self._contexts[node.certificate]
-
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=16, limit_per_host=8, keepalive_timeout=30),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=STALLED_S),
-                read_bufsize=READ_BYTES,
-                auto_decompress=False,
-            )
-        return self._session
+    def _ask(self, node: NodeAddress, request: ChunkRequest) -> AbstractAsyncContextManager[ChunkReply]:
+        return self._nodes.ask(node, request, connect_s=CONNECT_S, silent_s=STALLED_S)
 
 
-def _url(node: NodeAddress, path: str) -> URL:
-    """Return where to ask a node: over TLS, or on this machine.
-
-    Raises:
-        ValueError: It has no URL.
-        ProtocolError: It has one that may not be used.
-    """
-    url = URL(node.url + path)
-    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host or "")):
-        raise ProtocolError("a storage node has no address that may be used")
-    return url
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(reply: ChunkReply) -> bytes:
     """Return a short reply.
 
     Raises:
         ProtocolError: It is not short.
     """
     data = bytearray()
-    async for piece in response.content.iter_any():
+    while piece := await reply.read():
         data += piece
         if len(data) > api.REPLY_BYTES_MAX:
             raise ProtocolError("a storage node's reply is too long")
     return bytes(data)
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+async def _pieces(reply: ChunkReply) -> AsyncGenerator[bytes, None]:
     """Yield a long reply as it arrives; only the time spent waiting for the node counts, not that of whoever takes it.
 
     Raises:
-        aiohttp.ClientError: The connection broke; all that had come was yielded.
+        UnavailableError: The connection broke; all that had come was yielded.
         TimeoutError: It is slower than any node may be.
     """
     loop = asyncio.get_running_loop()
     left_s = STALLED_S
     while True:
         began_s = loop.time()
-        try:
-            async with asyncio.timeout(left_s):
-                piece = await response.content.readany()
-        except aiohttp.ClientError:
-            if rest := _unread(response.content):
-                yield rest
-            raise
+        async with asyncio.timeout(left_s):
+            piece = await reply.read()
         if not piece:
             return
         left_s += len(piece) / SLOWEST_BYTES_PER_S - (loop.time() - began_s)
         yield piece
 
 
-def _unread(content: aiohttp.StreamReader) -> bytes:
-    """Return what had come and was not read yet when a connection broke.
-
-    aiohttp holds it, but once it knows of the failure every read raises that instead: so it has to forget it.
-    """
-    content.set_exception(None)  # type: ignore[arg-type]  # the method only stores it, and None is what stands there first
-    return content.read_nowait()
-
-
 async def _body(
     chunks: Sequence[tuple[ChunkRef, bytes | bytearray]], refs: Sequence[ChunkRef]
 ) -> AsyncIterator[bytes | bytearray]:
-    """Yield a put's body: small chunks joined, large ones as they are.
-
-    aiohttp reads it in a task of its own. Where the node dies right then, that task fails beside the request, which fails
-    for the same reason and is what tells: nobody else asks how the task ended.
-    """
-    if (writer := asyncio.current_task()) is not None:
-        writer.add_done_callback(lambda task: task.cancelled() or task.exception())
+    """Yield a put's body: small chunks joined, large ones as they are."""
     joined = bytearray(api.encode_refs(refs))
     for _, data in chunks:
         if len(joined) + len(data) > READ_BYTES:

@@ -1,4 +1,4 @@
-"""The one WebSocket from a device to its coordinator: login, requests with replies, notices.
+"""The one channel from a device to its coordinator: login, requests with replies, notices.
 
 Rule 1: the device signs only what it composed itself (:func:`protocol.messages.login_bytes`).
 Rule 2: the coordinator's keys are pinned at first contact; other keys later are an error, never a question.
@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import random
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from protocol import limits
 from protocol import messages as m
-from protocol.effects import Clock, Entropy
+from protocol.effects import Channel, ChannelClosedError, Clock, Dialer, Entropy, Patience
 from protocol.errors import (
     AccessDeniedError,
     BadSignatureError,
@@ -35,7 +30,6 @@ from protocol.errors import (
     SecurityError,
     UnavailableError,
     UserError,
-    unreachable_because,
 )
 from protocol.ids import AccountId, DeviceId
 from protocol.signing import sign
@@ -45,6 +39,7 @@ CONNECT_S: Final = 10.0
 RECONNECT_S_MIN: Final = 0.2
 RECONNECT_S_MAX: Final = 30.0
 PING_S: Final = 75.0
+PATIENCE: Final = Patience(CONNECT_S, PING_S, PING_S / 2)
 TAKEN_OUT: Final = (
     "this device was taken out of the account: it syncs no more, and its files stay as they are;"
     " to bring it back, remove its folders and link it anew with another --home"
@@ -117,58 +112,6 @@ def failure(reply: m.Failure) -> KinfolderError:
     return _FAILURES.get(reply.code, UnavailableError)(reply.text)
 
 
-def tls_context(url: str, certificate_sha256: bytes) -> ssl.SSLContext | None:
-    """Return the TLS settings for a coordinator's URL: none on ``ws``; pinned, or by the system's trust, on ``wss``.
-
-    Raises:
-        UserError: The URL is neither, or is ``ws`` to another machine.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "ws":
-        if parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-            raise UserError(f"{url}: ws:// is for this machine only; use wss:// for other machines")
-        return None
-    if parts.scheme != "wss":
-        raise UserError(f"{url}: a coordinator's URL begins with ws:// or wss://")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if certificate_sha256:
-        # The pin is compared after the TLS handshake and before a byte of ours is sent (see _Connect).
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context.load_default_certs()
-    return context
-
-
-class _Connect(connect):
-    """Goes where it was told and nowhere else, and shows nothing to a server with another certificate than the pinned."""
-
-    pin = b""
-
-    async def open_tcp_connection(self) -> ClientConnection:
-        connection = await super().open_tcp_connection()
-        try:
-            _certificate_hash(connection, self.pin)
-        except BaseException:
-            connection.transport.abort()
-            raise
-        return connection
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
-
-
-def _certificate_hash(socket: ClientConnection, pin: bytes) -> bytes:
-    tls = socket.transport.get_extra_info("ssl_object")
-    if tls is None:
-        return bytes(32)
-    seen = hashlib.sha256(tls.getpeercert(True)).digest()
-    if pin and seen != pin:
-        raise SecurityError("the coordinator shows another certificate than the one in its invitation")
-    return seen
-
-
 def origin_of(url: str) -> str:
     """Return scheme, host and port of a URL, as a login binds itself to them."""
     parts = urlsplit(url)
@@ -176,16 +119,14 @@ def origin_of(url: str) -> str:
 
 
 class Session:
-    """One open socket after the server's challenge: sends requests, matches replies, hands notices on."""
+    """One open channel after the server's challenge: sends requests, matches replies, hands notices on."""
 
-    def __init__(
-        self, socket: ClientConnection, challenge: m.Challenge, certificate_sha256: bytes, origin: str
-    ) -> None:
+    def __init__(self, channel: Channel, challenge: m.Challenge, certificate_sha256: bytes, origin: str) -> None:
         self.challenge = challenge
         self.certificate_sha256 = certificate_sha256
         self.origin = origin
         self.notices: asyncio.Queue[m.Message] = asyncio.Queue(maxsize=256)
-        self._socket = socket
+        self._channel = channel
         self._next_id = 0
         self._waiting: dict[int, asyncio.Future[m.Message]] = {}
         self._slots = asyncio.Semaphore(limits.REQUESTS_IN_FLIGHT_MAX)
@@ -197,9 +138,9 @@ class Session:
         self._reader = asyncio.create_task(self._read(), name="coordinator-reader")
 
     async def close(self) -> None:
-        """Close the socket; whoever waits for a reply gets an `UnavailableError`."""
+        """Close the channel; whoever waits for a reply gets an `UnavailableError`."""
         with contextlib.suppress(Exception):
-            await self._socket.close()
+            await self._channel.close()
         if self._reader is not None:
             await asyncio.wait([self._reader])
 
@@ -216,10 +157,10 @@ class Session:
             future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
             self._waiting[id] = future
             try:
-                await self._socket.send(m.encode_frame(id, body))
+                await self._channel.send(m.encode_frame(id, body))
                 async with asyncio.timeout(timeout_s):
                     reply = await future
-            except ConnectionClosed as error:
+            except ChannelClosedError as error:
                 raise UnavailableError("the link to the coordinator broke") from error
             except TimeoutError as error:
                 raise UnavailableError("the coordinator does not answer") from error
@@ -233,19 +174,10 @@ class Session:
             raise ProtocolError(f"the coordinator answered with {type(reply).__name__}")
         return reply
 
-    async def notify(self, body: m.Message) -> None:
-        """Send a notice."""
-        try:
-            await self._socket.send(m.encode_frame(0, body))
-        except ConnectionClosed as error:
-            raise UnavailableError("the link to the coordinator broke") from error
-
     async def _read(self) -> None:
         try:
-            async for data in self._socket:
-                if isinstance(data, str):
-                    raise ProtocolError("the coordinator sent text")
-                frame = m.decode_frame(data)
+            while True:
+                frame = m.decode_frame(await self._channel.receive())
                 if frame.reply:
                     waiting = self._waiting.get(frame.id)
                     if waiting is not None and not waiting.done():
@@ -256,7 +188,7 @@ class Session:
                     self.notices.put_nowait(frame.body)
                 else:
                     self.notices.put_nowait(frame.body)
-        except (ConnectionClosed, OSError):
+        except (ChannelClosedError, OSError):
             pass
         except KinfolderError as error:
             log.warning("bad message from the coordinator", code=error.code)
@@ -268,10 +200,10 @@ class Session:
                 if not future.done():
                     future.set_exception(UnavailableError("the link to the coordinator broke"))
             with contextlib.suppress(Exception):
-                await self._socket.close()
+                await self._channel.close()
 
 
-async def open_session(address: Address) -> Session:
+async def open_session(address: Address, dialer: Dialer) -> Session:
     """Connect and read the challenge.
 
     Raises:
@@ -279,44 +211,22 @@ async def open_session(address: Address) -> Session:
         SecurityError: It shows another certificate or other keys than those that are pinned.
         UserError: The URL cannot be used.
     """
+    channel, seen = await dialer.dial(address.url, pin=address.certificate_sha256, patience=PATIENCE)
     try:
-        connecting = _Connect(
-            address.url,
-            ssl=tls_context(address.url, address.certificate_sha256),
-            compression=None,
-            max_size=limits.MESSAGE_BYTES_MAX,
-            open_timeout=CONNECT_S,
-            close_timeout=1,
-            ping_interval=PING_S,
-            ping_timeout=PING_S / 2,
-            proxy=None,
-        )
-        connecting.pin = address.certificate_sha256
-        socket = await connecting
-    except KinfolderError:
-        raise
-    except Exception as error:
-        # Whatever a server may answer instead of a WebSocket, and an address that cannot be one.
-        raise UnavailableError(
-            f"the coordinator at {address.url} cannot be reached: {unreachable_because(error)}"
-        ) from error
-    try:
-        seen = _certificate_hash(socket, address.certificate_sha256)
         async with asyncio.timeout(CONNECT_S):
-            data = await socket.recv()
-        frame = m.decode_frame(data if isinstance(data, bytes) else b"")
+            frame = m.decode_frame(await channel.receive())
         if not isinstance(frame.body, m.Challenge):
             raise ProtocolError("the coordinator did not begin with a challenge")
         challenge = frame.body
         if address.log_key and (challenge.log_key, challenge.token_key) != (address.log_key, address.token_key):
             raise SecurityError(f"the coordinator at {address.url} shows other keys than it did before")
-    except (ConnectionClosed, TimeoutError) as error:
-        await socket.close()
+    except (ChannelClosedError, TimeoutError) as error:
+        await channel.close()
         raise UnavailableError("the coordinator does not answer") from error
     except BaseException:
-        await socket.close()
+        await channel.close()
         raise
-    session = Session(socket, challenge, seen, origin_of(address.url))
+    session = Session(channel, challenge, seen, origin_of(address.url))
     session.start()
     return session
 
@@ -343,6 +253,7 @@ class CoordinatorLink:
     Args:
         address: Where to; its keys are pinned.
         identity: As whom.
+        dialer: Opens channels.
         clock: For the pauses.
         entropy: For nonces and jitter.
         on_session: Called with each new session, before anyone else may use it.
@@ -355,6 +266,7 @@ class CoordinatorLink:
         address: Address,
         identity: Identity,
         *,
+        dialer: Dialer,
         clock: Clock,
         entropy: Entropy,
         on_session: Callable[[Session], Awaitable[None]],
@@ -363,6 +275,7 @@ class CoordinatorLink:
     ) -> None:
         self.address = address
         self._identity = identity
+        self._dialer = dialer
         self._clock = clock
         self._entropy = entropy
         self._on_session = on_session
@@ -400,7 +313,7 @@ class CoordinatorLink:
         """Open a session now, once; raises what went wrong."""
         if self._session is None:
             self.was_tried = True
-            session = await open_session(self.address)
+            session = await open_session(self.address, self._dialer)
             time_ms = session.challenge.time_ms
             self._heard = (time_ms, self._clock.monotonic_s())
             self.clock_ahead_ms = self._clock.now_ms() - time_ms
@@ -485,7 +398,7 @@ class CoordinatorLink:
 
     async def _pause(self) -> None:
         base = min(RECONNECT_S_MAX, RECONNECT_S_MIN * 2 ** min(self.failures, 10))
-        jitter = random.Random(self._entropy(8)).uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        jitter = 0.5 + int.from_bytes(self._entropy(4), "big") / (1 << 33)
         self._retry_now.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(base * jitter):

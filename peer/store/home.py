@@ -10,7 +10,7 @@ import fcntl
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -22,7 +22,6 @@ from protocol.ids import AccountId, DeviceId, FolderId
 
 DATABASE: Final = "state.db"
 LOCK: Final = "lock"
-SPOOL: Final = "spool"
 _DEVICE: Final = "device"
 _HEAD: Final = "head:"
 """Before the hexadecimal id of a folder."""
@@ -76,6 +75,13 @@ def known_head(connection: sqlite3.Connection, folder: FolderId) -> SignedCheckp
         return None if data is None else _checkpoint.decode(data)
     except msgspec.MsgspecError as error:
         raise CorruptStateError("the home's record of a folder's head is damaged") from error
+
+
+class Lock(Protocol):
+    """Holds a home."""
+
+    def release(self) -> None:
+        """Let go of it; a second call does nothing."""
 
 
 class HomeLock:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -95,6 +95,22 @@ class _KeyFile(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []
+
+
+class Keys(Protocol):
+    """A device's open keys."""
+
+    @property
+    def secrets(self) -> DeviceSecrets:
+        """The device's."""
+
+    @property
+    def account_keys(self) -> AccountKeys:
+        """The account's, as they were when the device was made."""
+
+    @property
+    def lock(self) -> Lock:
+        """What keeps them closed on the disk."""
 
 
 class KeyStore(Secret):

@@ -10,13 +10,11 @@ Rule 3: the spool is bounded; whoever wants to use it asks for room first.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,11 +22,13 @@ import msgspec
 from peer.core.chunk_sealing import Row
 from protocol import limits
 from protocol.codec import encode
+from protocol.effects import Access, FileSystem, Handle
 from protocol.errors import SpoolFullError
 from protocol.grants import ChunkRef
 from protocol.ids import ChunkId
 from protocol.messages import PinnedSegment
 
+DIRECTORY: Final = "spool"
 FILE_BYTES: Final = 64 * limits.MIB
 """From this size on, what follows goes to another file."""
 _NAME: Final = re.compile(r"(\d{1,12})\.spool")
@@ -64,12 +64,14 @@ class SpoolFiles:
     """The files of one device's spool; called from the pool, by several threads at once.
 
     Args:
-        directory: Where they lie; made when it is needed.
+        files: The disk.
+        home: The device's home, in which they lie in a directory that is made when it is needed: absolute, without links in it.
         bytes_max: The most they may take together, within :data:`protocol.limits.SPOOL_BYTES_MAX`.
     """
 
-    def __init__(self, directory: Path, bytes_max: int = limits.SPOOL_BYTES_MAX) -> None:
-        self._directory = directory
+    def __init__(self, files: FileSystem, home: str, bytes_max: int = limits.SPOOL_BYTES_MAX) -> None:
+        self._files = files
+        self._home = home
         self._bytes_max = min(bytes_max, limits.SPOOL_BYTES_MAX)
         self._writing = threading.Lock()
         """Held while bytes are written and synced."""
@@ -80,21 +82,19 @@ class SpoolFiles:
         """By file, how many writes to it have no rows in the database yet, the one under way among them."""
         self._reserved = 0
         self._next = 1
-        self._open: tuple[int, int] | None = None
-        """Number and descriptor of the file that is appended to."""
+        self._open: tuple[int, Handle] | None = None
+        """Number and handle of the file that is appended to."""
 
     def load(self, named: Collection[int]) -> None:
         """Begin: files that no row names were left by a crash and go."""
+        found: dict[int, int] = {}
         with self._lock:
-            found = {}
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                for entry in os.scandir(self._directory):
-                    match = _NAME.fullmatch(entry.name)
-                    if match is not None:
-                        found[int(match[1])] = entry.stat(follow_symlinks=False).st_size
-            for number in found:
-                if number not in named:
-                    self._path(number).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._opened() as directory:
+                for name, stat in list(self._files.list(directory)):
+                    if match := _NAME.fullmatch(name):
+                        found[int(match[1])] = (stat or self._files.lstat(directory, name)).size
+                for number in sorted(found.keys() - named):
+                    self._unlink(directory, number)
             self._sizes = {number: size for number, size in found.items() if number in named}
             self._next = max([*found, *named], default=0) + 1
 
@@ -121,12 +121,14 @@ class SpoolFiles:
 
     def _limit(self, used: int) -> int:
         """Return how much the spool may take now: a share of what would be free without it."""
-        above = self._directory if self._directory.exists() else self._directory.parent
         try:
-            found = os.statvfs(above)
+            home = self._files.open_root(self._home)
+            try:
+                free = self._files.free_bytes(home)
+            finally:
+                self._files.close(home)
         except OSError:
             return 0
-        free = found.f_bavail * found.f_frsize
         return min(self._bytes_max, (free + used) // limits.SPOOL_FREE_SHARE)
 
     # --- Bytes
@@ -143,13 +145,13 @@ class SpoolFiles:
                 offset = self._sizes[number]
                 spots = []
                 for piece in pieces:
-                    _write(handle, piece, offset)
+                    self._files.write(handle, memoryview(piece), offset)
                     spots.append(Spot(number, offset, len(piece)))
                     offset += len(piece)
-                os.fdatasync(handle)
+                self._files.sync(handle)
             except OSError as error:
                 self._cut_off()
-                raise SpoolFullError(f"the spool in {self._directory} cannot be written: {error.strerror}") from error
+                raise SpoolFullError(f"the spool in {self._home} cannot be written: {error.strerror}") from error
             with self._lock:
                 self._sizes[number] = offset
                 if offset >= FILE_BYTES:
@@ -163,12 +165,17 @@ class SpoolFiles:
 
     def read(self, spot: Spot) -> bytes | None:
         """Return bytes, None if they cannot be read; whoever reads checks them."""
+        data = bytearray(spot.length)
         try:
-            with open(self._path(spot.file), "rb") as file:
-                data = os.pread(file.fileno(), spot.length, spot.offset)
+            with self._opened() as directory:
+                handle = self._files.open_file(directory, _name(spot.file), Access.READ)
+                try:
+                    count = self._files.read(handle, memoryview(data), spot.offset)
+                finally:
+                    self._files.close(handle)
         except OSError:
             return None
-        return data if len(data) == spot.length else None
+        return bytes(data) if count == spot.length else None
 
     def retire(self, files: Iterable[int]) -> list[int]:
         """Return those of these files, which no row names, that may go; call it where rows are written."""
@@ -184,32 +191,61 @@ class SpoolFiles:
             rest = self._sizes.keys() - named
         return self.retire(sorted(rest))
 
-    def drop(self, files: Iterable[int]) -> None:
+    def drop(self, files: Sequence[int]) -> None:
         """Remove files that :meth:`retire` gave, once that is committed."""
         with self._lock:
+            # What cannot be removed now is removed by the next start.
+            with contextlib.suppress(OSError):
+                if files:
+                    with self._opened() as directory:
+                        for number in files:
+                            with contextlib.suppress(OSError):
+                                self._unlink(directory, number)
             for number in files:
-                with contextlib.suppress(OSError):  # the next start removes it
-                    self._path(number).unlink(missing_ok=True)
                 self._sizes.pop(number, None)
                 del self._unnamed[number]
 
-    def _file(self) -> tuple[int, int]:
+    # --- Within
+
+    @contextlib.contextmanager
+    def _opened(self, *, make: bool = False) -> Iterator[Handle]:
+        """Open the spool's directory for the time of a with statement; with ``make`` it is there, and durably so."""
+        files = self._files
+        home = files.open_root(self._home)
+        try:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    files.make_directory(home, DIRECTORY, 0o700)
+            directory = files.open_directory(home, DIRECTORY)
+            if make:
+                try:
+                    files.sync(home)
+                except BaseException:
+                    files.close(directory)
+                    raise
+        finally:
+            files.close(home)
+        try:
+            yield directory
+        finally:
+            files.close(directory)
+
+    def _file(self) -> tuple[int, Handle]:
         """Return the file to append to, which stays open and in its place until that is named or cut off."""
         with self._lock:
             if self._open is not None:
                 self._unnamed[self._open[0]] += 1
                 return self._open
-        self._directory.mkdir(mode=0o700, exist_ok=True)
         number = self._next
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        handle = os.open(self._path(number), flags, 0o600)
-        with self._lock:
-            self._next += 1
-            self._sizes[number] = 0
-            self._unnamed[number] += 1
-            self._open = number, handle
-        _sync_directory(self._directory)
-        _sync_directory(self._directory.parent)
+        with self._opened(make=True) as directory:
+            handle = self._files.open_file(directory, _name(number), Access.CREATE)
+            with self._lock:
+                self._next += 1
+                self._sizes[number] = 0
+                self._unnamed[number] += 1
+                self._open = number, handle
+            self._files.set_attributes(handle, mode=0o600)
+            self._files.sync(directory)
         return number, handle
 
     def _cut_off(self) -> None:
@@ -218,37 +254,27 @@ class SpoolFiles:
             return
         number, handle = self._open
         with contextlib.suppress(OSError):
-            os.ftruncate(handle, self._sizes[number])
+            self._files.truncate(handle, self._sizes[number])
         with self._lock:
             self._unnamed[number] -= 1
             self._close()
             if not self._sizes[number]:
                 del self._sizes[number]
-                with contextlib.suppress(OSError):
-                    self._path(number).unlink(missing_ok=True)
+                with contextlib.suppress(OSError), self._opened() as directory:
+                    self._unlink(directory, number)
+
+    def _unlink(self, directory: Handle, number: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._files.unlink(directory, _name(number))
 
     def _close(self) -> None:
         if self._open is not None:
-            os.close(self._open[1])
-            self._open = None
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{number}.spool"
+            handle, self._open = self._open[1], None
+            self._files.close(handle)
 
 
-def _write(handle: int, piece: bytes | bytearray, offset: int) -> None:
-    view = memoryview(piece)
-    while view:
-        count = os.pwrite(handle, view, offset)
-        view, offset = view[count:], offset + count
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _name(number: int) -> str:
+    return f"{number}.spool"
 
 
 # --- Rows

@@ -52,6 +52,9 @@ class PackDisk(Protocol):
     def sync(self, handle: Handle) -> None:
         """Make a file's bytes, or a directory's names, durable."""
 
+    def make_directory(self, parent: Handle, name: str, mode: int) -> None:
+        """Make a directory."""
+
     def unlink(self, parent: Handle, name: str) -> None:
         """Remove a name."""
 

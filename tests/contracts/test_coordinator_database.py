@@ -1,4 +1,4 @@
-"""The coordinator's database: one suite for the threaded and the inline door, and its migrations."""
+"""The coordinator's database: one suite for the threaded, the inline and the simulated door, and its migrations."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from protocol.chains import NO_LINK, Role
 from protocol.errors import ProtocolError, UserError
 from protocol.history import CHAIN_START, ItemKind
 from protocol.ids import AccountId, ChunkId, DeviceId, FolderId, Pseudonym, StorageNodeId
+from simulations.databases import SimCoordinatorDatabase
+from simulations.loop import SimLoop
 from tests.builders import chunk, segment
 from tests.protocol.chain_world import TestAccount, fixed
 
@@ -42,7 +44,7 @@ def new_head() -> Head:
     return Head(FOLDER, PSEUDONYM, 0, 0, CHAIN_START, 0, -1, NO_LINK, 0, 0)
 
 
-@pytest.fixture(params=["threaded", "inline"])
+@pytest.fixture(params=["threaded", "inline", "simulated"])
 def check(request, tmp_path):
     """Run an asynchronous check on a new database of each kind."""
     path = str(tmp_path / "database")
@@ -51,9 +53,15 @@ def check(request, tmp_path):
         migrate(connection)
 
     def run(test):
+        simulated = None
+        if request.param == "simulated":
+            simulated = SimLoop(1)
+
         async def main():
             database: Database
-            if request.param == "threaded":
+            if simulated is not None:
+                database = SimCoordinatorDatabase(simulated, simulated.host("coordinator"))
+            elif request.param == "threaded":
                 database = ThreadedDatabase(path)
             else:
                 database = InlineDatabase(connect(path))
@@ -63,7 +71,10 @@ def check(request, tmp_path):
             finally:
                 await database.close()
 
-        asyncio.run(main())
+        if simulated is not None:
+            simulated.run(main())
+        else:
+            asyncio.run(main())
 
     return run
 

@@ -20,16 +20,46 @@ from peer.store.schema import SCHEMA
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.entries import Kind
 from protocol.ids import ROOT, NodeId
+from simulations.databases import SimDatabase, empty_image
+from simulations.loop import Schedule, SimLoop
 
-DATABASES: dict[str, Any] = {"threaded": ThreadedDatabase, "inline": InlineDatabase}
+MAKERS: dict[str, Any] = {"threaded": ThreadedDatabase, "inline": InlineDatabase}
+KINDS = (*MAKERS, "simulated", "simulated, shuffled")
 SEEN = Fingerprint(1, 2, 3, 4, 5, 0o100644)
 
 
-@pytest.fixture(params=DATABASES)
-def database(request, tmp_path):
-    opened = DATABASES[request.param](tmp_path / "state.db", SCHEMA)
-    yield opened
-    asyncio.run(opened.close())
+class Opened:
+    """A database's door, the loop to run it in, and the way to open it anew."""
+
+    def __init__(self, kind, path):
+        self._path = path
+        self._loop = None
+        if kind in MAKERS:
+            self.door = MAKERS[kind](path, SCHEMA)
+        else:
+            schedule = Schedule.SHUFFLED if "shuffled" in kind else Schedule.FIFO
+            self._loop = SimLoop(1, schedule=schedule)
+            self.door = SimDatabase(self._loop, self._loop.host("phone"), empty_image(SCHEMA))
+
+    def run(self, work):
+        return asyncio.run(work) if self._loop is None else self._loop.run(work)
+
+    def again(self):
+        if self._loop is None:
+            return InlineDatabase(self._path, SCHEMA)
+        return SimDatabase(self._loop, self._loop.host("phone"), self.door.image())
+
+
+@pytest.fixture(params=KINDS)
+def opened(request, tmp_path):
+    made = Opened(request.param, tmp_path / "state.db")
+    yield made
+    asyncio.run(made.door.close())
+
+
+@pytest.fixture
+def database(opened):
+    return opened.door
 
 
 def put(name, value):
@@ -40,20 +70,20 @@ def names(db):
     return [row[0] for row in db.execute("SELECT name FROM setting ORDER BY name")]
 
 
-def test_what_an_operation_wrote_is_there_for_the_next_and_after_opening_anew(database, tmp_path):
+def test_what_an_operation_wrote_is_there_for_the_next_and_after_opening_anew(opened, database):
     async def main():
         await database.run(put("a", b"1"))
         assert await database.run(names) == ["a"]
 
-    asyncio.run(main())
+    opened.run(main())
     database.call(put("b", b"2"))
     assert database.call(names) == ["a", "b"]
-    other = InlineDatabase(tmp_path / "state.db", SCHEMA)
+    other = opened.again()
     assert other.call(names) == ["a", "b"]
     asyncio.run(other.close())
 
 
-def test_an_operation_that_fails_leaves_nothing_is_told_and_spoils_no_other(database):
+def test_an_operation_that_fails_leaves_nothing_is_told_and_spoils_no_other(opened, database):
     told = []
     database.on_rollback(lambda db: told.append(names(db)))
 
@@ -68,7 +98,7 @@ def test_an_operation_that_fails_leaves_nothing_is_told_and_spoils_no_other(data
         assert [type(result) is KeyError for result in results] == [False, True, False]
         assert await database.run(names) == ["a", "b"]
 
-    asyncio.run(main())
+    opened.run(main())
     assert told
     assert all("half" not in found for found in told)
 

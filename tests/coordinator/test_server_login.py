@@ -274,7 +274,7 @@ def test_the_certificate_is_bound_into_the_login(world):
 
     async def main():
         async with world.running(advertise="wss://127.0.0.1:443") as server:
-            port = next(iter(server._server.sockets)).getsockname()[1]
+            port = server._acceptor.port
             url = f"wss://127.0.0.1:{port}"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False

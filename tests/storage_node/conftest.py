@@ -277,7 +277,7 @@ class World:
 
     async def node(self, name="node", store=None, **options):
         settings = self.settings(name, **options)
-        node = StorageNode(settings, system_doors(settings.data), store)
+        node = StorageNode(settings, system_doors(settings), store)
         try:
             await node.start()
         except BaseException:

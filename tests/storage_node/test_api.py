@@ -441,10 +441,10 @@ async def test_idle_sockets_keep_nobody_out(world, monkeypatch):
         chunks = chunks_of(1, 1000)
         await client.put(chunks)
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(300)]
-        assert len(node.server.http.connections) <= 60
+        assert len(node._doors.listener.http.connections) <= 60
         assert await client.get([chunks[0][0]]) == [chunks[0][1]]
         monkeypatch.setattr(connections, "UNPROVEN_S_MAX", 0.0)
-        node.server.http.sweep()
+        node._doors.listener.http.sweep()
         assert await idle[-1][0].read() == b""
         assert await client.get([chunks[0][0]]) == [chunks[0][1]]
         for _, writer in idle:

@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import random
+import sqlite3
+import time
 from functools import partial
 from typing import Any
 
@@ -9,12 +12,25 @@ import pytest
 
 from protocol.errors import CorruptChunkError, FullError
 from protocol.grants import ChunkRef
+from simulations.disk import SimDisk
+from simulations.disk_door import SimFiles
+from simulations.user_files import UserFiles
 from storage_node.chunks.memory import MemoryStore
 from storage_node.chunks.packs import PackStore
 from storage_node.doors import SystemDisk, ThreadProcessor, open_database
 from tests.storage_node.conftest import FOLDER, OTHER_FOLDER, chunks_of, in_loop, refs_of
 
 LIMIT = 4 << 20
+
+
+class Here:
+    """Runs at once what else a pool would run."""
+
+    async def run(self, function, /, *args):
+        return function(*args)
+
+    def close(self):
+        """Nothing runs."""
 
 
 def open_packs(directory, **options):
@@ -39,9 +55,43 @@ def spoil_in_packs(directory, body):
     raise AssertionError("the chunk is not there")
 
 
-@pytest.fixture(params=["memory", "packs"])
+def open_simulated(disk, fs, databases, **options):
+    """Open packs on a simulated disk, with an index in memory that is made again each time."""
+    UserFiles(disk).make_directories("/packs")
+    UserFiles(disk).sync("/")
+
+    def database(anew):
+        databases.append(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+        return databases[-1]
+
+    given: dict[str, Any] = {"entropy": os.urandom, "limit_bytes": LIMIT, "processor": Here()} | options
+    return PackStore("/packs", disk=fs, open_database=database, **given)
+
+
+def spoil_on(disk, body):
+    user = UserFiles(disk)
+    for name in user.list("/packs"):
+        at = user.read(f"/packs/{name}").find(body)
+        if at >= 0:
+            user.write_at(f"/packs/{name}", bytes([body[len(body) // 2] ^ 1]), at + len(body) // 2)
+            return
+    raise AssertionError("the chunk is not there")
+
+
+@pytest.fixture(params=["memory", "packs", "simulated packs"])
 def kind(request, tmp_path):
     """How to open a store, and how to damage a chunk in it."""
+    if request.param == "simulated packs":
+        disk = SimDisk(random.Random(0), time.time_ns)
+
+        class Simulated:
+            def open(self):
+                return open_simulated(disk, SimFiles(disk, new_file=0o600), [])
+
+            def spoil(self, _, body):
+                spoil_on(disk, body)
+
+        return Simulated()
 
     class Kind:
         def open(self):

@@ -16,11 +16,10 @@ from protocol.errors import UserError
 from protocol.grants import grant_device
 from protocol.ids import StorageNodeId
 from protocol.invitations import Invitation, format_invitation
-from storage_node import link
+from storage_node import http_nodes, link
 from storage_node.chunks.memory import MemoryStore
 from storage_node.core import scrub
 from storage_node.identity import load_identity, make_certificate, private_key_pem
-from storage_node.replicas import Replicas
 from storage_node.service import StorageNode, system_doors
 from tests.storage_node.conftest import FOLDER, TOKEN, Answer, Device, chunks_of, in_loop, until
 
@@ -63,7 +62,7 @@ async def test_a_coordinator_with_other_keys_is_refused(world):
         world.coordinator.log_seed = bytes(32)
         settings = world.settings("node")
         with capture_logs() as lines:
-            node = StorageNode(settings, system_doors(settings.data), MemoryStore())
+            node = StorageNode(settings, system_doors(settings), MemoryStore())
             await node.start()
             world.nodes.append(node)
             await until(lambda: lines)
@@ -104,7 +103,7 @@ async def test_after_thirty_seconds_of_silence_old_grants_are_refused(world):
     """Security 3.11, through the whole node; the clock is a door."""
     async with world:
         settings = world.settings()
-        doors = system_doors(settings.data)
+        doors = system_doors(settings)
 
         class LaterClock:
             later_s = 0.0
@@ -264,7 +263,7 @@ async def test_off_loopback_a_node_shows_its_own_certificate_and_others_pin_it(w
     async with world:
         first = await world.node("a", listen="0.0.0.0:0", advertise="https://127.0.0.1:1")
         login = await world.coordinator.logins.get()
-        port = first._listener.sockets[0].getsockname()[1]
+        port = first._doors.listener._listener.sockets[0].getsockname()[1]
         assert (login.url, login.certificate) == ("https://127.0.0.1:1", first.identity.certificate)
         login = m.NodeLogin(
             **{f: getattr(login, f) for f in login.__struct_fields__} | {"url": f"https://127.0.0.1:{port}"}
@@ -298,10 +297,10 @@ async def test_a_nodes_address_is_https_or_this_machine(world):
             assert reply.failed == ((b"e" * 32, "protocol"),)
 
 
-@in_loop
-async def test_contexts_of_nodes_that_went_are_forgotten():
-    replicas = Replicas()
-    der = make_certificate(bytes(32), os.urandom)
-    replicas._context(der)
-    replicas.learn([])
-    assert replicas._contexts == {}
+def test_contexts_of_nodes_that_went_are_forgotten(monkeypatch):
+    monkeypatch.setattr(http_nodes, "CONTEXTS_MAX", 2)
+    nodes = http_nodes.HttpNodes()
+    first, *others = [make_certificate(bytes([number]) * 32, os.urandom) for number in range(3)]
+    for der in (first, *others):
+        nodes._context(der)
+    assert list(nodes._contexts) == others

@@ -1,4 +1,4 @@
-"""Real inotify: what a user does is hinted at, in time and under the right path."""
+"""Real inotify, beyond :mod:`tests.contracts.test_watchers`: its watches, its limits, its descriptor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import shutil
 import asyncinotify
 import pytest
 
-from peer.core.hints import Hints
-from peer.disk.scanner import scan
 from peer.disk.watcher import InotifyWatcher
 from protocol.effects import DiskEvent, DiskEventKind
 from tests.peer.disk.kit import Folder
@@ -57,19 +55,6 @@ async def until(watcher, is_last):
 
 def told(events):
     return {(event.kind, event.directory, event.name) for event in events}
-
-
-@watched
-async def test_files(watcher, folder):
-    """Creation, change, move and removal are told with their directory, name and kind."""
-    folder.write("f", b"1")
-    os.rename(folder.at("f"), folder.at("g"))
-    os.unlink(folder.at("g"))
-    events = await until(watcher, lambda e: e.kind is K.DELETED)
-    assert {(K.CREATED, "", "f"), (K.MODIFIED, "", "f"), (K.MOVED_FROM, "", "f"), (K.MOVED_TO, "", "g")} <= told(events)
-    cookies = {event.cookie for event in events if event.kind in {K.MOVED_FROM, K.MOVED_TO}}
-    assert len(cookies) == 1
-    assert cookies != {0}
 
 
 @watched
@@ -118,51 +103,6 @@ async def test_removed_directories_give_their_watches_back(watcher, folder):
     shutil.rmtree(folder.at("a"))
     await until(watcher, lambda e: (e.kind, e.name) == (K.DELETED, "a"))
     assert watcher.watches == 1
-
-
-@watched
-async def test_odd_names_do_not_stop_it(watcher, folder):
-    names = [b"\xff\xfe", b"a\nb", b"\xc3\xa9", b" ", b"\x01", b"-" * 255]
-    for name in names:
-        folder.write(os.fsdecode(name), b"")
-    os.mkdir(os.path.join(os.fsencode(folder.path), b"d\xff\n"))
-    events = await until(watcher, lambda e: e.kind is K.APPEARED)
-    assert {os.fsdecode(name) for name in names} <= {event.name for event in events}
-
-
-@watched
-async def test_our_own_directory_is_silent(watcher, folder):
-    os.mkdir(folder.at(".kinfolder/tmp/x"))
-    folder.write(".kinfolder/tmp/y", b"")
-    folder.write("last", b"")
-    events = await until(watcher, lambda e: e.name == "last")
-    assert told(events) <= {(K.CREATED, "", "last"), (K.MODIFIED, "", "last")}
-
-
-@watched
-async def test_a_link_to_a_directory_is_not_followed(watcher, folder):
-    os.mkdir(folder.path + "-outside")
-    os.symlink(folder.path + "-outside", folder.at("l"))
-    folder.write("../f-outside/x", b"")
-    folder.write("last", b"")
-    events = await until(watcher, lambda e: e.name == "last")
-    assert "x" not in {event.name for event in events}
-
-
-@watched
-async def test_a_root_that_is_moved_away_is_told(watcher, folder):
-    os.rename(folder.path, folder.path + "-moved")
-    await until(watcher, lambda e: e.kind is K.ROOT_GONE)
-
-
-@watched
-async def test_a_root_that_stands_again_at_once_is_watched_again(watcher, folder):
-    os.rename(folder.path, folder.path + "-moved")
-    os.mkdir(folder.path)
-    events = await until(watcher, lambda e: e.kind is K.APPEARED and not e.directory)
-    assert K.ROOT_GONE in {event.kind for event in events}
-    folder.write("d/f", b"")
-    await until(watcher, lambda e: (e.kind, e.directory) == (K.APPEARED, "d"))
 
 
 @watched
@@ -275,70 +215,3 @@ async def test_an_overflow_is_told_and_everything_is_watched_again(watcher, fold
     assert K.OVERFLOW in {event.kind for event in events}
     folder.write("unheard/f", b"")
     await until(watcher, lambda e: (e.directory, e.name) == ("unheard", "f"))
-
-
-def test_watcher_hints_and_scans_find_everything_that_happens(folder):
-    """A churn of trees, moves and removals; the listings of hinted places alone give what is there in the end."""
-
-    async def main():
-        watcher = InotifyWatcher(folder.path)
-        hints = Hints()
-        known: dict[str, dict[str, int]] = {}
-        loop = asyncio.get_running_loop()
-
-        async def churn():
-            for n in range(30):
-                folder.write(f"t{n}/x/f{n}", b"%d" % n)
-                await asyncio.sleep(0)
-                if n % 3 == 0:
-                    os.rename(folder.at(f"t{n}"), folder.at(f"t{n}-moved"))
-                if n % 5 == 0:
-                    shutil.rmtree(folder.at(f"t{n}-moved" if n % 3 == 0 else f"t{n}"))
-                if n % 7 == 0:
-                    folder.write(f"t{n}-moved/late" if n % 3 == 0 else f"t{n}/late", b"late")
-                await asyncio.sleep(0)
-            folder.write("end", b"")
-
-        def look(scan_to_make):
-            if scan_to_make.full:
-                known.clear()
-            with folder.open() as root:
-                spots = None if scan_to_make.full else scan_to_make.spots
-                for listing in scan(root, spots, unsettled=scan_to_make.unsettled):
-                    assert listing.problem in {"", "changing"}
-                    known[listing.path] = {s.name: s.fingerprint.inode for s in listing.sightings}
-
-        task = asyncio.create_task(churn())
-        event_task = asyncio.create_task(watcher.get())
-        async with asyncio.timeout(20):
-            while not (task.done() and known_tree(known) == set(folder.tree())):
-                deadline = hints.next_deadline()
-                timeout = None if deadline is None else max(0.0, deadline - loop.time())
-                await asyncio.wait({event_task}, timeout=timeout)
-                if event_task.done():
-                    for event in event_task.result():
-                        hints.handle(event, loop.time())
-                    event_task = asyncio.create_task(watcher.get())
-                found = hints.due(loop.time())
-                if found is not None:
-                    look(found)
-        event_task.cancel()
-        watcher.close()
-
-    asyncio.run(main())
-
-
-def known_tree(known):
-    found: set[str] = set()
-
-    def walk(path):
-        for name in known.get(path, {}):
-            below = f"{path}/{name}" if path else name
-            if below in known:
-                found.add(below + "/")
-                walk(below)
-            else:
-                found.add(below)
-
-    walk("")
-    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from peer.disk.files import LinuxFileSystem
 from peer.engine.spool import Sealed, Spool
 from peer.store.database import InlineDatabase
 from peer.store.schema import SCHEMA
@@ -39,7 +40,7 @@ class Slow:
 
 def test_a_file_stays_while_rows_for_it_are_on_their_way_though_who_keeps_them_is_cancelled(tmp_path: Path) -> None:
     async def main() -> None:
-        files, database = SpoolFiles(tmp_path / "spool"), Slow()
+        files, database = SpoolFiles(LinuxFileSystem(), str(tmp_path)), Slow()
         context: Any = SimpleNamespace(spool=files, processor=Here(), database=database)
         record: Any = SimpleNamespace(key=1)
         spool = Spool(context, lambda: record)

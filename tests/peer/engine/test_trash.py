@@ -83,7 +83,7 @@ class World:
             clock=self.clock,
             entropy=os.urandom,
             files=self.files,
-            spool=SpoolFiles(top.parent / "spool"),
+            spool=SpoolFiles(LinuxFileSystem(), str(top.parent)),
         )
         self.observer = Observer(self.context, 1, self.guard, self.journal)  # type: ignore[arg-type]
         self.record = folders.FolderRecord(1, FOLDER, "f", os.fsencode(top), None)

@@ -15,7 +15,8 @@ from zeroconf import (  # type: ignore[attr-defined]  # documented, and in no __
 
 from peer.core.lan import SERVICE_TYPE
 from peer.lan import discovery as discovery_module
-from peer.lan.discovery import RESOLVING_MAX, WAITING_MAX, Announced, Discovery, interfaces
+from peer.lan.discovery import RESOLVING_MAX, WAITING_MAX, Discovery, interfaces
+from peer.lan.doors import Announced
 from tests.e2e.ears import GROUP, PORT
 
 TAGS = b"tagtagta" * 3

@@ -17,6 +17,7 @@ from peer.engine.tasks import end
 from peer.lan import client as client_module
 from peer.lan import exchange
 from peer.lan.client import LanClient, PeerConnection
+from peer.lan.network import SystemLan
 from peer.lan.server import LanServer
 from peer.lan.stream import SMALL_BYTES, LanStream
 from peer.lan.trust import Trust
@@ -59,7 +60,7 @@ class World:
         self.desktop, self.phone = self.anna.add("desktop"), self.anna.add("phone")
         self.shelf = Shelf()
         self.processor = ThreadProcessor(2)
-        self.server = LanServer(self.open_shelf, SystemClock(), self.processor)
+        self.server = LanServer(self.open_shelf, SystemClock(), self.processor, SystemLan())
         self.trust()
         self.server.listen(["127.0.0.1"], 0)
 
@@ -416,7 +417,7 @@ def test_who_never_had_a_turn_makes_room_and_is_asked_for_again(monkeypatch):
         context = SimpleNamespace(clock=SystemClock(), processor=world.processor)
         one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
         asked: list[bool] = []
-        one._discovery = SimpleNamespace(ask_again=lambda: asked.append(True))  # type: ignore[assignment]  # likewise
+        one._discovery = SimpleNamespace(ask_again=lambda: asked.append(True))
         for name in ("open", "oldest", "newest"):
             dial = one._dials[name] = exchange._Dial()
             dial.task, dial.is_dialled = asyncio.create_task(asyncio.sleep(60)), name == "open"

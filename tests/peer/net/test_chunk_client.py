@@ -86,8 +86,8 @@ async def served(handler):
 
 def client_of(*nodes: NodeAddress, home: Path = Path("/nowhere")) -> ChunkClient:
     doors = real_doors()
-    parts = Parts(home, doors.clock.now_ms)
-    return ChunkClient(Grants(*nodes), doors.clock, doors.processor, parts)  # type: ignore[arg-type]
+    parts = Parts(doors.files, str(home), doors.clock.now_ms)
+    return ChunkClient(doors.nodes, Grants(*nodes), doors.clock, doors.processor, parts)  # type: ignore[arg-type]
 
 
 async def fails(*nodes: NodeAddress) -> None:
@@ -378,7 +378,7 @@ def test_a_part_that_cannot_be_removed_is_asked_for_as_a_whole(tmp_path):
     async def run():
         async with served(Node().answer) as url:
             client = client_of(node(url), home=tmp_path)
-            client._parts = Stuck(tmp_path, real_doors().clock.now_ms)
+            client._parts = Stuck(real_doors().files, str(tmp_path), real_doors().clock.now_ms)
             try:
                 async with asyncio.timeout(10):
                     return [one async for one in client.get(FOLDER, IDS[:1])]

@@ -8,6 +8,7 @@ import pytest
 from coordinator.keys import load_certificate
 from peer.device import real_doors
 from peer.net.coordinator_link import Address, CoordinatorLink, Identity, open_session
+from peer.net.websocket import WebSocketDialer
 from protocol import messages as m
 from protocol.errors import SecurityError, UnavailableError, UserError
 from protocol.ids import AccountId, DeviceId
@@ -43,6 +44,7 @@ def link_to(url, pin=b"", on_notice=None):
     return CoordinatorLink(
         Address(url, pin, b"", b""),
         IDENTITY,
+        dialer=doors.dialer,
         clock=doors.clock,
         entropy=doors.entropy,
         on_session=nothing,
@@ -57,7 +59,7 @@ def test_a_redirect_is_not_followed():
             server(found(b"ws://127.0.0.1:%d/admin" % inside)) as (port, asked),
         ):
             with pytest.raises(UnavailableError):
-                await open_session(Address(f"ws://127.0.0.1:{port}", b"", b"", b""))
+                await open_session(Address(f"ws://127.0.0.1:{port}", b"", b"", b""), WebSocketDialer())
             assert len(asked) == 1
             assert seen == []
 
@@ -98,7 +100,7 @@ def test_no_answer_ends_the_link(answer):
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:99999999", "ws://[::1", "wss://"])
 def test_an_address_that_cannot_be_one_is_an_error_of_ours(url):
     with pytest.raises((UnavailableError, UserError)):
-        asyncio.run(open_session(Address(url, b"", b"", b"")))
+        asyncio.run(open_session(Address(url, b"", b"", b""), WebSocketDialer()))
 
 
 def test_what_was_not_foreseen_does_not_end_the_link(monkeypatch):
@@ -153,7 +155,7 @@ def test_a_server_with_another_certificate_is_asked_for_nothing(tmp_path):
     async def main():
         async with server(found(b"/"), tls) as (port, asked):
             with pytest.raises(SecurityError):
-                await open_session(Address(f"wss://127.0.0.1:{port}", b"\x11" * 32, b"", b""))
+                await open_session(Address(f"wss://127.0.0.1:{port}", b"\x11" * 32, b"", b""), WebSocketDialer())
             await asyncio.sleep(0.05)
             assert asked == []
 

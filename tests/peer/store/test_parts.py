@@ -1,15 +1,23 @@
 """Parts of chunks: few, small, not for long, and never in anybody's way."""
 
 import os
+import random
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
+from peer.disk.files import LinuxFileSystem
 from peer.store import parts as module
 from peer.store.parts import PART_AGE_MS_MAX, PART_BYTES_MIN, PARTS_MAX, Parts
 from protocol import limits
 from protocol.ids import ChunkId
+from simulations.disk import SimDisk
+from simulations.disk_door import SimFiles
+from simulations.personalities import PERSONALITIES
+from simulations.power import cut_power
+from simulations.user_files import UserFiles
 
 MINUTE_MS = 60_000
 SIZE = PART_BYTES_MIN
@@ -25,12 +33,12 @@ def id_of(number: int) -> ChunkId:
 
 @pytest.fixture
 def parts(tmp_path):
-    return Parts(tmp_path, now_ms)
+    return Parts(LinuxFileSystem(), str(tmp_path), now_ms)
 
 
-def make_old(parts: Parts, number: int, age_ms: int) -> None:
+def make_old(directory: Path, number: int, age_ms: int) -> None:
     when_ns = (now_ms() - age_ms) * 1_000_000
-    os.utime(parts._directory / id_of(number).hex(), ns=(when_ns, when_ns))
+    os.utime(directory / module.DIRECTORY / id_of(number).hex(), ns=(when_ns, when_ns))
 
 
 def test_a_part_grows_and_is_taken_once(parts):
@@ -63,14 +71,14 @@ def test_sizes_are_bounded(parts):
     assert parts.sizes() == {id_of(5): limits.SEALED_CHUNK_BYTES_MAX}
 
 
-def test_there_are_few_and_the_oldest_go(parts):
+def test_there_are_few_and_the_oldest_go(parts, tmp_path):
     for number in range(PARTS_MAX + 3):
         parts.keep(id_of(number), 0, bytes(SIZE))
-        make_old(parts, number, MINUTE_MS * (100 - number))
+        make_old(tmp_path, number, MINUTE_MS * (100 - number))
     assert set(parts.sizes()) == {id_of(number) for number in range(3, PARTS_MAX + 3)}
 
 
-def test_what_nobody_asks_for_goes_whatever_the_clock_was(parts):
+def test_what_nobody_asks_for_goes_whatever_the_clock_was(parts, tmp_path):
     ages = (
         0,
         PART_AGE_MS_MAX - MINUTE_MS,
@@ -81,9 +89,9 @@ def test_what_nobody_asks_for_goes_whatever_the_clock_was(parts):
     for number in range(len(ages)):
         parts.keep(id_of(number), 0, bytes(SIZE))
     for number, age_ms in enumerate(ages):
-        make_old(parts, number, age_ms)
+        make_old(tmp_path, number, age_ms)
     assert set(parts.sizes()) == {id_of(0), id_of(1), id_of(3)}
-    assert len(os.listdir(parts._directory)) == 3
+    assert len(os.listdir(tmp_path / module.DIRECTORY)) == 3
 
 
 def test_nobody_else_can_read_them_and_what_is_none_of_them_goes(parts, tmp_path):
@@ -105,10 +113,31 @@ def test_nobody_else_can_read_them_and_what_is_none_of_them_goes(parts, tmp_path
 
 def test_a_disk_that_refuses_or_has_little_room_keeps_none(tmp_path, monkeypatch):
     (tmp_path / module.DIRECTORY).write_bytes(b"a file where the directory should be")
-    parts = Parts(tmp_path, now_ms)
+    parts = Parts(LinuxFileSystem(), str(tmp_path), now_ms)
     parts.keep(id_of(1), 0, bytes(SIZE))
     assert (parts.sizes(), parts.take(id_of(1))) == ({}, b"")
     (tmp_path / module.DIRECTORY).unlink()
     monkeypatch.setattr(module, "ROOM_BYTES_MIN", 1 << 62)
     parts.keep(id_of(1), 0, bytes(SIZE))
     assert parts.sizes() == {}
+
+
+def test_a_power_cut_leaves_parts_that_may_be_joined_or_thrown_away():
+    """What a part holds is compared with the chunk's id by whoever joins it; it must only never be in the way."""
+    for seed in range(30):
+        disk = SimDisk(random.Random(seed), time.time_ns, personality=PERSONALITIES["weak"])
+        UserFiles(disk).make_directories("/home")
+        files = SimFiles(disk)
+        parts = Parts(files, "/home", now_ms)
+        parts.keep(id_of(1), 0, b"a" * SIZE)
+        parts.keep(id_of(1), SIZE, b"b" * SIZE)
+        assert parts.sizes() == {id_of(1): 2 * SIZE}
+        assert files.handles == 0
+        files.kill()
+        cut_power(disk, random.Random(seed))
+        UserFiles(disk).make_directories("/home")
+        parts = Parts(SimFiles(disk), "/home", now_ms)
+        sizes = parts.sizes()
+        assert len(parts.take(id_of(1))) == sizes.get(id_of(1), 0) <= 2 * SIZE
+        parts.keep(id_of(1), 0, b"c" * SIZE)
+        assert parts.take(id_of(1)) == b"c" * SIZE

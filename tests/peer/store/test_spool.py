@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from peer.core.chunk_sealing import Row
+from peer.disk.files import LinuxFileSystem
 from peer.store.database import InlineDatabase
 from peer.store.schema import SCHEMA
 from peer.store.spool import (
@@ -49,12 +50,12 @@ def test_what_was_kept_is_read_back_after_a_restart_and_what_no_row_names_is_rem
 ) -> None:
     chance = random.Random(1)
     rows, data = [row(chance) for _ in range(20)], [chance.randbytes(chance.randint(1, 9_000)) for _ in range(20)]
-    files = SpoolFiles(tmp_path / "spool")
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     files.load(set())
     keep(files, database, rows, data)
     files.close()
     (tmp_path / "spool" / "77.spool").write_bytes(b"left by a crash")
-    again = SpoolFiles(tmp_path / "spool")
+    again = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     again.load(database.call(named_files))
     assert [file.name for file in (tmp_path / "spool").iterdir()] == ["1.spool"]
     found = database.call(lambda db: next_spooled(db, 1, 0, size=1 << 30, count=100))
@@ -70,7 +71,7 @@ def test_a_file_goes_with_its_last_row_unless_something_is_just_being_written_to
     tmp_path: Path, database: InlineDatabase
 ) -> None:
     chance = random.Random(2)
-    files = SpoolFiles(tmp_path / "spool")
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     files.load(set())
     first, second = row(chance), row(chance)
     keep(files, database, [first], [b"first"])
@@ -86,7 +87,7 @@ def test_a_file_goes_with_its_last_row_unless_something_is_just_being_written_to
 
 
 def test_room_is_a_share_of_the_free_disk_and_at_most_what_was_set(tmp_path: Path) -> None:
-    files = SpoolFiles(tmp_path / "spool", 1_000)
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path), 1_000)
     files.load(set())
     assert files.reserve(1_000)
     assert not files.reserve(1)
@@ -95,11 +96,11 @@ def test_room_is_a_share_of_the_free_disk_and_at_most_what_was_set(tmp_path: Pat
     files.named(spots)
     assert not files.reserve(601)
     assert files.reserve(600)
-    assert not SpoolFiles(tmp_path / "other").reserve(limits.SPOOL_BYTES_MAX + 1)
+    assert not SpoolFiles(LinuxFileSystem(), str(tmp_path)).reserve(limits.SPOOL_BYTES_MAX + 1)
 
 
 def test_a_large_file_is_followed_by_another_one(tmp_path: Path) -> None:
-    files = SpoolFiles(tmp_path / "spool")
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     files.load(set())
     assert files.append([bytes(FILE_BYTES)])[0].file == 1
     assert files.append([b"x"])[0].file == 2
@@ -107,7 +108,7 @@ def test_a_large_file_is_followed_by_another_one(tmp_path: Path) -> None:
 
 def test_a_disk_that_takes_nothing_is_a_full_spool(tmp_path: Path) -> None:
     (tmp_path / "spool").write_bytes(b"")
-    files = SpoolFiles(tmp_path / "spool")
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     with pytest.raises(SpoolFullError, match="spool"):
         files.append([b"x"])
 
@@ -115,7 +116,7 @@ def test_a_disk_that_takes_nothing_is_a_full_spool(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_half_way_gets_back_what_was_written_in_vain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = SpoolFiles(tmp_path / "spool")
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     files.load(set())
     room = 1_000
     write = os.pwrite
@@ -141,16 +142,16 @@ def test_a_disk_that_is_full_half_way_gets_back_what_was_written_in_vain(
 
 def test_nobody_waits_for_the_disk_but_who_writes_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop gives room back and tells of rows meanwhile; the file that is written to stays."""
-    files = SpoolFiles(tmp_path / "spool")
+    files = SpoolFiles(LinuxFileSystem(), str(tmp_path))
     files.load(set())
     files.named(files.append([b"first"]))
     is_syncing, may_end = threading.Event(), threading.Event()
 
-    def fdatasync(handle: int) -> None:
+    def fsync(handle: int) -> None:
         is_syncing.set()
         assert may_end.wait(10)
 
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(os, "fsync", fsync)
     found: list[Spot] = []
     writer = threading.Thread(target=lambda: found.extend(files.append([b"second"])))
     writer.start()

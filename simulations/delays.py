@@ -1,0 +1,36 @@
+"""How long things take: drawn, never measured."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, NamedTuple
+
+MICROSECOND_NS: Final = 1_000
+MILLISECOND_NS: Final = 1_000_000
+
+
+class Delay(NamedTuple):
+    """A distribution: at least so long, on the whole ``mean_ns`` longer with an exponential tail, never over the most."""
+
+    least_ns: int
+    mean_ns: int
+    most_ns: int
+
+    def draw(self, chance: Random) -> int:
+        """Return a duration in nanoseconds."""
+        if not self.mean_ns:
+            return self.least_ns
+        return min(self.most_ns, self.least_ns + int(chance.expovariate(1.0) * self.mean_ns))
+
+
+INSTANT: Final = Delay(0, 0, 0)
+WORK: Final = Delay(20 * MICROSECOND_NS, 200 * MICROSECOND_NS, 50 * MILLISECOND_NS)
+"""A job of a thread pool."""
+COMMIT: Final = Delay(100 * MICROSECOND_NS, 2 * MILLISECOND_NS, 500 * MILLISECOND_NS)
+"""A commit with its fsync."""
+READ: Final = Delay(10 * MICROSECOND_NS, 50 * MICROSECOND_NS, 20 * MILLISECOND_NS)
+"""A query."""
+NEAR: Final = Delay(100 * MICROSECOND_NS, 300 * MICROSECOND_NS, 50 * MILLISECOND_NS)
+"""One way within a local network."""
+FAR: Final = Delay(10 * MILLISECOND_NS, 15 * MILLISECOND_NS, 2_000 * MILLISECOND_NS)
+"""One way across the internet."""

@@ -1,0 +1,121 @@
+"""Prepared images of worlds: an account, its devices, and a folder on all of them, made once by the real set-up.
+
+Rule 1: an image is made on virtual time from a seed that no history has, so that it is the same in every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any, Final
+
+from peer import folder_commands
+from peer.core.keys import AccountRoot, DeviceSecrets
+from peer.core.links import make_account
+from peer.device import Device
+from peer.engine.context import Doors
+from peer.joining import Target, fill_database, register_account
+from peer.linking import Joined, be_linked
+from peer.net.coordinator_link import Address, open_session
+from peer.store.schema import SCHEMA
+from protocol.link_codes import parse_link_code
+from simulations.databases import SimDatabase, empty_image
+from simulations.devices import FOLDER, ROOT, DeviceMachine, Kept
+from simulations.doors import SimClock
+from simulations.servers import TOKEN, URL
+from simulations.world import World, WorldImage
+
+SEED: Final = -1
+USER: Final = "anna"
+
+
+@cache
+def prepared(devices: int = 3, nodes: int = 3) -> WorldImage:
+    """Return a world at rest: one account, all devices linked, one folder on all of them, in it nothing yet."""
+    world = World(SEED, WorldImage(0, None, (None,) * nodes, (None,) * devices))
+    images: list[WorldImage] = []
+
+    async def story(world: World) -> None:
+        await _set_up(world)
+        await world.stop_all()
+        images.append(world.image())
+
+    world.run(story, begins=False)
+    return images[0]
+
+
+async def _set_up(world: World) -> None:
+    await world.coordinator.start()
+    await world.coordinator.do(_let_nodes_in(world))
+    await asyncio.gather(*(node.start() for node in world.nodes))
+    first, *others = world.devices
+    keys, database = await _alone(first, _make_account(first))
+    await first.become(keys, database)
+    await first.do(folder_commands.add(first.device, ROOT, FOLDER, place=_any_place))
+    await first.sync()
+    for other in others:
+        keys, database = await _link(first, other)
+        await other.become(keys, database)
+        await other.do(folder_commands.get(other.device, FOLDER, ROOT, place=_any_place))
+        await other.sync()
+    await world.settle()
+
+
+async def _let_nodes_in(world: World) -> None:
+    now_ms = SimClock(world.loop, world.coordinator.host).now_ms()
+    await world.coordinator.service.database.write(
+        lambda repository: repository.settings.add_token(TOKEN, "storage", "", len(world.nodes), now_ms)
+    )
+
+
+async def _any_place(_: Device, path: str) -> str:
+    return path
+
+
+async def _alone(machine: DeviceMachine, work: Any) -> Any:
+    """Have a machine do something on which no agent runs, as a command."""
+    return await machine.loop.spawn(machine.host, work)
+
+
+async def _make_account(machine: DeviceMachine) -> tuple[Kept, bytes]:
+    doors = machine.doors()
+    secrets, root = DeviceSecrets.create(doors.entropy), AccountRoot.create(doors.entropy)
+    genesis, account_keys = make_account(
+        root, secrets, machine.name, hpke=doors.hpke, entropy=doors.entropy, now_ms=doors.clock.now_ms()
+    )
+    session = await open_session(Address(URL, b"", b"", b""), doors.dialer)
+    try:
+        record = await register_account(
+            session, Target(URL, "", b""), genesis, secrets, user=USER, device=machine.name, entropy=doors.entropy
+        )
+    finally:
+        await session.close()
+    return await _filled(machine, Joined(record, secrets, account_keys, (genesis,), ()))
+
+
+async def _link(first: DeviceMachine, other: DeviceMachine) -> tuple[Kept, bytes]:
+    shown: asyncio.Queue[str] = asyncio.Queue()
+
+    def report(event: dict[str, Any]) -> None:
+        if "code" in event:
+            shown.put_nowait(event["code"])
+
+    showing = asyncio.create_task(first.do(first.device.call("link_code", {"yes": True}, report)))
+    code = await shown.get()
+    found: tuple[Kept, bytes] = await _alone(other, _be_linked(other, other.doors(), code))
+    await showing
+    return found
+
+
+async def _be_linked(machine: DeviceMachine, doors: Doors, code: str) -> tuple[Kept, bytes]:
+    async def confirm(_: str) -> bool:
+        return True
+
+    return await _filled(machine, await be_linked(doors, parse_link_code(code), URL, machine.name, confirm))
+
+
+async def _filled(machine: DeviceMachine, joined: Joined) -> tuple[Kept, bytes]:
+    database = SimDatabase(machine.loop, machine.host, empty_image(SCHEMA))
+    await fill_database(database, joined.record, joined.chain, joined.heads)
+    await database.close()
+    return Kept(joined.secrets, joined.account_keys), database.image()
