@@ -544,7 +544,7 @@ class Device:
             if (
                 head is not None
                 and head.checkpoint.checkpoint.position != engine.record.position
-                and not (engine.record.frozen or engine.failed or engine.is_deceived)
+                and not (engine.record.frozen or engine.failed or engine.is_deceived or engine.is_out_of_room)
             ):
                 engine.pull()
                 behind = True
@@ -571,7 +571,8 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                reasons.add("queued" if folder["state"] == "working" else "error")
+                is_full = any(e.record.id.hex() == folder["id"] and e.is_out_of_room for e in self.engines.values())
+                reasons.add("queued" if folder["state"] == "working" else "disk_full" if is_full else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")
