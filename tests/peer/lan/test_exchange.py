@@ -398,7 +398,9 @@ def test_who_is_of_no_use_now_is_dialled_ever_more_seldom(monkeypatch):
     monkeypatch.setattr(exchange, "RETRY_S_MIN", 0.01)
 
     async def test(world):
-        context = SimpleNamespace(clock=SystemClock(), processor=world.processor)
+        context = SimpleNamespace(
+            clock=SystemClock(), processor=world.processor, doors=SimpleNamespace(lan=SystemLan())
+        )
         one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
         one._trust = Trust(world.desktop, world.allowed(world.desktop))
         dial = exchange._Dial()
@@ -414,7 +416,9 @@ def test_who_never_had_a_turn_makes_room_and_is_asked_for_again(monkeypatch):
     monkeypatch.setattr(exchange, "CANDIDATES_MAX", 3)
 
     async def test(world):
-        context = SimpleNamespace(clock=SystemClock(), processor=world.processor)
+        context = SimpleNamespace(
+            clock=SystemClock(), processor=world.processor, doors=SimpleNamespace(lan=SystemLan())
+        )
         one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
         asked: list[bool] = []
         one._discovery = SimpleNamespace(ask_again=lambda: asked.append(True))
