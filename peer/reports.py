@@ -20,6 +20,7 @@ from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, ItemId, Tree, path_of
+from peer.engine.waiting import DISK_FULL
 from peer.lan import switch
 from peer.net.coordinator_link import TAKEN_OUT
 from peer.store import folders as store
@@ -68,7 +69,7 @@ TEXTS: Final = {
     "frozen": "waits: a check of the folder's history failed",
     "read_only": "cannot be written: check permissions of its directory",
     "quota": "is beyond the quota of its owner",
-    "spool_full": "waits for room in the spool",
+    "spool_full": "waits for storage, and has no room on this disk until then: free some space",
     "error": "failed; the log says why",
 }
 OUT_TEXT: Final = "is not synced any more: this device was taken out of the account"
@@ -158,6 +159,8 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
     missing = await engine.observer.check()
     facts = await device.context.database.run(lambda db: _facts(db, device, engine, most))
     state, text = _state(device, engine, facts, missing)
+    for row in facts["rows"]:
+        row["text"] = _text(device, engine, row)
     return {
         "id": engine.record.id.hex(),
         "name": engine.record.name,
@@ -317,6 +320,17 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     return found | {"held": held}
 
 
+def _text(device: Device, engine: FolderEngine, row: Json) -> str:
+    """Return what a row says, in the words of who refused, if somebody did and said why."""
+    refused = engine.outlook.trouble_of(row["reason"])
+    if not refused or (row["reason"] == "no_coordinator" and not device.coordinator.is_up):
+        return str(row["text"])
+    if row["reason"] == DISK_FULL and any(why.reason == DISK_FULL for why in engine.outlook.blocked.values()):
+        return str(row["text"])  # it is the folder's disk
+    what = {"no_coordinator": "waits for the coordinator", "no_quorum": "waits for storage", DISK_FULL: "waits"}
+    return f"{what[row['reason']]}: {refused}" if row["reason"] in what else str(row["text"])
+
+
 def _held(db: sqlite3.Connection, key: int) -> Json | None:
     removed = waiting.count(db, key, Waiting.REMOVAL)
     if removed:
@@ -366,7 +380,10 @@ def _reason_unordered(device: Device, engine: FolderEngine) -> str:
     if not engine.outlook.online:
         return "offline"
     link = device.coordinator
-    return "no_coordinator" if link.was_tried and not link.is_up else ""
+    if engine.outlook.is_out_of_room:
+        return DISK_FULL
+    is_away = (link.was_tried and not link.is_up) or engine.outlook.trouble_of("no_coordinator")
+    return "no_coordinator" if is_away else ""
 
 
 def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:

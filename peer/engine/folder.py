@@ -39,7 +39,7 @@ from peer.engine.recorder import Planned, Recorder, subject
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import AWAITED, OF_NETWORK, Blocked, Progress, longer, told
+from peer.engine.waiting import AWAITED, DISK_FULL, OF_NETWORK, Blocked, Progress, longer, told
 from peer.store.folders import FolderRecord
 from protocol.errors import (
     CorruptStateError,
@@ -656,7 +656,9 @@ class FolderEngine:
             for why in self.outlook.blocked.values()
             if why.reason not in {*needs_person, KEPT, OCCUPIED, AWAITED}
         ]
-        counts += [why.failures for why in self.outlook.parts.values() if why.reason != HistoryError.code]
+        counts += [
+            why.failures for why in self.outlook.parts.values() if why.reason not in {HistoryError.code, DISK_FULL}
+        ]
         return max([*counts, self.observer.restless])
 
     def progress(self) -> Iterator[dict[str, Any]]:

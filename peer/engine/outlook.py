@@ -8,7 +8,7 @@ from peer.core.tree import ItemId
 from peer.engine.drainer import PART as DRAIN
 from peer.engine.jobs import Jobs
 from peer.engine.stepper import KEPT, OCCUPIED
-from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked
+from peer.engine.waiting import CODES, DISK_FULL, OF_NETWORK, REASONS, Blocked
 from peer.store.folders import FolderRecord
 from protocol.errors import HistoryError, SpoolFullError
 
@@ -50,6 +50,16 @@ class Outlook:
         """What keeps the folder as a whole from going on, in words; empty if nothing does."""
         return next((why.text for _, why in sorted(self.parts.items())), "")
 
+    def trouble_of(self, reason: str) -> str:
+        """What failed, in words, where the folder as a whole waits for this reason code; empty if it does not."""
+        found = (why for _, why in sorted(self.parts.items()) if CODES.get(why.reason, why.reason) == reason)
+        return next((why.text for why in found), "")
+
+    @property
+    def is_out_of_room(self) -> bool:
+        """Whether the disk that holds this device's state takes nothing more."""
+        return bool(self.trouble_of(DISK_FULL))
+
     @property
     def is_deceived(self) -> bool:
         """Whether what the coordinator shows of the history does not hold, so that asking again at once is no use."""
@@ -72,6 +82,8 @@ class Outlook:
             return "offline"
         if why is not None:
             return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
+        if self.is_out_of_room:
+            return DISK_FULL
         return "no_coordinator" if {"push", "pull"} & self.parts.keys() else "queued"
 
     @property

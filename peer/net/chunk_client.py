@@ -35,6 +35,7 @@ from protocol.effects import Clock, Processor
 from protocol.errors import (
     AccessDeniedError,
     CorruptChunkError,
+    FullError,
     KinfolderError,
     NoQuorumError,
     NoSourceError,
@@ -51,6 +52,7 @@ CONNECT_S: Final = 5.0
 STALLED_S: Final = 30.0
 SLOWEST_BYTES_PER_S: Final = 16 * limits.KIB
 """A request may take ``STALLED_S``, and beyond it as long as its bytes take at this rate; as storage nodes have it."""
+NO_QUORUM: Final = "the write quorum is not there"
 AVOID_S: Final = 30.0
 PROBE_S: Final = 1.0
 PROBED_MAX: Final = 64
@@ -105,9 +107,10 @@ class ChunkClient:
             granted = allowance.granted
             waiting = self._by_preference(granted.nodes)
             receipts: dict[StorageNodeId, ReceiptFor] = {}
+            full: set[StorageNodeId] = set()
             while waiting and len(receipts) < granted.quorum:
                 targets = waiting[: granted.replicas - len(receipts)]
-                reply = await self._put_once(allowance, targets, chunks, refs)
+                reply = await self._put_once(allowance, targets, chunks, refs, full)
                 receipts |= reply
                 # Where nothing came back, only the node that was asked is known to fail; replicas that are missed
                 # although the quorum stands are made up for by the coordinator.
@@ -115,7 +118,8 @@ class ChunkClient:
             if len(receipts) < granted.quorum:
                 self._grants.forget(folder)
                 raise NoQuorumError(
-                    f"{len(receipts)} of {granted.quorum} storage nodes took the bytes: the write quorum is not there"
+                    f"{len(receipts)} of {granted.quorum} storage nodes took the bytes: "
+                    + (f"{len(full)} without room, which takes a larger disk or another node" if full else NO_QUORUM)
                 )
             self.sent_bytes += size
             return tuple(receipts.values())
@@ -230,8 +234,12 @@ class ChunkClient:
         targets: Sequence[NodeAddress],
         chunks: Sequence[tuple[ChunkRef, bytes | bytearray]],
         refs: Sequence[ChunkRef],
+        full: set[StorageNodeId],
     ) -> dict[StorageNodeId, ReceiptFor]:
-        """Send a batch to the first target, which forwards it to the others; return the good receipts by node."""
+        """Send a batch to the first target, which forwards it to the others; return the good receipts by node.
+
+        Those that have no room are added to ``full``.
+        """
         first = targets[0]
         proof = self._grants.state(allowance, Operation.PUT, [t.id for t in targets], refs)
         statement = open_signed(proof, Statement)
@@ -261,8 +269,10 @@ class ChunkClient:
             for node, code in reply.failed:
                 if node in by_id:
                     self._blame(by_id[node], UnavailableError(code))
+                    full |= {node} if code == FullError.code else set()
         except _FAILURES as error:
             self._blame(first, error)
+            full |= {first.id} if isinstance(error, FullError) else set()
             if isinstance(error, AccessDeniedError):
                 self._grants.forget_all()
         return good
