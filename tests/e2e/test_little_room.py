@@ -73,14 +73,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         kit.assert_no_tracebacks(cluster)
 
 
-def row_of(device: Device, path: str, reason: str) -> str:
-    """Wait until a path waits for this reason, and return what is said of it."""
+def waits(device: Device, path: str, reason: str, words: str = "") -> None:
+    """Wait until a path waits for this reason, in these words."""
 
     def look() -> Any:
         rows = {row["path"]: row for row in kit.folder_of(kit.ask(device), "work")["unsynced"]}
-        return rows[path]["text"] if rows.get(path, {}).get("reason") == reason else None
+        return rows.get(path, {}).get("reason") == reason and words in rows[path]["text"]
 
-    return str(kit.until(look, f"{path} says {reason}"))
+    kit.until(look, f"{path} says {reason}: {words}")
 
 
 def asked_and_refused(device: Device, *args: str, code: int = 1) -> str:
@@ -99,8 +99,8 @@ def test_the_spool_has_no_room(world: World) -> None:
             (w.one / "large").write_bytes(os.urandom(3 * MIB))
             (w.one / "small").write_bytes(b"small")
             for path in ("large", "small"):
-                assert "no room on this disk until then: free some space" in row_of(w.a, path, "spool_full")
-        row_of(w.a, "large", "no_quorum")
+                waits(w.a, path, "spool_full", "no room on this disk until then: free some space")
+        waits(w.a, "large", "no_quorum")
     finally:
         w.cluster.nodes[0].start()
     assert len(w.settle()["large"]) == 3 * MIB
@@ -113,7 +113,7 @@ def test_a_download_has_no_room_and_leaves_nothing_under_its_name(world: World) 
         (w.one / "f0").write_bytes(os.urandom(2 * MIB))
         (w.one / "fits").write_bytes(b"fits")
         for path in ("stage", "f0"):
-            assert ROOM_HERE in row_of(w.b, path, "disk_full")
+            waits(w.b, path, "disk_full", ROOM_HERE)
         kit.until((w.two / "fits").exists, "what fits arrives")
         assert not (w.two / "stage").exists()
         assert (w.two / "f0").read_bytes() == b"0" * 500
@@ -131,7 +131,7 @@ def test_the_trash_takes_what_is_removed_where_nothing_more_fits(world: World, w
         (w.one / gone).unlink()
         (w.one / moved).rename(w.one / f"moved {what}")
         (w.one / edited).write_bytes(b"edited" * 1_000)
-        assert ROOM_HERE in row_of(w.b, edited, "disk_full")
+        waits(w.b, edited, "disk_full", ROOM_HERE)
         kit.until(lambda: not (w.two / gone).exists() and (w.two / f"moved {what}").exists(), "it goes and it moves")
         assert len((w.two / edited).read_bytes()) == 500 * len(edited[1:])
     finally:
@@ -164,8 +164,9 @@ def test_freeing_has_no_room_for_its_note_and_needs_none_for_files(world: World)
     with w.full(w.disk):
         freed = kit.ask(w.b, "exclude", path=str(w.two / "V"), remove=False, free=True)["freed"]
         assert (freed["files"], freed["left"], (w.two / "V").exists()) == (5, [], False)
+        w.disk.fill()
         kit.ask(w.b, "exclude", path=str(w.two / "V"), remove=True, free=False)
-        assert ROOM_HERE in row_of(w.b, "V/4", "disk_full")
+        waits(w.b, "V/4", "disk_full", ROOM_HERE)
     assert w.settle() == then
 
 
@@ -189,7 +190,7 @@ def test_a_storage_node_has_no_room(world: World) -> None:
     w = world
     with w.full(w.node):
         (w.one / "packed").write_bytes(os.urandom(3 * MIB))
-        assert "1 without room, which takes a larger disk or another node" in row_of(w.a, "packed", "no_quorum")
+        waits(w.a, "packed", "no_quorum", "1 without room, which takes a larger disk or another node")
     w.settle()
 
 
@@ -200,7 +201,7 @@ def test_the_coordinator_s_database_has_no_room(world: World) -> None:
         for number in range(100):
             (w.one / f"ordered {number}").write_bytes(b"%d" % number)
         for path in ("ordered 0", "ordered 99"):
-            assert "waits for the coordinator: the coordinator's disk is full" in row_of(w.a, path, "no_coordinator")
+            waits(w.a, path, "no_coordinator", "waits for the coordinator: the coordinator's disk is full")
     w.settle()
     told = (w.cluster.root / "coordinator.log").read_text()
     assert told.count("the disk is full") == told.count("there is room again") > 0
