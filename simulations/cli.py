@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from simulations.commands import run
+from simulations.plan import cli as plan
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
@@ -26,6 +27,7 @@ def main() -> None:
         " processes on this disk.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    plan.add_to(commands)
     run.add_arguments(commands.add_parser("run", help="random histories on virtual time, each from its seed"))
     cases = commands.add_parser("cases", help="scenarios from files; on virtual time: not in this version")
     cases.add_argument("files", nargs="+", metavar="FILE", type=Path, help="cases, as a JSON list")
@@ -34,8 +36,10 @@ def main() -> None:
     cases.add_argument("--json", action="store_true", help="print one JSON object")
     commands.add_parser("capacity", help="the capacity model (not in this version)")
     options, rest = parser.parse_known_args()
-    if options.command in {"cases", "run"} and rest:
+    if options.command in {"cases", "plan", "run"} and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "plan":
+        sys.exit(plan.main(options))
     if options.command == "run":
         sys.exit(run.run(options))
     if options.command == "cases" and options.real:
