@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
 from simulations.history import rest
-from simulations.history.ledger import Action, Ledger, held
+from simulations.history.ledger import Action, Ledger, Tree, held
 from simulations.history.options import PAUSES_S, Options
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES
@@ -71,14 +72,18 @@ class Course:
         self.ledger.rested(world.devices)
         events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
         self.chance.shuffle(events)
+        snapshot: tuple[str, Tree] | None = None
         midway = self.chance.randrange(len(events)) if self.chance.random() < MIDWAY_SHARE else -1
         for number, event in enumerate(events):
             if number == midway:
                 await self._rest()
+                snapshot = await rest.take_snapshot(self)
             await (self._deed() if event == "deed" else self._trouble())
             await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
         await self._rest()
         await rest.stay(self)
+        if snapshot is not None:
+            await rest.bring_back(self, *snapshot)
 
     async def _rest(self) -> None:
         self.tell("all troubles end")
@@ -113,6 +118,8 @@ class Course:
                 continue
             self.tell(f"{name}: {what}")
             self.counts[name] += 1
+            if self.world.coordinator.is_running:
+                check_reachability(self.world, 1)
             return
 
     def _tell(self, action: Action) -> None:

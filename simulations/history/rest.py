@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import KinfolderError
 from simulations.checks import at_rest
-from simulations.checks.violation import IDEMPOTENCE, LIVENESS, Violation
-from simulations.devices import FOLDER, DeviceMachine
+from simulations.checks.snapshots import check_restored
+from simulations.checks.storage import check_reachability
+from simulations.checks.violation import IDEMPOTENCE, LIVENESS, SNAPSHOTS, Violation
+from simulations.devices import FOLDER, ROOT, DeviceMachine
 from simulations.history.ledger import Tree, look
+from simulations.loop import SECOND_NS
 from simulations.machines import MachineGone
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ LOOK_S: Final = 1.0
 LOOK_S_MAX: Final = 60.0
 QUIET_S: Final = 30.0
 SCANS: Final = 2
+REPAIR_S: Final = 900.0
+"""In so much virtual time after everybody is at rest every chunk must be on as many nodes as it should be."""
+BACK: Final = "kiwi-back"
+"""Where a snapshot is restored to."""
 TELLS: Final = frozenset({"name"})
 """Reasons for which an item may stay out of sync for ever."""
 
@@ -58,6 +65,51 @@ async def come_to_rest(course: Course) -> None:
         ) from None
     course.ledger.rested(world.devices)
     await at_rest.check(course.world, course.ledger, course.watch)
+    await _wait_for_copies(course)
+
+
+async def _wait_for_copies(course: Course) -> None:
+    """Wait until each chunk has all its copies.
+
+    Raises:
+        Violation: That does not come to be in time.
+    """
+    world = course.world
+    copies = min(world.coordinator.service.replicas, len(world.nodes))
+    until_ns = world.loop.now_ns + int(REPAIR_S * SECOND_NS)
+    while True:
+        try:
+            check_reachability(world, copies)
+        except Violation:
+            if world.loop.now_ns >= until_ns:
+                raise
+        else:
+            return
+        await asyncio.sleep(LOOK_S_MAX)
+
+
+async def take_snapshot(course: Course) -> tuple[str, Tree]:
+    """Name the state in which everybody is at rest; return the name and what stands there."""
+    device, name = course.world.devices[0], f"kiwi-rest-{course.ledger.token()}"
+    await device.call("snapshot", folder=FOLDER, name=name)
+    return name, look(device)
+
+
+async def bring_back(course: Course, name: str, then: Tree) -> None:
+    """Restore a snapshot beside what is there now, on a device that did not make it.
+
+    Raises:
+        Violation: It brings back something else than there was, or nothing.
+    """
+    device = next(one for one in reversed(course.world.devices) if not one.disk.personality.changes_names)
+    when = {"version": None, "snapshot": name, "at_ms": None, "ago_ms": None}
+    try:
+        await device.call("restore", path=ROOT, to=device.path(BACK), **when)
+    except KinfolderError as error:
+        raise Violation(SNAPSHOTS, f"snapshot {name} cannot be restored: {error}") from None
+    prefix = f"{BACK}/"
+    now = {path.removeprefix(prefix): seen for path, seen in look(device).items() if path.startswith(prefix)}
+    check_restored(name, then, now)
 
 
 async def stay(course: Course) -> None:

@@ -1,0 +1,417 @@
+"""No check without a state that it must find: each is shown what holds, then what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+
+import pytest
+
+from protocol.effects import Access
+from simulations.checks import at_rest, contents, trees
+from simulations.checks.names import is_copy, is_local, is_made_of, wanted
+from simulations.checks.snapshots import check_restored
+from simulations.checks.storage import check_reachability, needed
+from simulations.checks.violation import Violation
+from simulations.checks.watch import Watch, WatchedTrace
+from simulations.devices import FILES, ROOT
+from simulations.disk_faults import failing
+from simulations.history import rest
+from simulations.history.contents import CANARY
+from simulations.history.course import Course
+from simulations.history.ledger import Ledger
+from simulations.history.runs import options_of
+from simulations.preparation import prepared
+from simulations.user_files import UserFiles
+from simulations.world import World
+from tests.simulations.test_ledger import Scene
+
+COPY = "a (conflict, device-1, 0123abcd).txt"
+
+
+def breaks(number):
+    return pytest.raises(Violation, match=re.escape(f"invariant {number} ("))
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+# --- By the ledger alone
+
+
+def test_1_what_nobody_removed_must_be_there(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    contents.check_loss(scene.ledger, 0, scene.tree(0))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("remove", "a.txt"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_16_what_was_said_to_be_safe_must_be_there(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.acknowledge(scene.tree(0), 0)
+    with breaks(16):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_1_says_nothing_of_what_stays_on_a_device_and_of_what_a_backup_took(scene):
+    scene.act(0, ("write", "~1.tmp", b"one"), ("write", "b.txt", b"two"))
+    scene.ledger.excused[next(iter(scene.ledger.contents))] = ""
+    scene.ledger.excused.update(dict.fromkeys(scene.ledger.contents, "put back"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.ledger.excused.clear()
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_what_was_removed_stays_away_unless_somebody_kept_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "a.txt"))
+    contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.act(1, ("rename", "a.txt", "b.txt"))
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_4_nobody_invents_bytes(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    contents.check_invention(scene.ledger, 0, scene.tree(0))
+    scene.come(0, "a.txt", b"other")
+    with breaks(4):
+        contents.check_invention(scene.ledger, 0, scene.tree(0))
+
+
+def test_4_nobody_invents_names(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, COPY, b"one")
+    contents.check_invention(scene.ledger, 1, scene.tree(1))
+    scene.come(1, "b.txt", b"one")
+    with breaks(4):
+        contents.check_invention(scene.ledger, 1, scene.tree(1))
+
+
+def test_5_a_copy_needs_a_conflict(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(0, COPY, b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "a.txt", b"two"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+def test_5_who_had_seen_the_other_is_no_rival(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.act(1, ("write", "a.txt", b"two"))
+    scene.come(1, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
+
+
+def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    contents.check_identity(scene.ledger, 0, scene.tree(0))
+    scene.come(0, "b.txt", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 0, scene.tree(0))
+    scene.ledger.restores.append(scene.ledger.actions[0])
+    contents.check_identity(scene.ledger, 0, scene.tree(0))
+
+
+@pytest.mark.parametrize("names", [("\u00e9", "e\u0301"), ("D/\u00e9", "D/e\u0301")])
+def test_8_no_two_siblings_are_one_name(scene, names):
+    scene.act(0, *(("write", name, name.encode(), True) for name in names[:1]))
+    both = [scene.tree(number) for number in range(3)]
+    trees.check_validity(scene.world, both)
+    scene.come(0, names[1], b"other")
+    with breaks(8):
+        trees.check_validity(scene.world, [scene.tree(0), *both[1:]])
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        (COPY, "a.txt"),
+        ("a (conflict, device-1, 0123abcd) (conflict, device-2, 01234567).txt", "a.txt"),
+        ("c (kept, 0123abcd)", "c"),
+        ("kiwi-a.txt", "kiwi-a.txt"),
+        ("a (conflict).txt", "a (conflict).txt"),
+    ],
+)
+def test_names_with_marks_are_told_from_the_names_that_people_gave(name, plain):
+    assert wanted(name) == plain
+    assert is_made_of(name, {plain})
+    assert not is_made_of(name, {"x"})
+    assert is_copy(name) is ("(conflict, " in name)
+
+
+def test_names_that_stay_on_a_device():
+    assert is_local("D/~1.tmp")
+    assert is_local(".goutputstream-X/a")
+    assert not is_local("D/a.tmp")
+
+
+# --- Compared with a world that runs
+
+
+def checked(tamper, trace=None):
+    """Write on one device, come to rest, tamper with something, and check all that must hold at rest."""
+
+    async def story(world):
+        ledger = Ledger(3)
+        watch = Watch(world, ledger)
+        first = world.devices[0]
+        with ledger.acting(first, 0, "writes"):
+            first.user.write(first.path("D/a.txt"), b"one", parents=True)
+            first.user.write(first.path("b.txt"), b"two")
+        await world.settle()
+        ledger.rested(world.devices)
+        await at_rest.check(world, ledger, watch)
+        done = tamper(world, ledger, watch)
+        if asyncio.iscoroutine(done):
+            await done
+        await at_rest.check(world, ledger, watch)
+
+    world = World(1, prepared(), trace=trace)
+    if trace is not None:
+        trace.world = world
+    world.run(story)
+
+
+def sql(machine, query):
+    return lambda world, *_: (world.devices[1] if machine == "device" else world.coordinator).rows(query)
+
+
+def write_behind(world, *_):
+    world.devices[1].user.write(world.devices[1].path("b.txt"), b"one")
+
+
+def make_executable(world, *_):
+    world.devices[1].user.set_mode(world.devices[1].path("b.txt"), 0o755)
+
+
+async def fall_behind(world, ledger, _):
+    world.network.go_offline("device-1")
+    first = world.devices[0]
+    with ledger.acting(first, 0, "writes"):
+        first.user.write(first.path("c.txt"), b"three")
+    await first.sync()
+
+
+def remove_everywhere(world, *_):
+    for device in world.devices:
+        device.user.remove(device.path("b.txt"))
+
+
+def write_everywhere(world, ledger, _):
+    ledger.names.add("c.txt")
+    for device in world.devices:
+        device.user.create(device.path("c.txt"))
+
+
+def head_goes_back(_, __, watch):
+    watch.journals.heads["device-1"] += 1
+
+
+def leak_at_a_node(world, *_):
+    UserFiles(world.nodes[0].disk, uid=0).write("/data/packs/x", b"...." + CANARY + b"....")
+
+
+WRONG = {
+    "other bytes on one device": (2, write_behind),
+    "other attributes on one device": (2, make_executable),
+    "one device is behind": (2, fall_behind),
+    "gone from all disks": (1, remove_everywhere),
+    "on all disks and in no rows": (20, write_everywhere),
+    "a row of the local tree is missing": (20, sql("device", "DELETE FROM local_item WHERE name = CAST('b.txt' AS BLOB)")),
+    "a row of the synced tree is missing": (20, sql("device", "DELETE FROM synced_item WHERE name = CAST('b.txt' AS BLOB)")),
+    "a row says another content": (
+        20,
+        sql("device", "UPDATE synced_item SET content = (SELECT content FROM synced_item WHERE name = CAST('a.txt' AS BLOB))"
+            " WHERE name = CAST('b.txt' AS BLOB)"),
+    ),
+    "an intent is left": (20, sql("device", "INSERT INTO intent (folder, id, as_user, row) VALUES (1, x'00', 0, x'00')")),
+    "a cycle of rows": (8, sql("device", "UPDATE local_item SET parent = id WHERE name = CAST('D' AS BLOB)")),
+    "a row hangs in the air": (8, sql("device", "DELETE FROM synced_item WHERE name = CAST('D' AS BLOB)")),
+    "a position is missing": (10, sql("coordinator", "DELETE FROM log WHERE position = 1")),
+    "another item at a position": (10, sql("device", "UPDATE log SET data = x'00' WHERE position = 1")),
+    "another entry under a number": (10, sql("device", "UPDATE entry SET hash = x'00'")),
+    "a head goes back": (10, head_goes_back),
+    "a node holds a name in clear": (15, leak_at_a_node),
+    "the coordinator holds a name in clear": (15, sql("coordinator", "CREATE TABLE kiwi AS SELECT 'kiwi-a.txt'")),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_at_rest(what):
+    number, tamper = WRONG[what]
+    with breaks(number):
+        checked(tamper)
+
+
+# --- At each step
+
+
+def stray(world, *_):
+    files = world.devices[0].files
+    files.make_directory(files.open_root(FILES), "elsewhere", 0o777)
+
+
+def destroy(world, ledger, _):
+    first = world.devices[0]
+    world.network.go_offline(first.name)
+    with ledger.acting(first, 0, "writes"):
+        first.user.write(first.path("only.txt"), b"only here")
+    first.files.unlink(first.files.open_root(ROOT), "only.txt")
+
+
+def cut_short(world, ledger, _):
+    first = world.devices[0]
+    world.network.go_offline(first.name)
+    with ledger.acting(first, 0, "writes"):
+        first.user.write(first.path("only.txt"), b"only here")
+    handle = first.files.open_file(first.files.open_root(ROOT), "only.txt", Access.WRITE)
+    first.files.truncate(handle, 4)
+
+
+def show_half(world, *_):
+    files = world.devices[0].files
+    handle = files.open_file(files.open_root(ROOT), "half.txt", Access.CREATE)
+    files.write(handle, b"half of", 0)
+
+
+def say_in_clear(world, *_):
+    world.loop.note("send", "device-0>coordinator", b"...." + CANARY)
+
+
+STEPS = {
+    "a process works outside the folder": (27, stray),
+    "the only copy is removed": (6, destroy),
+    "the only copy is cut short": (6, cut_short),
+    "half a file is shown": (7, show_half),
+    "a name is sent in clear": (15, say_in_clear),
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_at_each_step(what):
+    number, tamper = STEPS[what]
+
+    async def act(world, *args):
+        tamper(world, *args)
+        await asyncio.sleep(1)
+
+    with breaks(number):
+        checked(act, WatchedTrace())
+
+
+# --- Coming to rest
+
+
+def lived(act):
+    """Run a history of no actions in which something else happens."""
+    options = options_of(0)._replace(devices=3, personalities=("plain",) * 3, actions=1, faults=0)
+
+    async def story(world):
+        course = Course(world, options)
+        course.ledger.rested(world.devices)
+        await act(course)
+
+    World(1, prepared()).run(story)
+
+
+async def write_later(course, is_time):
+    device = course.world.devices[0]
+    while not is_time():
+        await asyncio.sleep(0.01)
+    device.user.write(device.path("b.txt"), b"two")
+
+
+def test_22_what_cannot_come_to_rest_is_told():
+    async def act(course):
+        device = course.world.devices[1]
+        course.world.devices[0].user.write(course.world.devices[0].path("a.txt"), b"one")
+        device.disk.hooks.fault = failing("rename", errno.EIO, times=1 << 30)
+        await rest.come_to_rest(course)
+
+    with breaks(22):
+        lived(act)
+
+
+def test_22_nothing_may_move_when_nobody_does_anything():
+    async def act(course):
+        began_ns = course.world.loop.now_ns
+        task = asyncio.create_task(write_later(course, lambda: course.world.loop.now_ns > began_ns + 10_000_000_000))
+        await rest.come_to_rest(course)
+        await rest.stay(course)
+        await task
+
+    with breaks(22):
+        lived(act)
+
+
+def test_21_a_restart_may_add_nothing():
+    async def act(course):
+        await rest.come_to_rest(course)
+        task = asyncio.create_task(write_later(course, lambda: not course.world.devices[0].is_running))
+        await rest.stay(course)
+        await task
+
+    with breaks(21):
+        lived(act)
+
+
+def test_what_holds_is_not_told():
+    async def act(course):
+        await rest.come_to_rest(course)
+        await rest.stay(course)
+
+    lived(act)
+
+
+# --- What the nodes hold, and what a snapshot brings back
+
+
+def test_17_every_chunk_of_the_log_lies_whole_on_as_many_nodes_as_it_should():
+    async def story(world):
+        first = world.devices[0]
+        first.user.write(first.path("a.txt"), os.urandom(9_000))
+        await world.settle()
+        assert len(needed(world)) >= 2
+        await asyncio.sleep(100)
+        check_reachability(world, 3)
+        world.nodes[0].kill()
+        world.nodes[0].wipe()
+        check_reachability(world, 2)
+        packs = UserFiles(world.nodes[1].disk, uid=0)
+        with breaks(17):
+            check_reachability(world, 3)
+        for name in list(world.nodes[1].disk.tree("/data/packs")):
+            path = f"/data/packs/{name}"
+            if packs.stat(path).size > 5_000:
+                packs.write_at(path, b"damage", 4_000)
+        with breaks(17):
+            check_reachability(world, 2)
+
+    World(1, prepared()).run(story)
+
+
+def test_24_a_snapshot_brings_back_what_there_was(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("make_directory", "D"), ("write", "~1.tmp", b"local"))
+    then = scene.tree(0)
+    scene.come(1, "a.txt", b"one")
+    with breaks(24):
+        check_restored("s", then, scene.tree(1))
+    scene.act(1, ("make_directory", "D"))
+    check_restored("s", then, scene.tree(1))
+    scene.come(1, "a.txt", b"two")
+    with breaks(24):
+        check_restored("s", then, scene.tree(1))

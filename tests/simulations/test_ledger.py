@@ -1,0 +1,143 @@
+"""The ledger: what it makes of what people do on the disks of a world that does not run."""
+
+from __future__ import annotations
+
+import pytest
+from blake3 import blake3
+
+from simulations.history.ledger import EMPTY, Decision, Ledger, held, look
+from simulations.preparation import prepared
+from simulations.world import World
+
+
+class Scene:
+    """Three devices with their disks, and who writes down what happens on them."""
+
+    def __init__(self):
+        self.world = World(1, prepared())
+        self.ledger = Ledger(3)
+
+    def act(self, number, *steps):
+        """Do something on a device's disk, and have it noted as one action."""
+        device = self.world.devices[number]
+        with self.ledger.acting(device, number, "acts"):
+            for method, *args in steps:
+                getattr(device.user, method)(device.path(args[0]), *self._paths(device, method, args[1:]))
+        return self.ledger.actions[-1]
+
+    def come(self, number, path, data):
+        """Let something stand on a device's disk that nobody there did."""
+        device = self.world.devices[number]
+        device.user.write(device.path(path), data, parents=True)
+
+    def tree(self, number):
+        return look(self.world.devices[number])
+
+    @staticmethod
+    def _paths(device, method, args):
+        return [device.path(args[0])] if method in {"rename", "copy"} else args
+
+
+def of(data):
+    return blake3(data).digest()
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_an_action_is_what_the_disk_shows_after_it_and_not_before(scene):
+    action = scene.act(0, ("write", "a.txt", b"one"), ("make_directory", "D"))
+    assert action.came == {"a.txt": of(b"one")}
+    assert action.gone == frozenset()
+    assert action.touched == {"a.txt", "D"}
+    action = scene.act(0, ("write", "a.txt", b"two"))
+    assert (action.came, action.gone) == ({"a.txt": of(b"two")}, {of(b"one")})
+    assert scene.ledger.contents == {of(b"one"): 0, of(b"two"): 1}
+    assert [each.number for each in scene.ledger.makers[of(b"two")]] == [1]
+    assert [each.number for each in scene.ledger.enders[of(b"one")]] == [1]
+    assert of(b"one") in scene.ledger.replaced
+    assert {"a.txt", "D"} <= scene.ledger.names
+
+
+def test_nobody_owns_the_bytes_of_an_empty_file(scene):
+    action = scene.act(0, ("write", "a.txt", b""))
+    assert action.came == {}
+    assert EMPTY not in scene.ledger.contents
+    assert held(scene.tree(0)) == {}
+
+
+def test_what_is_moved_is_not_gone_and_what_is_copied_was_put_twice(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    moved = scene.act(0, ("rename", "a.txt", "b.txt"))
+    assert moved.gone == frozenset()
+    assert moved.made == {}
+    copied = scene.act(0, ("copy", "b.txt", "c.txt"))
+    assert copied.made == {of(b"one"): 1}
+    assert scene.ledger.enders == {}
+
+
+def test_a_move_over_another_file_is_a_version_of_that_one(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    over = scene.act(0, ("rename", "a.txt", "b.txt"))
+    assert over.made == {of(b"one"): 1}
+    assert over.gone == {of(b"two")}
+
+
+def test_who_removes_one_of_two_places_that_nobody_gave_it_removes_the_content(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(0, "again.txt", b"one")
+    scene.act(0, ("remove", "a.txt"))
+    assert of(b"one") in scene.ledger.replaced
+    assert scene.ledger.enders == {}
+
+
+def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
+    first = scene.act(0, ("write", "a.txt", b"one"))
+    blind = scene.act(1, ("write", "b.txt", b"two"))
+    assert not scene.ledger.had_seen(blind, first, of(b"one"))
+    scene.come(1, "a.txt", b"one")
+    seeing = scene.act(1, ("write", "b.txt", b"three"))
+    assert scene.ledger.had_seen(seeing, first, of(b"one"))
+    assert not scene.ledger.had_seen(first, blind, of(b"two"))
+
+
+def test_on_one_device_the_later_has_seen_the_earlier(scene):
+    first, second = scene.act(0, ("write", "a.txt", b"one")), scene.act(0, ("write", "a.txt", b"two"))
+    assert scene.ledger.had_seen(second, first, of(b"one"))
+    assert not scene.ledger.had_seen(first, second, of(b"two"))
+
+
+def test_after_a_rest_everybody_has_seen_everything(scene):
+    first = scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.rested(scene.world.devices)
+    later = scene.act(2, ("write", "b.txt", b"two"))
+    assert scene.ledger.had_seen(later, first, of(b"one"))
+
+
+def test_what_a_command_is_to_do_counts_before_the_disk_shows_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    device = scene.world.devices[0]
+    before = scene.ledger.see(device, 0)
+    meant = Decision({"a.txt": of(b"two")}, frozenset([of(b"one")]))
+    action = scene.ledger.note_by_command(device, 0, "decides", before, meant)
+    assert scene.ledger.makers[of(b"two")][-1] == action == scene.ledger.actions[-1]
+    assert scene.ledger.enders[of(b"one")] == [action]
+    assert of(b"one") in scene.ledger.replaced
+
+
+def test_what_a_device_removed_since_its_backup_may_come_back(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("remove", "a.txt"))
+    scene.ledger.forget_removals(1, 0)
+    assert scene.ledger.enders[of(b"one")]
+    scene.ledger.forget_removals(0, 0)
+    assert not scene.ledger.enders[of(b"one")]
+
+
+def test_what_was_said_to_be_safe_keeps_its_first_time(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.acknowledge(scene.tree(0), 5)
+    scene.ledger.acknowledge(scene.tree(0), 9)
+    assert scene.ledger.acknowledged == {of(b"one"): 5}
