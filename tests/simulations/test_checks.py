@@ -128,7 +128,7 @@ def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
 
 @pytest.mark.parametrize("names", [("\u00e9", "e\u0301"), ("D/\u00e9", "D/e\u0301")])
 def test_8_no_two_siblings_are_one_name(scene, names):
-    scene.act(0, *(("write", name, name.encode(), True) for name in names[:1]))
+    scene.come(0, names[0], b"one")
     both = [scene.tree(number) for number in range(3)]
     trees.check_validity(scene.world, both)
     scene.come(0, names[1], b"other")
@@ -270,6 +270,7 @@ def destroy(world, ledger, _):
     world.network.go_offline(first.name)
     with ledger.acting(first, 0, "writes"):
         first.user.write(first.path("only.txt"), b"only here")
+        assert first.is_running
     first.files.unlink(first.files.open_root(ROOT), "only.txt")
 
 
@@ -295,7 +296,7 @@ def say_in_clear(world, *_):
 STEPS = {
     "a process works outside the folder": (27, stray),
     "the only copy is removed": (6, destroy),
-    "the only copy is cut short": (6, cut_short),
+    "the only copy is cut short": (7, cut_short),
     "half a file is shown": (7, show_half),
     "a name is sent in clear": (15, say_in_clear),
 }
@@ -329,16 +330,18 @@ def lived(act):
 
 
 async def write_later(course, is_time):
-    device = course.world.devices[0]
+    person = course.people[0]
     while not is_time():
         await asyncio.sleep(0.01)
-    device.user.write(device.path("b.txt"), b"two")
+    with person.acting("writes"):
+        person.hands.write(person.path("b.txt"), b"two")
 
 
 def test_22_what_cannot_come_to_rest_is_told():
     async def act(course):
         device = course.world.devices[1]
-        course.world.devices[0].user.write(course.world.devices[0].path("a.txt"), b"one")
+        with course.people[0].acting("writes"):
+            course.people[0].hands.write(course.people[0].path("a.txt"), b"one")
         device.disk.hooks.fault = failing("rename", errno.EIO, times=1 << 30)
         await rest.come_to_rest(course)
 
