@@ -3,6 +3,8 @@
 Rule 1: the applier works on a snapshot of the rows that its steps need; only this module writes what it did.
 Rule 2: an outcome is recorded after it is durable on the disk; a crash in between leaves the group's intents, by which
     the next start knows what stands there.
+Rule 3: what came of an entry that can never be ordered is not brought any more. Where it is on the disk all the same, it
+    counts as this device's own, as if it had been there before that was known.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from peer.core.fold_state import FoldState
+from peer.core.holding import is_orphan, still_bringing
 from peer.core.observations import Fingerprint
 from peer.core.operations import Adopt, Delete, Forget, Place, Rekey, Rename, Replace, SetAttributes, Step
 from peer.core.tree import Item, ItemId
@@ -88,12 +92,22 @@ class Applied(msgspec.Struct):
 
 
 class Stepper:
-    """Applies steps to one folder."""
+    """Applies steps to one folder.
 
-    def __init__(self, context: Context, folder: int, guard: RootGuard) -> None:
+    Args:
+        context: Shared by all folders.
+        folder: Its key.
+        guard: Opens its root.
+        remote: Gives the fold of its log and tail.
+    """
+
+    def __init__(
+        self, context: Context, folder: int, guard: RootGuard, remote: Callable[[sqlite3.Connection], FoldState]
+    ) -> None:
         self._context = context
         self._folder = folder
         self._guard = guard
+        self._remote = remote
 
     async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged], *, as_user: bool = False) -> Applied:
         """Carry out steps in order; return what came of it.
@@ -113,6 +127,9 @@ class Stepper:
         rest = [step for step in steps if isinstance(step, Adopt | Forget | Rekey)]
         if rest:
             await self._context.database.run(lambda db: self._record_only(db, rest))
+        if on_disk and not as_user:
+            planned = on_disk
+            on_disk = await self._context.database.run(lambda db: still_bringing(planned, self._remote(db)))
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             stop = threading.Event()
@@ -221,7 +238,7 @@ class Stepper:
         return outcomes
 
     def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
-        local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
+        local, synced, remote = LocalTree(db, self._folder), SyncedTree(db, self._folder), self._remote(db)
         gone: list[ItemId] = []
 
         def drop() -> None:
@@ -242,7 +259,11 @@ class Stepper:
                     drop()  # before what comes under the same id
                     seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
                     local.put(msgspec.structs.replace(item, members=()), seen)
-                    synced.put(item)
+                    if is_orphan(item, remote):
+                        synced.drop(item.id)
+                        mark_dirty(db, self._folder, [item.id])
+                    else:
+                        synced.put(item)
         drop()
 
     def _record_as_user(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
@@ -261,7 +282,7 @@ class Stepper:
 
     def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
         synced = SyncedTree(db, self._folder)
-        for step in steps:
+        for step in still_bringing(steps, self._remote(db)):
             match step:
                 case Adopt(item):
                     synced.put(item)

@@ -59,7 +59,7 @@ class Hands:
         self.local = local
         self.synced = synced
         self.changes = 0
-        """How often something on the disk was changed."""
+        """How often something on the disk was changed; not counting what was aside for a moment and went back."""
         self.missed: dict[ItemId, str] = {}
         self.refused: set[ItemId] = set()
         self.look_at: set[str] = set()
@@ -94,9 +94,9 @@ class Hands:
         while self.disk.spelling(home, kept) is not None:
             kept = f"{kept} (kept, {inode.number:08x})"
         self.disk.put(home, kept, inode)
-        self.changes += 1
         if home is directory and kept == name:
             return True
+        self.changes += 1
         self.kept.add(kept)
         self.look_at.add("")
         return False

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from peer.core.memory_state import MemoryState
 from peer.core.operations import Delete
 from peer.core.tree import Item
 from peer.disk.files import LinuxFileSystem
@@ -47,7 +48,7 @@ class World:
         observer = Observer(context, 1, guard, MemoryJournal())
         observer.look_everywhere()
         asyncio.run(observer.observe())
-        self.stepper = Stepper(context, 1, guard)
+        self.stepper = Stepper(context, 1, guard, lambda _: MemoryState())
 
     @staticmethod
     def _find(tree: LocalTree, path: Sequence[str]) -> Item:
