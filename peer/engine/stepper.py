@@ -49,6 +49,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._items: dict[ItemId, Item] = {}
         self._fingerprints: dict[ItemId, Fingerprint] = {}
+        self._children: dict[tuple[ItemId, str], Item] = {}
 
     def add_all(self, tree: LocalTree, ids: Sequence[ItemId]) -> None:
         """Take items, and all directories above them."""
@@ -70,9 +71,19 @@ class Snapshot:
                 self._fingerprints[id] = seen
             id = item.parent
 
+    def add_claim(self, tree: LocalTree, item: Item) -> None:
+        """Take what stands where another item is to stand."""
+        there = tree.child(item.parent, item.name)
+        if there is not None:
+            self._children[item.parent, item.name] = there
+
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None."""
         return self._items.get(id)
+
+    def child(self, parent: ItemId, name: str) -> Item | None:
+        """Return what stands where a step brings something, or None."""
+        return self._children.get((parent, name))
 
     def fingerprint(self, id: ItemId) -> Fingerprint | None:
         """Return how the item looked when its content was hashed, or None."""
@@ -198,6 +209,9 @@ class Stepper:
         snapshot.add_all(tree, list(dict.fromkeys(item.id for item in items)))
         for item in items:
             snapshot.add(tree, item.parent)
+        for step in steps:
+            if isinstance(step, Place | Rename):
+                snapshot.add_claim(tree, step.item)
         return snapshot
 
     def _run(
