@@ -84,7 +84,7 @@ class ActWriter:
         keeps_name = any(member.copy is not None for member in base.members)
         for member in base.members:
             if member.copy is not None:
-                for dot in member.content:
+                for dot in _own_first(member):
                     copy = self.detach(member, dot, here.parent, bytes_of(here.name), weak=True)
                     self._write_content(base.id, copy, (dot,), content, base.content, member.place)
                 continue
@@ -99,7 +99,7 @@ class ActWriter:
             if member.copy is None:
                 self.place(member, parent, bytes_of(name), weak=False)
             else:
-                for dot in member.content:
+                for dot in _own_first(member):
                     self.detach(member, dot, parent, bytes_of(name), weak=False)
 
     def _remove(self, base: Item, subtree: Sequence[Item]) -> None:
@@ -269,3 +269,8 @@ class ActWriter:
             todo.extend(item.parent for item in (self.synced.item(id), self.now.get(id)) if item is not None)
         self._above[parent] = frozenset(found)
         return self._above[parent]
+
+
+def _own_first(member: Member) -> list[Dot]:
+    """Return the values of a conflict copy, that first which lends it its id: the oldest node does so afterwards."""
+    return sorted(member.content, key=lambda dot: dot != member.copy)

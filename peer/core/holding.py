@@ -1,15 +1,34 @@
-"""Tell which acts still say what the trees hold: between planning and recording, a user or the folder may have changed them.
+"""Tell which acts and steps still hold: between planning and doing them, a user or the folder may have changed something.
 
-Rule 1: an act that holds no more is dropped, never bent; what is there now is planned anew.
+Rule 1: what holds no more is dropped, never bent; what is there now is planned anew.
+Rule 2: a step is dropped only if an entry that it follows is off the tail and will never be ordered. That the folder went
+    on meanwhile is no reason: a file that is written all the time would never come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from peer.core.operations import Act, Create, Edit, Move, Remove, Touch
-from peer.core.tree import ItemId, Tree
+from peer.core.fold_state import FoldState
+from peer.core.operations import (
+    Act,
+    Adopt,
+    Create,
+    Edit,
+    Move,
+    Place,
+    Remove,
+    Rename,
+    Replace,
+    SetAttributes,
+    Step,
+    Touch,
+)
+from peer.core.tree import Item, ItemId, Tree
 from protocol.ids import ROOT
+
+AStep = TypeVar("AStep", bound=Step)
 
 
 def still_holding(acts: Sequence[Act], local: Tree, synced: Tree) -> list[Act]:
@@ -42,3 +61,17 @@ def _still_holds(act: Act, local: Tree, synced: Tree) -> bool:
 def subject(act: Act) -> ItemId:
     """Return the item that an act is about."""
     return act.item.id if isinstance(act, Create) else act.base.id
+
+
+def still_bringing(steps: Sequence[AStep], remote: FoldState) -> list[AStep]:
+    """Return the steps that bring nothing of an entry which the folder has no more, in their order."""
+    return [step for step in steps if not (isinstance(step, _BRINGING) and is_orphan(step.item, remote))]
+
+
+def is_orphan(item: Item, remote: FoldState) -> bool:
+    """Tell whether an item came of an entry which the folder has no more: nothing may count as agreed on by it."""
+    brought = {(dot.device, dot.seq) for one in item.members for dot in (*one.content, *one.place)}
+    return any(remote.entries.get(each) is None for each in brought)
+
+
+_BRINGING = Adopt | Place | Replace | SetAttributes | Rename

@@ -33,6 +33,7 @@ class Matching:
             is_synced: Whether a row was ever synced; one that was not has no identity worth keeping.
         """
         self._is_synced = is_synced
+        self._hashes = hashes
         self._at: dict[ItemId, Loose] = {each.own.item.id: each for each in loose if each.own is not None}
         """By row: what stands now at the path of the row."""
         self.row_of: dict[str, Lost] = {}
@@ -62,11 +63,20 @@ class Matching:
 
     def _is_backup(self, loose: Loose, lost: Lost) -> bool:
         """Tell whether an editor put the old file aside, and wrote the new one under its name."""
+        new = self._at.get(lost.row.item.id)
         return (
-            lost.row.item.id in self._at
+            new is not None
             and lost.path.rpartition("/")[0] == loose.directory
-            and (is_backup_name(loose.sighting.name, lost.row.item.name))
+            and is_backup_name(loose.sighting.name, lost.row.item.name)
+            and not self._came_from(new, loose)
         )
+
+    def _came_from(self, loose: Loose, other: Loose) -> bool:
+        """Tell whether a file is the one that stood at the path of another: then somebody exchanged their names."""
+        own = other.own
+        if own is None or (own.fingerprint.device, own.fingerprint.inode) != _inode_of(loose):
+            return False
+        return own.item.content.kind is loose.sighting.kind and own.item.content.hash == self._hashes.get(loose.path)
 
     def _prefer_edits(self, work: list[str]) -> None:
         """Undo the pairs that are better understood as an edit of what stood at the path."""

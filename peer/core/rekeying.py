@@ -39,6 +39,7 @@ def find_rekeys(
     for id in ids:
         search.new_id(id)
         search.find_twin_of(id)
+        search.find_recorded(id)
     return tuple(Rekey(old, new) for old, new in search.rekeys.items())
 
 
@@ -67,6 +68,14 @@ class _Search:
             if here is not None and here.id != id:
                 self.new_id(here.id)
 
+    def find_recorded(self, id: ItemId) -> None:
+        """Look at what stands on this disk where something was recorded under an id that nothing on it has."""
+        base = self._synced.item(id)
+        if base is not None and self._local.item(id) is None:
+            here = self._local.child(base.parent, base.name)
+            if here is not None and here.id != id:
+                self.new_id(here.id)
+
     def new_id(self, id: ItemId) -> ItemId:
         """Return the id that an item of synced or local has in remote: its own, unless it must be rekeyed."""
         trail: list[Item] = []
@@ -87,9 +96,7 @@ class _Search:
 
     def _match(self, item: Item) -> ItemId:
         base = self._synced.item(item.id)
-        found = None
-        if base is not None:
-            found = self._by_member(base)
+        found = self._by_record(item) if base is None else self._by_member(base)
         if found is None:
             found = self._by_place(item)
         if found is None or self._would_hide(item.id, found):
@@ -111,6 +118,17 @@ class _Search:
             if item is not None and self._is_free(item.id) and item.is_directory == base.is_directory:
                 return item.id
         return None
+
+    def _by_record(self, item: Item) -> ItemId | None:
+        """Return what was recorded of an item of this disk if that has the id of another node of it.
+
+        So it is where a conflict copy is changed behind which several nodes stand: another one may be the oldest then.
+        """
+        base = self._synced.child(item.parent, item.name)
+        if base is None or base.is_directory != item.is_directory or self._local.item(base.id) is not None:
+            return None
+        is_one = base.id not in self._taken and any(_own_id(member) == item.id for member in base.members)
+        return base.id if is_one else None
 
     def _by_place(self, item: Item) -> ItemId | None:
         twin = self._remote.child(self._known[item.parent], item.name)

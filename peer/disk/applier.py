@@ -31,7 +31,7 @@ from peer.disk.places import Local, Places
 from peer.disk.recovery import aside_path, record, settle
 from peer.disk.roots import Root
 from peer.disk.stages import Staged, mode_for
-from peer.disk.swaps import Swaps, has_writer, is_expected, is_ours
+from peer.disk.swaps import Swaps, has_writer, is_expected, is_ours, look
 from peer.disk.walk import (
     CONTROL,
     DiskError,
@@ -359,6 +359,7 @@ class Applier:
         fs = self._fs
         directory = self._new_path(item)
         with self._directory(directory) as parent:
+            self._check_unclaimed(parent, item)
             try:
                 if item.content.kind is Kind.FILE:
                     fs.rename(self._root.hidden("tmp"), ready.stage, parent, item.name)
@@ -372,6 +373,10 @@ class Applier:
             self._touched.add(directory)
             self._places.move(item)
             return self._now(parent, item.name, ready.new)
+
+    def _check_unclaimed(self, parent: Handle, item: Item) -> None:
+        if self._places.is_claimed(item):
+            raise StopStep("unseen" if look(self._fs, parent, item.name) is None else "taken")
 
     def _new_path(self, item: Item) -> str:
         directory = self._places.directory(item.parent)
@@ -419,7 +424,7 @@ class Applier:
             checked = self._swaps.replace(ready.swap, parent, name, ready.stage, found, ready.new)
             self._checked.append(msgspec.structs.replace(ready.swap, checked=checked))
             if item.id != expected.id:
-                self._places.move(item)
+                self._places.move(item, expected.id)
             return self._now(parent, name, ready.new)
 
     def _delete(self, expected: Item, ready: _Ready) -> None:
@@ -432,6 +437,7 @@ class Applier:
             else:
                 checked = self._swaps.delete(ready.swap, parent, name, found)
                 self._checked.append(msgspec.structs.replace(ready.swap, checked=checked))
+        self._places.drop(expected.id)
 
     def _rename(self, expected: Item, item: Item) -> Fingerprint | None:
         directory, name = self._places.where(expected)
@@ -439,6 +445,7 @@ class Applier:
         known = self._known(expected)
         with self._directory(directory) as parent, self._directory(new_directory) as new_parent:
             before = self._identify(parent, name, expected, known)
+            self._check_unclaimed(new_parent, item)
             try:
                 self._fs.rename(parent, name, new_parent, item.name)
             except OSError as error:
@@ -450,7 +457,7 @@ class Applier:
             if not same_node(before, after):
                 self._fs.rename(new_parent, item.name, parent, name)
                 raise StopStep("changed")
-        self._places.move(item)
+        self._places.move(item, expected.id)
         is_known = known == fingerprint(before)
         aside = self._asides.pop(expected.id, None)
         if aside is not None:

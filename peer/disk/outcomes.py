@@ -23,7 +23,8 @@ class Mismatch(msgspec.Struct, frozen=True):
 
     step: Step
     found: str
-    """``missing``, ``changed``, ``taken``, ``not_empty``, or ``parent``: a directory above is gone or is a link."""
+    """``missing``, ``changed``, ``taken``, ``not_empty``; ``parent``: a directory above is gone or is a link; ``unseen``: what
+    the last scan saw there has left it, and only a scan can tell whereto."""
     kept: str = ""
     """Path at which a user's bytes lie now that could not go back to their own name."""
 

@@ -21,6 +21,9 @@ class Local(Protocol):
     def fingerprint(self, id: ItemId) -> Fingerprint | None:
         """Return how the item looked when its content was hashed, or None."""
 
+    def child(self, parent: ItemId, name: str) -> Item | None:
+        """Return the item that stands where a step brings another one, or None."""
+
 
 class Places:
     """The local tree with what this run has done so far laid over it."""
@@ -29,6 +32,7 @@ class Places:
         self._local = local
         self._moved: dict[ItemId, tuple[ItemId, str]] = {}
         self._aside: dict[ItemId, str] = {}
+        self._gone: set[ItemId] = set()
         self._paths: dict[ItemId, str] = {ROOT: ""}
 
     def directory(self, id: ItemId) -> str:
@@ -70,9 +74,22 @@ class Places:
         """Return the path at which an item of the local tree stands now."""
         return join(*self.where(item))
 
-    def move(self, item: Item) -> None:
-        """Note that an item now stands where it says."""
+    def is_claimed(self, item: Item) -> bool:
+        """Tell whether something else stood where an item is to stand when that was last looked at.
+
+        Unless this run has taken it from there, only a scan can tell where a user has moved it: once another thing has its
+        place, it would be two things there.
+        """
+        other = self._local.child(item.parent, item.name)
+        if other is None or other.id == item.id:
+            return False
+        return not (other.id in self._moved or other.id in self._aside or other.id in self._gone)
+
+    def move(self, item: Item, old: ItemId | None = None) -> None:
+        """Note that an item now stands where it says; ``old`` is its id in the local tree, if that is another."""
         self._moved[item.id] = (item.parent, item.name)
+        if old is not None and old != item.id:
+            self._gone.add(old)
         self._aside.pop(item.id, None)
         if item.is_directory:
             self._paths = {ROOT: ""}
@@ -81,6 +98,10 @@ class Places:
         """Note that an item now stands at a path of our own."""
         self._aside[id] = path
         self._paths = {ROOT: ""}
+
+    def drop(self, id: ItemId) -> None:
+        """Note that an item stands nowhere any more."""
+        self._gone.add(id)
 
     def back(self, id: ItemId) -> None:
         """Note that an item that was aside stands at its old place again."""

@@ -35,7 +35,7 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
     exclusions = Exclusions(context, follower, observer, guard)
     await exclusions.load()
     recorder = Recorder(context, follower, observer.is_ignored, lambda: observer.apart, observer.brake)
-    stepper = Stepper(context, record.key, guard)
+    stepper = Stepper(context, record.key, guard, follower.remote)
     spool = Spool(context, lambda: follower.record)
     nearby = Nearby(Holdings(context, record.key, guard, spool), lambda: context.lan, record.id)
     downloader = Downloader(context, lambda: follower.record, guard, nearby)

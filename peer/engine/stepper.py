@@ -3,6 +3,8 @@
 Rule 1: the applier works on a snapshot of the rows that its steps need; only this module writes what it did.
 Rule 2: an outcome is recorded after it is durable on the disk; a crash in between leaves the group's intents, by which
     the next start knows what stands there.
+Rule 3: what came of an entry that can never be ordered is not brought any more. Where it is on the disk all the same, it
+    counts as this device's own, as if it had been there before that was known.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from peer.core.fold_state import FoldState
+from peer.core.holding import is_orphan, still_bringing
 from peer.core.observations import Fingerprint
 from peer.core.operations import Adopt, Delete, Forget, Place, Rekey, Rename, Replace, SetAttributes, Step
 from peer.core.tree import Item, ItemId
@@ -45,6 +49,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._items: dict[ItemId, Item] = {}
         self._fingerprints: dict[ItemId, Fingerprint] = {}
+        self._children: dict[tuple[ItemId, str], Item] = {}
 
     def add_all(self, tree: LocalTree, ids: Sequence[ItemId]) -> None:
         """Take items, and all directories above them."""
@@ -66,9 +71,19 @@ class Snapshot:
                 self._fingerprints[id] = seen
             id = item.parent
 
+    def add_claim(self, tree: LocalTree, item: Item) -> None:
+        """Take what stands where another item is to stand."""
+        there = tree.child(item.parent, item.name)
+        if there is not None:
+            self._children[item.parent, item.name] = there
+
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None."""
         return self._items.get(id)
+
+    def child(self, parent: ItemId, name: str) -> Item | None:
+        """Return what stands where a step brings something, or None."""
+        return self._children.get((parent, name))
 
     def fingerprint(self, id: ItemId) -> Fingerprint | None:
         """Return how the item looked when its content was hashed, or None."""
@@ -88,12 +103,22 @@ class Applied(msgspec.Struct):
 
 
 class Stepper:
-    """Applies steps to one folder."""
+    """Applies steps to one folder.
 
-    def __init__(self, context: Context, folder: int, guard: RootGuard) -> None:
+    Args:
+        context: Shared by all folders.
+        folder: Its key.
+        guard: Opens its root.
+        remote: Gives the fold of its log and tail.
+    """
+
+    def __init__(
+        self, context: Context, folder: int, guard: RootGuard, remote: Callable[[sqlite3.Connection], FoldState]
+    ) -> None:
         self._context = context
         self._folder = folder
         self._guard = guard
+        self._remote = remote
 
     async def apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged], *, as_user: bool = False) -> Applied:
         """Carry out steps in order; return what came of it.
@@ -113,6 +138,9 @@ class Stepper:
         rest = [step for step in steps if isinstance(step, Adopt | Forget | Rekey)]
         if rest:
             await self._context.database.run(lambda db: self._record_only(db, rest))
+        if on_disk and not as_user:
+            planned = on_disk
+            on_disk = await self._context.database.run(lambda db: still_bringing(planned, self._remote(db)))
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
             stop = threading.Event()
@@ -181,6 +209,9 @@ class Stepper:
         snapshot.add_all(tree, list(dict.fromkeys(item.id for item in items)))
         for item in items:
             snapshot.add(tree, item.parent)
+        for step in steps:
+            if isinstance(step, Place | Rename):
+                snapshot.add_claim(tree, step.item)
         return snapshot
 
     def _run(
@@ -221,7 +252,7 @@ class Stepper:
         return outcomes
 
     def _record(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
-        local, synced = LocalTree(db, self._folder), SyncedTree(db, self._folder)
+        local, synced, remote = LocalTree(db, self._folder), SyncedTree(db, self._folder), self._remote(db)
         gone: list[ItemId] = []
 
         def drop() -> None:
@@ -242,7 +273,11 @@ class Stepper:
                     drop()  # before what comes under the same id
                     seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
                     local.put(msgspec.structs.replace(item, members=()), seen)
-                    synced.put(item)
+                    if is_orphan(item, remote):
+                        synced.drop(item.id)
+                        mark_dirty(db, self._folder, [item.id])
+                    else:
+                        synced.put(item)
         drop()
 
     def _record_as_user(self, db: sqlite3.Connection, outcomes: Sequence[Outcome], snapshot: Snapshot) -> None:
@@ -261,7 +296,7 @@ class Stepper:
 
     def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
         synced = SyncedTree(db, self._folder)
-        for step in steps:
+        for step in still_bringing(steps, self._remote(db)):
             match step:
                 case Adopt(item):
                     synced.put(item)

@@ -313,7 +313,7 @@ def _is_kept(world: World, token: str) -> bool:
     if all(world.is_lost(kill) for kill in world.ledger.kills[token]):
         return True
     for end, chain in ends:
-        nodes = chain.wide if end.is_mixed else chain.own
+        nodes = chain.wide if end.is_mixed or end.is_joined else chain.own
         for done in world.ledger.moves:
             if are_concurrent(done, end) and (done.tops & nodes or (not nodes and token in done.touched)):
                 return True

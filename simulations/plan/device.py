@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from peer.core.authoring import Draft, split_acts
-from peer.core.holding import still_holding, subject
+from peer.core.holding import still_bringing, still_holding, subject
 from peer.core.identify import Identification, Identified
 from peer.core.operations import Act, Create, Edit, Place, Plan, Rekey, Replace, Step
 from peer.core.planner import is_settled, plan
@@ -237,6 +237,7 @@ class Device:
 
     def apply(self, steps: Sequence[Step], *, is_fresh: bool = False) -> None:
         """Carry out steps; fresh ones were planned on what the trees hold now."""
+        steps = still_bringing(steps, self.replica.state)
         if steps:
             self.hands.apply(steps)
             self.watch.applied(self, steps, is_fresh=is_fresh)
@@ -262,15 +263,20 @@ class Device:
     def rest(self, rounds_max: int) -> int:
         """Look everywhere, plan and act until nothing is left to do; return after how many rounds.
 
+        What the disk refused is tried again whenever something else has changed.
+
         Returns:
             A number above ``rounds_max`` if it did not come to rest.
         """
+        last: tuple[int, int] | None = None
         for count in range(rounds_max + 1):
             self.finish()
-            self.blocked.clear()
+            before = self.hands.changes, self.replica.seq
+            if before != last:
+                self.blocked.clear()
+            last = before
             self.cursor = b""
             changed = self.scan()
-            before = self.hands.changes, self.replica.seq
             planned = self.plan_some()
             is_still = before == (self.hands.changes, self.replica.seq) and not changed
             if is_still and not self.again and (not planned or self.blocked):

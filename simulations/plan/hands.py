@@ -30,6 +30,8 @@ from simulations.plan.local import MemoryLocal, NotedTree
 
 _UNKNOWN: Final = Fingerprint(0, 0, -1, 0, 0, 0)
 """Fits no file, so the next scan hashes what is there."""
+DEPTH_MAX: Final = 100
+"""Directories above a name; more are a circle."""
 MISSED_MAX: Final = 3
 """How often a step may miss what it expects before it waits, and is not the reason of another look."""
 
@@ -59,7 +61,7 @@ class Hands:
         self.local = local
         self.synced = synced
         self.changes = 0
-        """How often something on the disk was changed."""
+        """How often something on the disk was changed; not counting what was aside for a moment and went back."""
         self.missed: dict[ItemId, str] = {}
         self.refused: set[ItemId] = set()
         self.look_at: set[str] = set()
@@ -82,24 +84,24 @@ class Hands:
                     self.synced.rekey(old, new)
                 case _:
                     self._try(step)
-        for id, (inode, directory, name) in self._aside.items():
-            if not self._bring_back(inode, directory, name):
-                self.local.forget(id)
+        for inode, directory, name in self._aside.values():
+            self._bring_back(inode, directory, name)
         self._aside.clear()
 
-    def _bring_back(self, inode: Inode, directory: Inode, name: str) -> bool:
-        """Put what is aside where it was, or beside, or into the root: no user may miss it. Tell whether it is where it was."""
+    def _bring_back(self, inode: Inode, directory: Inode, name: str) -> None:
+        """Put what is aside where it was, or beside, or into the root: no user may miss it.
+
+        Its row stays, and the next scan finds by its inode where it is.
+        """
         home = directory if directory is self.disk.root or directory.links else self.disk.root
         kept = name
         while self.disk.spelling(home, kept) is not None:
             kept = f"{kept} (kept, {inode.number:08x})"
         self.disk.put(home, kept, inode)
-        self.changes += 1
-        if home is directory and kept == name:
-            return True
-        self.kept.add(kept)
-        self.look_at.add("")
-        return False
+        if home is not directory or kept != name:
+            self.changes += 1
+            self.kept.add(kept)
+            self.look_at.add("")
 
     def _try(self, step: Place | Replace | SetAttributes | Rename | Delete) -> None:
         item = step.expected if isinstance(step, Delete) else step.item
@@ -198,6 +200,8 @@ class Hands:
             self._aside[expected.id] = (inode, directory, name)
             return
         target = self._directory(item.parent)
+        if _is_within(target, inode):
+            raise NameRefusedError  # what was to leave it stays, since its name was refused
         there = self.disk.spelling(target, item.name)
         if there is not None and target.names[there] is not inode:
             raise NameRefusedError if there != item.name else Missed("taken")
@@ -221,7 +225,7 @@ class Hands:
                 here = self._aside[id][0]
                 break
             item = self.local.item(id)
-            if item is None:
+            if item is None or len(names) > DEPTH_MAX:
                 raise Missed("parent")
             names.append(item.name)
             id = item.parent
@@ -284,3 +288,7 @@ class Hands:
     def _both(self, item: Item, fingerprint: Fingerprint) -> None:
         self.local.note(replace(item, members=()), fingerprint)
         self.synced.put(item)
+
+
+def _is_within(directory: Inode, above: Inode) -> bool:
+    return directory is above or any(_is_within(directory, each) for each in above.names.values())

@@ -79,6 +79,7 @@ class World:
         self._window: defaultdict[int, list[Done]] = defaultdict(list)
         """What a user has done since everything was looked at."""
         self._open: defaultdict[int, list[Done]] = defaultdict(list)
+        """What a user has done since his device had recorded all."""
         self._trace = trace
         self._has_raced = False
         self.devices = [
@@ -170,6 +171,9 @@ class World:
             for each in self._window[device.number]:
                 each.is_mixed = True
                 self.ledger.shared |= each.touched  # which of them is which is anybody's guess then
+        if self._open[device.number]:
+            for each in (*self._open[device.number], *done):
+                each.is_joined = True
         self._open[device.number] += done
         device.is_unscanned = True
         self._show(device)

@@ -67,6 +67,8 @@ class Done:
         """The number of the last entry of his device before."""
         self.is_mixed = False
         """Whether he did more before his device looked at everything."""
+        self.is_joined = False
+        """Whether he did more before his device had recorded all, so that a removal may be told as part of a larger one."""
         self.until: int | None = None
         """The number of the last entry that may record it; None: his device never came to peace afterwards."""
 

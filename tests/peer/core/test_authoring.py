@@ -114,6 +114,24 @@ def test_an_edit_names_what_the_disk_held():
     assert shown(desk.state)["f"] == "c"
 
 
+@pytest.mark.parametrize("what", ["edit", "move"])
+def test_a_copy_of_several_values_stays_the_item_that_it_is(what):
+    """As in the history 8000407: its file on the disk has the item's id, and would count as another one."""
+    desk = Desk(
+        create(1, 1, A, "f", "v"),
+        entry(1, 2, content(A, "a", Dot(1, 1, 1))),
+        entry(3, 1, content(A, "b", Dot(1, 1, 1))),
+        entry(2, 1, content(A, "b", Dot(1, 1, 1))),
+    )
+    [copy] = [item for item in walk(desk.synced) if item.name != "f"]
+    assert (copy.id, copy.members[0].content) == (copy_id(A, Dot(3, 1, 0)), (Dot(2, 1, 0), Dot(3, 1, 0)))
+    act = Edit(copy, file_of("c")) if what == "edit" else Move(copy, ROOT, "g")
+    draft = desk.author(act)
+    assert [item.id for item in draft.synced] == [copy.id]
+    assert draft.dropped == ()
+    desk.record(draft)
+
+
 def test_a_base_comes_from_the_disk_not_from_what_was_received():
     """Who edits what he has not seen replaced writes beside it, and both show."""
     desk = Desk(create(1, 1, A, "f", "v"))

@@ -185,6 +185,14 @@ DONE = [
         "f",
     ),
     ("Emacs keeps the old version beside it", "f=1", emacs, ["Create f~", "Edit f"], "f f~"),
+    ("Emacs keeps it in place of an older one", "f=2 f~=1", emacs, ["Edit f", "Edit f~"], "f f~"),
+    (
+        "30 a file and its backup exchange their names",
+        "f=2 f~=1",
+        each(("swap", "f", "f~")),
+        ["Move f~ -> f", "Move f -> f~"],
+        "f f~",
+    ),
     (
         "63 a directory in the place of a file",
         "f=1",

@@ -487,6 +487,17 @@ def test_a_merged_item_is_found_also_where_it_moved_and_changed():
     assert names(device.plan().steps) == ["Rename f -> g", "Replace g"]
 
 
+@pytest.mark.parametrize("dirty", [("mine",), ("first",), ("first", "mine")])
+def test_what_is_recorded_under_the_id_of_another_node_of_a_file_is_that_file(dirty):
+    """A user edited it, and so its nodes fell apart: it is neither removed nor made anew."""
+    three = trees({"mine": ("f", "2")}, {"first": ("f", "2")}, {"first": ("f", "2")})
+    for name in ("synced", "remote"):
+        three[name].put(merged(three[name].item(node("first")), "mine"))
+    made = plan(**three, dirty={node(id) for id in dirty})
+    assert (made.acts, names(made.steps)) == ((), ["Rekey mine -> first"])
+    Device(**three).settle()
+
+
 def test_a_member_of_another_kind_is_another_thing():
     device = Device(**trees({"mine": ("D", D)}, {"mine": ("D", D)}, {"theirs": ("f", "1")}))
     device.remote.put(merged(device.remote.item(node("theirs")), "mine"))

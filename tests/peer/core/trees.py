@@ -238,10 +238,10 @@ class Device:
 
     @staticmethod
     def _rekey(tree: MemoryTree, old: ItemId, new: ItemId) -> None:
-        assert tree.item(new) is None
         children = list(tree.children(old))
         item = tree.item(old)
         if item is not None:
+            assert tree.item(new) is None
             tree.drop(old)
             tree.put(Item(new, item.parent, item.name, item.content, item.members))
         for child in children:

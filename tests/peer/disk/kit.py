@@ -99,6 +99,9 @@ class Seen:
     def fingerprint(self, id: ItemId) -> Fingerprint | None:
         return self.prints.get(id)
 
+    def child(self, parent: ItemId, name: str) -> Item | None:
+        return next((item for item in self.items.values() if (item.parent, item.name) == (parent, name)), None)
+
 
 class Folder:
     """A marked root on a real disk with a journal of its own."""

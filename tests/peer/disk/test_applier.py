@@ -6,6 +6,7 @@ import os
 import stat
 
 import pytest
+from msgspec.structs import replace
 
 from peer.core.operations import Delete, Place, Rename, Replace, SetAttributes
 from peer.core.tree import Content
@@ -60,6 +61,33 @@ def test_a_taken_name_is_never_overwritten(folder):
     item = item_at("f", b"theirs", id="other")
     assert found(folder.apply([Place(item)], [(item, b"theirs")])) == ["taken"]
     assert folder.tree() == {"f": b"mine"}
+
+
+def test_a_name_that_a_user_has_freed_since_the_scan_waits_for_the_next_one(folder):
+    """Else two items would stand at one place in the local tree, and no scan would find where the first one went."""
+    folder.write("f", b"old")
+    folder.write("h", b"other")
+    seen = folder.seen()
+    os.rename(folder.at("f"), folder.at("g"))
+    link = item_at("f", kind=Kind.LINK, target=b"new", id="new")
+    moved = replace(seen["h"], name="f")
+    outcomes = folder.apply([Place(link), Rename(seen["h"], moved)], seen=seen, outside_links=True)
+    assert found(outcomes) == ["unseen", "unseen"]
+    assert folder.tree() == {"g": b"old", "h": b"other"}
+    folder.apply([Place(link)], outside_links=True)
+    assert folder.tree() == {"f": b"->new", "g": b"old", "h": b"other"}
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_name_that_steps_have_freed_is_free(folder, aside):
+    folder.write("f", b"old")
+    seen = folder.seen()
+    f, g = seen["f"], replace(seen["f"], name="g")
+    link = item_at("f", kind=Kind.LINK, target=b"new", id="new")
+    freeing = [Rename(f, g, aside=True)] if aside else [Delete(f)]
+    rest = [Rename(f, g, from_aside=True)] if aside else []
+    folder.apply([*freeing, Place(link), *rest], seen=seen, outside_links=True)
+    assert folder.tree() == ({"f": b"->new", "g": b"old"} if aside else {"f": b"->new"})
 
 
 def test_replace_keeps_the_permissions_of_the_old_file_and_drops_special_bits(folder):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from peer.core.memory_state import MemoryState
 from peer.core.operations import Delete
 from peer.core.tree import Item
 from peer.disk.files import LinuxFileSystem
@@ -44,10 +45,14 @@ class World:
             files=LinuxFileSystem(),
             stopping=threading.Event(),
         )
-        observer = Observer(context, 1, guard, MemoryJournal())
-        observer.look_everywhere()
-        asyncio.run(observer.observe())
-        self.stepper = Stepper(context, 1, guard)
+        self._observer = Observer(context, 1, guard, MemoryJournal())
+        self.look()
+        self.stepper = Stepper(context, 1, guard, lambda _: MemoryState())
+
+    def look(self) -> None:
+        """Look everywhere."""
+        self._observer.look_everywhere()
+        asyncio.run(self._observer.observe())
 
     @staticmethod
     def _find(tree: LocalTree, path: Sequence[str]) -> Item:
