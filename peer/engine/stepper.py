@@ -176,6 +176,8 @@ class Stepper:
                         applied.look_at += self._places(outcome, snapshot)
                     case Failed():
                         applied.blocked[_subject(outcome.step).id] = outcome.reason
+                        if _is_under_way(outcome):
+                            applied.look_at += self._places(outcome, snapshot)
         return applied
 
     async def put_aside(self, brake: Brake) -> str:
@@ -310,11 +312,11 @@ class Stepper:
         return {id for id in ids if local.has_children(id)}
 
     @staticmethod
-    def _places(outcome: Mismatch, snapshot: Snapshot) -> list[str]:
+    def _places(outcome: Mismatch | Failed, snapshot: Snapshot) -> list[str]:
         paths = []
         for item in _items(outcome.step):
             # A directory that is not empty holds what no scan has seen.
-            parts: list[str] = [item.name] if outcome.found == "not_empty" else []
+            parts: list[str] = [item.name] if isinstance(outcome, Mismatch) and outcome.found == "not_empty" else []
             parent = item.parent
             while parent != ROOT:
                 above = snapshot.item(parent)
@@ -324,7 +326,7 @@ class Stepper:
                 parts.append(above.name)
                 parent = above.parent
             paths.append("/".join(reversed(parts)))
-        if outcome.kept:
+        if isinstance(outcome, Mismatch) and outcome.kept:
             paths.append(outcome.kept.rpartition("/")[0])
         return paths
 
@@ -353,8 +355,9 @@ def _items(step: Step) -> tuple[Item, ...]:
 
 
 def _is_under_way(outcome: Outcome) -> bool:
+    """Tell whether what was intended may still come to be, or has, though nobody said so; a name is refused for good."""
     is_aside = isinstance(outcome, Done) and isinstance(outcome.step, Rename) and outcome.step.aside
-    return is_aside or isinstance(outcome, Failed)
+    return is_aside or (isinstance(outcome, Failed) and outcome.reason != "name")
 
 
 def _subject(step: Step) -> Item:

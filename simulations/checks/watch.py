@@ -22,7 +22,7 @@ from simulations.checks.violation import (
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.disk_hooks import Call
 from simulations.history.contents import CANARY, about
-from simulations.history.ledger import Ledger, held, look
+from simulations.history.ledger import Ledger, look
 from simulations.inodes import File, Inode
 from simulations.trace import Trace
 from simulations.world import World
@@ -91,11 +91,18 @@ class Watch:
         ledger = self.ledger
         if content not in ledger.contents or content in ledger.replaced or content in ledger.excused:
             return
-        if any(content in held(look(each)) for each in self.world.devices) or content in ledger.acknowledged:
+        if content in ledger.acknowledged or self._stands_elsewhere(content, call.inode):
             return
         self.fail(
             DESTRUCTION,
             f"{device.name} destroys {content.hex()[:6]} ({call.call} {call.path()}), which stands nowhere else",
+        )
+
+    def _stands_elsewhere(self, content: bytes, than: Inode) -> bool:
+        return any(
+            seen.content == content and seen.inode is not than
+            for device in self.world.devices
+            for seen in look(device).values()
         )
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:

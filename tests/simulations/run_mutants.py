@@ -219,7 +219,9 @@ def main(names: list[str]) -> None:
         if not names or any(name in mutant.what for name in names):
             invariant, seeds, text = caught(mutant)
             mark = "" if invariant in mutant.invariants else "!! "
-            print(f"{mark}| {mutant.what} | {mutant.function.__qualname__} | {invariant} | {seeds} | {text}", flush=True)
+            print(
+                f"{mark}| {mutant.what} | {mutant.function.__qualname__} | {invariant} | {seeds} | {text}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -231,14 +231,26 @@ WRONG = {
     "one device is behind": (2, fall_behind),
     "gone from all disks": (1, remove_everywhere),
     "on all disks and in no rows": (20, write_everywhere),
-    "a row of the local tree is missing": (20, sql("device", "DELETE FROM local_item WHERE name = CAST('b.txt' AS BLOB)")),
-    "a row of the synced tree is missing": (20, sql("device", "DELETE FROM synced_item WHERE name = CAST('b.txt' AS BLOB)")),
+    "a row of the local tree is missing": (
+        20,
+        sql("device", "DELETE FROM local_item WHERE name = CAST('b.txt' AS BLOB)"),
+    ),
+    "a row of the synced tree is missing": (
+        20,
+        sql("device", "DELETE FROM synced_item WHERE name = CAST('b.txt' AS BLOB)"),
+    ),
     "a row says another content": (
         20,
-        sql("device", "UPDATE synced_item SET content = (SELECT content FROM synced_item WHERE name = CAST('a.txt' AS BLOB))"
-            " WHERE name = CAST('b.txt' AS BLOB)"),
+        sql(
+            "device",
+            "UPDATE synced_item SET content = (SELECT content FROM synced_item WHERE name = CAST('a.txt' AS BLOB))"
+            " WHERE name = CAST('b.txt' AS BLOB)",
+        ),
     ),
-    "an intent is left": (20, sql("device", "INSERT INTO intent (folder, id, as_user, row) VALUES (1, x'00', 0, x'00')")),
+    "an intent is left": (
+        20,
+        sql("device", "INSERT INTO intent (folder, id, as_user, row) VALUES (1, x'00', 0, x'00')"),
+    ),
     "a cycle of rows": (8, sql("device", "UPDATE local_item SET parent = id WHERE name = CAST('D' AS BLOB)")),
     "a row hangs in the air": (8, sql("device", "DELETE FROM synced_item WHERE name = CAST('D' AS BLOB)")),
     "a position is missing": (10, sql("coordinator", "DELETE FROM log WHERE position = 1")),

@@ -19,5 +19,21 @@ def test_a_broken_product_is_caught(mutant):
 
 
 def test_there_is_a_mutant_for_each_of_the_first_invariants():
-    assert {number for one in MUTANTS for number in one.invariants} >= {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 20, 21, 22, 27, 28}
+    assert {number for one in MUTANTS for number in one.invariants} >= {
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        16,
+        20,
+        21,
+        22,
+        27,
+        28,
+    }
     assert len({one.what for one in MUTANTS}) == len(MUTANTS)
