@@ -17,7 +17,7 @@ from peer.engine.context import Doors
 from peer.store.home import device_record
 from peer.store.keyfile import Lock
 from peer.store.schema import SCHEMA
-from simulations.databases import SimDatabase, empty_image
+from simulations.databases import SimDatabase, empty_image, open_image
 from simulations.disk import SimDisk, Standing
 from simulations.disk_door import SimFiles
 from simulations.disk_images import Image, put_back, take_image
@@ -138,6 +138,7 @@ class DeviceMachine(Machine):
             nodes=SimNodes(self.network, host),
             lan=SimLan(loop, self.network, host, self._lan, self._address),
             watchers=self._watchers,
+            open_scratch=lambda _home, _name: open_image(b""),
         )
 
     async def _start(self) -> None:
