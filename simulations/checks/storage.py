@@ -18,7 +18,7 @@ from simulations.servers import DATA, NodeMachine
 from simulations.world import World
 from storage_node.chunks.records import PACK_HEADER_BYTES, RECORD_HEADER_BYTES, Kind, decode_pack_header, scan
 
-_LOG: Final = f"SELECT position, data FROM log WHERE kind = {int(ItemKind.ENTRY)} ORDER BY position"
+_LOG: Final = "SELECT position, kind, data FROM log ORDER BY position"
 _SEGMENTS: Final = "SELECT segment, chunks FROM segments"
 _REF_BYTES: Final = 36
 _ID_BYTES: Final = 32
@@ -29,8 +29,9 @@ def needed(world: World) -> dict[ChunkId, int]:
     """Return every chunk that the log needs, with the position of the first entry that does; the coordinator must run."""
     segments: dict[bytes, bytes] = dict(world.coordinator.rows(_SEGMENTS))
     found: dict[ChunkId, int] = {}
-    for position, data in world.coordinator.rows(_LOG):
-        for segment in parse_entry(data).header.pins:
+    for position, kind, data in world.coordinator.rows(_LOG):
+        pins = parse_entry(data).header.pins if kind == ItemKind.ENTRY else ()
+        for segment in pins:
             found.setdefault(segment, position)
             chunks = segments[segment]
             for at in range(0, len(chunks), _REF_BYTES):
