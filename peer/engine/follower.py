@@ -532,7 +532,7 @@ class Follower:
         self.remote(db)  # as in _record
         tail = [entry for entry, _ in folders.tail(db, self.record.key)]
         for entry in tail:
-            folders.drop_tail(db, self.record.key, entry.hash)
+            folders.forget_tail(db, self.record.key, entry)  # with its number: the log holds, or will, another one there
             drop_snapshot(db, self.record.key, entry.hash)
         self._forget(db, tail)
         self.has_caught_up = False
@@ -617,11 +617,16 @@ class Follower:
     def _put_entry_hash(
         self, db: sqlite3.Connection, entry: Entry, position: int, gone: list[Entry]
     ) -> EntryHash | None:
-        """Remember where an entry stands; what stood under its number in the tail alone gives way, into ``gone``."""
+        """Remember where an entry stands; what stood under its number in a tail alone gives way, another's into ``gone``."""
         key, header = self.record.key, entry.header
         other = folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
-        if other is not None and (foreign := folders.drop_foreign(db, key, other)) is not None:
+        if other is None:
+            return None
+        foreign = folders.drop_foreign(db, key, other)
+        if foreign is not None:
             gone.append(foreign)
+        known = folders.entry_hash_of(db, key, header.device, header.seq)
+        if foreign is not None or (known is not None and known[1] == 0):
             folders.forget_entry(db, key, header.device, header.seq)
             folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
         return other

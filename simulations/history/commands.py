@@ -99,20 +99,3 @@ async def snapshot(person: Person) -> None:
     before = person.ledger.see(person.device, person.number)
     await ask(person, "snapshot", folder="docs", name=name)
     person.ledger.snapshots[name] = before
-
-
-async def exclude(person: Person) -> None:
-    """Keep something off this device, and let what lies there stand or have it freed."""
-    inside = person.anything()
-    free = person.chance.random() < 0.4
-    if not free:  # what stands there stays whatever becomes of it elsewhere, and comes back as this device has it
-        before = person.ledger.see(person.device, person.number)
-        action = person.ledger.note_by_command(person.device, person.number, f"excludes {inside}", before)
-        person.ledger.restores.append(action)
-    await ask(person, "exclude", path=person.path(inside), remove=False, free=free)
-
-
-async def include(person: Person) -> None:
-    """Bring back something that was kept off this device."""
-    row = person.choose((await ask(person, "exclude", path=None, remove=False, free=False))["exclusions"])
-    await ask(person, "exclude", path=person.path(row["path"]), remove=True, free=False)

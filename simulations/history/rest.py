@@ -1,7 +1,6 @@
 """The liveness phase: nothing goes wrong any more; everybody must come to rest in time, agree, and then keep still.
 
-Rule 1: what waits for a person gets one: a mass change is approved or taken back, a network that was stopped is resumed,
-    what was kept off a device comes back.
+Rule 1: what waits for a person gets one: a mass change is approved or taken back, a network that was stopped is resumed.
 Rule 2: a name that a device's disk cannot hold stays in its report and is no unrest.
 """
 
@@ -155,7 +154,6 @@ async def _settle(course: Course, device: DeviceMachine) -> list[str]:
             await device.start()
         if device.device.record.offline:
             await device.call("online")
-        await _bring_back_excluded(device)
         left = await device.sync(ASK_S)
         if left["in_sync"]:
             return []
@@ -165,12 +163,6 @@ async def _settle(course: Course, device: DeviceMachine) -> list[str]:
         return ["it crashed"]
     except KinfolderError as error:
         return [f"{type(error).__name__}: {error}"]
-
-
-async def _bring_back_excluded(device: DeviceMachine) -> None:
-    rows = (await device.call("exclude", path=None, remove=False, free=False))["exclusions"]
-    for row in sorted(rows, key=lambda row: row["path"].count("/")):
-        await device.call("exclude", path=device.path(row["path"]), remove=True, free=False)
 
 
 def _left(left: dict[str, Any]) -> list[str]:

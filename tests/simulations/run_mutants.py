@@ -46,7 +46,7 @@ MUTANTS: Final = (
         planner._View.decision,
         "is Side.SAME else Decision.ACT",
         "is Side.SAME else Decision.STEP",
-        (1, 6, 16),
+        (1, 6, 16, 22),
     ),
     Mutant(
         "an edit replaces all that this device has received",
@@ -62,7 +62,7 @@ MUTANTS: Final = (
         "source.content.same_bytes(target.content)",
         (2, 20, 22),
     ),
-    Mutant("no removal takes anything", judgement._Court.is_removed, "return any(", "return False and any(", (3, 22)),
+    Mutant("no removal takes anything", judgement._Court.is_removed, "return any(", "return False and any(", (3, 22), is_quick=True),
     Mutant(
         "every removal counts as beaten",
         registers._note_removal,
@@ -76,13 +76,14 @@ MUTANTS: Final = (
         'f"{stem} (conflict, {label}, {digits}){extension}"',
         'f"{stem} (copy, {label}, {digits}){extension}"',
         (4,),
+        is_quick=True,
     ),
     Mutant(
         "an edit replaces nothing",
         act_writer.ActWriter.write_value,
         "named = tuple(sorted(base))",
         "named = ()",
-        (5, 22),
+        (3, 5, 22),
     ),
     Mutant(
         "the trash takes a file without a look at it",

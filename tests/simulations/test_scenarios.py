@@ -17,4 +17,5 @@ NAMES = sorted(module.name for module in pkgutil.iter_modules(scenarios.__path__
 @pytest.mark.parametrize("name", NAMES)
 def test_what_went_wrong_once_goes_well(name):
     module = importlib.import_module(f"simulations.scenarios.{name}")
-    World(1, prepared(), schedule=module.SCHEDULE).run(module.story)
+    kinds = getattr(module, "PERSONALITIES", ())
+    World(1, prepared(), schedule=module.SCHEDULE, personalities=kinds).run(module.story)
