@@ -133,7 +133,7 @@ def plan(
         can be carried out as they stand: what changes places comes first, what needs bytes last, in any order.
     """
     ids = sorted(dirty)
-    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart)
+    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart, busy=busy)
     if rekeys:
         return Plan((), rekeys)
     planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held, busy)
