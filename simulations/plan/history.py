@@ -138,7 +138,7 @@ class World:
 
     def is_plain(self, device: Device) -> bool:
         """Tell whether what a device records follows from what its user did since peace, one thing at a time."""
-        is_mixed = any(done.is_mixed for done in self._open[device.number])
+        is_mixed = any(done.is_mixed or done.is_joined for done in self._open[device.number])
         return device.number in self.alone and not is_mixed and self.options.names != "forms"
 
     def tell(self, device: Device, line: str) -> None:
