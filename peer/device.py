@@ -276,7 +276,7 @@ class Device:
         engine = await assemble(self.context, record)
         self.engines[record.key] = engine
         # A command that needs no network is not "offline": nothing there waits for 'kin online'.
-        engine.online = not self.record.offline
+        engine.outlook.online = not self.record.offline
         return engine
 
     async def close(self) -> None:
@@ -499,7 +499,7 @@ class Device:
             self.record = msgspec.structs.replace(self.record, offline=offline)
             await self.context.database.run(lambda db: put_device_record(db, self.record))
         for engine in self.engines.values():
-            engine.online = self.is_online
+            engine.outlook.online = self.is_online
         if offline:
             await self._stop_link()
         elif self.watching:
@@ -577,7 +577,8 @@ class Device:
             if (
                 head is not None
                 and head.checkpoint.checkpoint.position != engine.record.position
-                and not (engine.record.frozen or engine.failed or engine.is_deceived)
+                and not (engine.record.frozen or engine.failed)
+                and not (engine.outlook.is_deceived or engine.outlook.is_out_of_room)
             ):
                 engine.pull()
                 behind = True
@@ -604,7 +605,10 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                reasons.add("queued" if folder["state"] == "working" else "error")
+                # It waits for nothing that has a name: it moved since its rows were read, or the coordinator went away.
+                moves = folder["state"] == "working" or not folder["text"] or not self.coordinator.is_up
+                full = {e.record.id.hex() for e in self.engines.values() if e.outlook.is_out_of_room}
+                reasons.add("disk_full" if folder["id"] in full else "queued" if moves else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")

@@ -10,6 +10,7 @@ Rule 2: whatever was started is ended, also when the work in between fails.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -335,7 +336,7 @@ class Cluster:
 
     def add_node(self) -> Process:
         """Start one more storage node."""
-        number = len(self.nodes) + 1
+        number = next(number for number in itertools.count(len(self.nodes) + 1) if not self._has_data(number))
         data = self.root / f"node{number}"
         args = command(
             "storage_node.cli",
@@ -358,6 +359,10 @@ class Cluster:
         node = self.keep(Process(args, self.root / f"node{number}.log"))
         self.nodes.append(node)
         return node.start()
+
+    def _has_data(self, number: int) -> bool:
+        """Whether a node had this directory before, also one that was taken out since."""
+        return (self.root / f"node{number}" / "node.lock").exists() or (self.root / f"node{number}" / "packs").exists()
 
     def first_device(self, name: str, user: str = "alice") -> Device:
         """Make an account with its first device."""

@@ -42,6 +42,7 @@ from protocol.errors import (
     KinfolderError,
     LimitExceededError,
     ProtocolError,
+    RevokedError,
     RollbackError,
     SecurityError,
     UnavailableError,
@@ -293,6 +294,8 @@ class Follower:
                 raise
             await self._give_back(msgspec.structs.replace(known.checkpoint, position=0, chain=CHAIN_START))
             return news
+        except RevokedError:
+            raise  # no word about the history: this device may not see it any more
         except (ForkError, RollbackError) as error:
             await self._freeze(error)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from tests.e2e.kit import (
     by_servers_alone,
     reasons,
     restart,
+    run,
     settle,
     start_agent,
     until,
@@ -284,3 +286,30 @@ def test_an_author_that_is_killed_at_any_moment_loses_nothing_and_signs_nothing_
             assert dict(tree_of(world.root(a))) == dict(tree_of(world.root(b)))
             assert all(len(history(a, world.path(a, name))) == 1 for name in files)
             assert world.spooled(a) == 0
+
+
+def test_a_damaged_spool_is_found_by_a_checkup_and_what_it_advises_mends_it(tmp_path: Path) -> None:
+    with World(tmp_path, "a") as world:
+        (a,) = world.devices
+        with agents(world.cluster.root, a):
+            with no_storage(world):
+                world.path(a, "file").write_bytes(os.urandom(300_000))
+                until(lambda: world.spooled(a) > 300_000, "a state waits that is soon nowhere else")
+                before = world.spooled(a)
+                world.path(a, "file").write_bytes(os.urandom(200_000))
+                until(lambda: world.spooled(a) > before + 200_000, "the next one waits, too")
+                assert "spool" not in found(a)
+                (file,) = (a.home / "spool").glob("*.spool")
+                file.write_bytes(bytes(before) + file.read_bytes()[before:])
+                assert found(a)["spool"] == "wrong"
+                newest = world.path(a, "file").read_bytes()
+                ask(a, "remove", folder="docs", everywhere=False)
+                ask(a, "get", folder="docs", path=str(world.root(a)))
+            settle(a)
+            assert world.path(a, "file").read_bytes() == newest
+            assert found(a).get("spool", "ok") == "ok"
+
+
+def found(device: Device) -> dict[str, str]:
+    """Return what a checkup says, by what was looked at."""
+    return {row["check"]: row["state"] for row in json.loads(run(device, "doctor", "--json").out)["checks"]}
