@@ -605,9 +605,10 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                is_away = folder["state"] == "working" or not self.coordinator.is_up  # since it was asked just now
+                # It waits for nothing that has a name: it moved since its rows were read, or the coordinator went away.
+                moves = folder["state"] == "working" or not folder["text"] or not self.coordinator.is_up
                 full = {e.record.id.hex() for e in self.engines.values() if e.outlook.is_out_of_room}
-                reasons.add("disk_full" if folder["id"] in full else "queued" if is_away else "error")
+                reasons.add("disk_full" if folder["id"] in full else "queued" if moves else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")

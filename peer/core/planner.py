@@ -35,7 +35,7 @@ from peer.core.ordering import Shift, ordered, possible
 from peer.core.rekeying import find_rekeys
 from peer.core.steps import fill_step, move_step, same_place
 from peer.core.tree import Item, ItemId, Tree, path_of
-from protocol.ids import ROOT
+from protocol.ids import ROOT, copy_id
 
 
 class Side(Enum):
@@ -133,7 +133,7 @@ def plan(
         can be carried out as they stand: what changes places comes first, what needs bytes last, in any order.
     """
     ids = sorted(dirty)
-    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart)
+    rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart, busy=busy)
     if rekeys:
         return Plan((), rekeys)
     planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held, busy)
@@ -198,6 +198,8 @@ class _Planning:
         self._forgotten: list[Item] = []
         self._shifts: dict[ItemId, Shift] = {}
         self._changed: list[_View] = []
+        self._uncopied: set[ItemId] = set()
+        """Items whose bytes here are to stand in a conflict copy, which does not stand here yet."""
 
     # --- Looking
 
@@ -261,6 +263,9 @@ class _Planning:
 
     def _decide_step(self, view: _View) -> Iterator[ItemId]:
         source, target = view.synced, view.remote
+        for copy in self._missing_copies(view):
+            self._uncopied.add(view.id)
+            yield copy
         if source is not None and target is not None and _stays(source, target):
             return
         key = path_of(self._remote, view.id) if target is not None else path_of(self._synced, view.id)
@@ -272,6 +277,17 @@ class _Planning:
                 yield occupant.id
         if shift.is_removal and source is not None and source.is_directory:
             yield from (child.id for child in self._local.children(view.id))
+
+    def _missing_copies(self, view: _View) -> Iterator[ItemId]:
+        """Yield the conflict copies of what an item holds here that are still to come."""
+        if view.synced is None or view.remote is None or view.synced.is_directory:
+            return
+        for member in view.synced.members:
+            for dot in member.content if member.copy is None else ():
+                copy = copy_id(member.node, dot)
+                want = self._remote.item(copy)
+                if want is not None and self._local.item(copy) is None and not self._is_hidden(self._remote, want):
+                    yield copy
 
     def _departs(self, view: _View) -> bool:
         """Tell whether the folder has moved something to where this device is not to have it."""
@@ -401,7 +417,9 @@ class _Planning:
         for view in sorted(self._changed, key=lambda view: path_of(self._remote, view.id) or ""):
             if view.remote is not None:
                 step = fill_step(view.synced, view.remote, moves=view.id in shifts)
-                steps += [] if step is None else [step]
+                # What is displaced is nowhere else on this device, and its entry may still become void.
+                is_held = isinstance(step, Replace) and view.id in self._uncopied
+                steps += [] if step is None or is_held else [step]
         for kind in (SetAttributes, Replace, Place):
             yield from (step for step in steps if isinstance(step, kind))
 

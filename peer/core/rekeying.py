@@ -9,7 +9,7 @@ Rule 2: directories of one path are one; files of one path only if they hold the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from peer.core.exclusions import Apart
 from peer.core.operations import Rekey
@@ -18,7 +18,13 @@ from protocol.ids import ROOT, NodeId, copy_id
 
 
 def find_rekeys(
-    *, local: Tree, synced: Tree, remote: Tree, dirty: Iterable[ItemId], apart: Apart | None = None
+    *,
+    local: Tree,
+    synced: Tree,
+    remote: Tree,
+    dirty: Iterable[ItemId],
+    apart: Apart | None = None,
+    busy: Collection[ItemId] = (),
 ) -> tuple[Rekey, ...]:
     """Return the rows that must change their id before anything else is planned, parents before children.
 
@@ -28,9 +34,13 @@ def find_rekeys(
         remote: What the folded log describes.
         dirty: The items to look at, sorted.
         apart: What a person keeps off this device: nothing that stands here becomes one of these.
+        busy: Items that are left alone now. Only a dirty one is said to be one of these, and so has to wait.
     """
     search = _Search(local, synced, remote, apart or Apart())
     ids = list(dirty)
+    asked, waiting = set(ids), set(busy)
+    # Planning an item leads to the directories above it, and these need not be among the dirty ones that are planned now.
+    ids += _above(ids, (remote, local), busy)
     for id in ids:
         search.note_members(id)
     for id in ids:
@@ -40,7 +50,22 @@ def find_rekeys(
         search.new_id(id)
         search.find_twin_of(id)
         search.find_recorded(id)
-    return tuple(Rekey(old, new) for old, new in search.rekeys.items())
+    found = (rekey for rekey in search.rekeys.items() if waiting.isdisjoint(rekey) or not asked.isdisjoint(rekey))
+    return tuple(Rekey(old, new) for old, new in found)
+
+
+def _above(ids: Iterable[ItemId], trees: Iterable[Tree], busy: Collection[ItemId]) -> list[ItemId]:
+    """Return the directories above items, each once."""
+    seen = {ROOT, *busy, *ids}
+    found: list[ItemId] = []
+    for tree in trees:
+        for id in ids:
+            item = tree.item(id)
+            while item is not None and item.parent not in seen:
+                seen.add(item.parent)
+                found.append(item.parent)
+                item = tree.item(item.parent)
+    return found
 
 
 class _Search:

@@ -418,8 +418,10 @@ class Applier:
             found = self._look(parent, name, expected)
             if ready.swap is None or ready.new is None:
                 return fingerprint(found)  # a directory stays what it is
-            if expected.is_directory and not self._swaps.is_empty(parent, name):
-                raise StopStep("not_empty")
+            if expected.is_directory:
+                if not self._swaps.is_empty(parent, name):
+                    raise StopStep("not_empty")
+                self._check_left(parent, name, expected)
             self._touched.add(directory)
             checked = self._swaps.replace(ready.swap, parent, name, ready.stage, found, ready.new)
             self._checked.append(msgspec.structs.replace(ready.swap, checked=checked))
@@ -427,12 +429,17 @@ class Applier:
                 self._places.move(item, expected.id)
             return self._now(parent, name, ready.new)
 
+    def _check_left(self, parent: Handle, name: str, expected: Item) -> None:
+        if self._places.is_occupied(expected) and self._swaps.is_empty(parent, name):
+            raise StopStep("unseen")
+
     def _delete(self, expected: Item, ready: _Ready) -> None:
         directory, name = self._places.where(expected)
         with self._directory(directory) as parent:
             found = self._look(parent, name, expected)
             self._touched.add(directory)
             if ready.swap is None:
+                self._check_left(parent, name, expected)
                 self._fs.remove_directory(parent, name)
             else:
                 checked = self._swaps.delete(ready.swap, parent, name, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from peer.core.observations import Fingerprint
@@ -23,6 +24,9 @@ class Local(Protocol):
 
     def child(self, parent: ItemId, name: str) -> Item | None:
         """Return the item that stands where a step brings another one, or None."""
+
+    def children(self, parent: ItemId) -> Iterable[Item]:
+        """Return what stands in a directory that a step takes away."""
 
 
 class Places:
@@ -81,9 +85,17 @@ class Places:
         place, it would be two things there.
         """
         other = self._local.child(item.parent, item.name)
-        if other is None or other.id == item.id:
-            return False
-        return not (other.id in self._moved or other.id in self._aside or other.id in self._gone)
+        return other is not None and other.id != item.id and not self._has_left(other)
+
+    def is_occupied(self, item: Item) -> bool:
+        """Tell whether anything stood in a directory when that was last looked at, and was not taken from there since.
+
+        A user has moved it then: only a scan can tell whereto, as long as its row leads to a directory.
+        """
+        return any(not self._has_left(child) for child in self._local.children(item.id))
+
+    def _has_left(self, item: Item) -> bool:
+        return item.id in self._moved or item.id in self._aside or item.id in self._gone
 
     def move(self, item: Item, old: ItemId | None = None) -> None:
         """Note that an item now stands where it says; ``old`` is its id in the local tree, if that is another."""

@@ -49,7 +49,8 @@ class Snapshot:
     def __init__(self) -> None:
         self._items: dict[ItemId, Item] = {}
         self._fingerprints: dict[ItemId, Fingerprint] = {}
-        self._children: dict[tuple[ItemId, str], Item] = {}
+        self._claims: dict[tuple[ItemId, str], Item] = {}
+        self._children: dict[ItemId, tuple[Item, ...]] = {}
 
     def add_all(self, tree: LocalTree, ids: Sequence[ItemId]) -> None:
         """Take items, and all directories above them."""
@@ -75,7 +76,11 @@ class Snapshot:
         """Take what stands where another item is to stand."""
         there = tree.child(item.parent, item.name)
         if there is not None:
-            self._children[item.parent, item.name] = there
+            self._claims[item.parent, item.name] = there
+
+    def add_children(self, tree: LocalTree, item: Item) -> None:
+        """Take what stands in a directory."""
+        self._children[item.id] = tuple(tree.children(item.id))
 
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None."""
@@ -83,7 +88,11 @@ class Snapshot:
 
     def child(self, parent: ItemId, name: str) -> Item | None:
         """Return what stands where a step brings something, or None."""
-        return self._children.get((parent, name))
+        return self._claims.get((parent, name))
+
+    def children(self, parent: ItemId) -> tuple[Item, ...]:
+        """Return what stands in a directory that a step takes away."""
+        return self._children.get(parent, ())
 
     def fingerprint(self, id: ItemId) -> Fingerprint | None:
         """Return how the item looked when its content was hashed, or None."""
@@ -214,6 +223,8 @@ class Stepper:
         for step in steps:
             if isinstance(step, Place | Rename):
                 snapshot.add_claim(tree, step.item)
+            elif isinstance(step, Delete | Replace) and step.expected.is_directory:
+                snapshot.add_children(tree, step.expected)
         return snapshot
 
     def _run(
@@ -315,8 +326,9 @@ class Stepper:
     def _places(outcome: Mismatch | Failed, snapshot: Snapshot) -> list[str]:
         paths = []
         for item in _items(outcome.step):
-            # A directory that is not empty holds what no scan has seen.
-            parts: list[str] = [item.name] if isinstance(outcome, Mismatch) and outcome.found == "not_empty" else []
+            # A directory that is not empty holds what no scan has seen, or what it held is elsewhere.
+            is_within = item.is_directory and isinstance(outcome.step, Delete | Replace) and isinstance(outcome, Mismatch)
+            parts: list[str] = [item.name] if is_within and outcome.found in {"not_empty", "unseen"} else []
             parent = item.parent
             while parent != ROOT:
                 above = snapshot.item(parent)

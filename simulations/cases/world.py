@@ -137,6 +137,7 @@ class Account:
         self.user = user
         self._homes: dict[str, Path] = {}
         self._number = 0
+        self._forgotten: set[str] = set()
         self.folders = 0
         """How many it has had, for their names."""
 
@@ -149,6 +150,7 @@ class Account:
     def forget(self, name: str) -> None:
         """Have the next home of that name be a new device."""
         shutil.rmtree(self._homes.pop(name), ignore_errors=True)
+        self._forgotten.add(name)
 
     def _new_home(self, name: str) -> Path:
         self._number += 1
@@ -166,7 +168,8 @@ class Account:
         home, existing = self._new_home(name), next(iter(self._homes.values()))
         showing = self.site.spawn(existing, "link-code", "--yes")
         code = showing.line(READY_S).strip()
-        where = ("--coordinator", self.site.cluster.url, "--device", name, "--no-keyring", "--yes")
+        called = f"{name} {self._number}" if name in self._forgotten else name  # an account has each name once
+        where = ("--coordinator", self.site.cluster.url, "--device", called, "--no-keyring", "--yes")
         try:
             must(self.site.kin(home, "link", code, *where), "kin link")
         finally:

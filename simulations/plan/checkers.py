@@ -315,6 +315,8 @@ def _is_kept(world: World, token: str) -> bool:
     for end, chain in ends:
         nodes = chain.wide if end.is_mixed or end.is_joined else chain.own
         for done in world.ledger.moves:
+            if done.op == "save" and not done.is_mixed:
+                continue  # a backup is a move only if something else became of what was saved
             if are_concurrent(done, end) and (done.tops & nodes or (not nodes and token in done.touched)):
                 return True
     return False

@@ -43,11 +43,13 @@ class Device:
         number: Its number.
         log: Shared by all.
         folds_case: Whether its disk takes names that differ by case for one.
+        late: How many transfers end only later.
         watch: Is told what it is about to do; see :class:`Watch`.
     """
 
-    def __init__(self, number: int, log: Log, watch: Watch, *, folds_case: bool = False) -> None:
+    def __init__(self, number: int, log: Log, watch: Watch, *, folds_case: bool = False, late: float = 0.0) -> None:
         self.number = number
+        self._late = late
         self.watch = watch
         self.disk = MemoryDisk(folds_case=folds_case)
         self.replica = Replica(number, log)
@@ -185,7 +187,7 @@ class Device:
         if not acts:
             return
         tied, rest = split_acts(acts)
-        is_late = chance is not None and chance.random() < 0.3
+        is_late = chance is not None and chance.random() < self._late
         if tied and is_late and any(isinstance(act, Edit) and _has_bytes(act) for act in tied):
             self.jobs.append(Job([subject(act) for act in tied], acts=tied))
         elif tied:
@@ -194,7 +196,7 @@ class Device:
         self.record(now)
         for act in rest:
             if _has_bytes(act):
-                if chance is not None and chance.random() < 0.3:
+                if chance is not None and chance.random() < self._late:
                     self.jobs.append(Job([subject(act)], acts=[act]))
                 else:
                     self.record([act])
@@ -229,7 +231,7 @@ class Device:
         self.apply(now, is_fresh=True)
         ready: list[Step] = []
         for step in later:
-            if chance is not None and chance.random() < 0.4:
+            if chance is not None and chance.random() < self._late + 0.1:
                 self.jobs.append(Job([step_subject(step)], steps=[step]))
             else:
                 ready.append(step)

@@ -161,8 +161,7 @@ class Hands:
         if old.is_directory and item.is_directory:
             self._both(item, old.fingerprint())
             return
-        if old.names:
-            raise Missed("not_empty")
+        self._check_left(old, expected)
         if not old.is_directory:
             self._watch(expected.content, Replace(expected, item))
         self.disk.unput(directory, expected.name)
@@ -175,8 +174,7 @@ class Hands:
     def _delete(self, expected: Item) -> None:
         directory = self._directory(expected.parent)
         inode = self._look(expected)
-        if inode.names:
-            raise Missed("not_empty")
+        self._check_left(inode, expected)
         if not inode.is_directory:
             self._watch(expected.content, Delete(expected))
         self.disk.unput(directory, expected.name)
@@ -267,6 +265,13 @@ class Hands:
         """Wait for a scan where a name is free on the disk alone: in the local tree, no two may stand at one place."""
         other = self.local.child(item.parent, item.name)
         if other is not None and other.id != item.id and other.id not in self._aside:
+            raise Missed("unseen")
+
+    def _check_left(self, inode: Inode, expected: Item) -> None:
+        """Wait for a scan where a user has taken out what stood in a directory: only that can tell whereto."""
+        if inode.names:
+            raise Missed("not_empty")
+        if any(child.id not in self._aside for child in self.local.children(expected.id)):
             raise Missed("unseen")
 
     # --- Making

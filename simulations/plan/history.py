@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from peer.core.tree import Item
+from protocol.entries import AdmittedEntry
 from simulations.plan.checkers import (
     Checks,
     Violation,
@@ -50,6 +51,8 @@ class Options(NamedTuple):
     """Whether entries may become void, and a device be taken out."""
     busy: float
     """How much users do, against what devices do."""
+    late: float = 0.3
+    """How many transfers end only later."""
 
 
 class Action(NamedTuple):
@@ -83,7 +86,7 @@ class World:
         self._trace = trace
         self._has_raced = False
         self.devices = [
-            Device(number, self.log, self.checks, folds_case=number in options.folding)
+            Device(number, self.log, self.checks, folds_case=number in options.folding, late=options.late)
             for number in range(1, options.devices + 1)
         ]
 
@@ -135,7 +138,7 @@ class World:
 
     def is_plain(self, device: Device) -> bool:
         """Tell whether what a device records follows from what its user did since peace, one thing at a time."""
-        is_mixed = any(done.is_mixed for done in self._open[device.number])
+        is_mixed = any(done.is_mixed or done.is_joined for done in self._open[device.number])
         return device.number in self.alone and not is_mixed and self.options.names != "forms"
 
     def tell(self, device: Device, line: str) -> None:
@@ -239,8 +242,29 @@ class World:
         entries = [entry for entry in self.log.registered.values() if entry.header.device == other.number]
         if chance.random() < 0.3:
             entries = entries[: chance.randint(0, len(entries))]
+        self._take_near(device, entries)
+
+    def _take_near(self, device: Device, entries: Sequence[AdmittedEntry]) -> None:
         if device.replica.near(entries):
             self._heard(device)
+
+    def do_meet(self, device: Device, chance: random.Random) -> None:
+        """Come near another one, hear what it has recorded just now, and follow it at once."""
+        own = list(chance.choice(self.live).replica.own.values())
+        self.log.register(own)
+        self._take_near(device, [entry for entry in own if entry.hash in self.log.registered])
+        self.do_plan(device, chance)
+
+    def do_haste(self, device: Device, chance: random.Random) -> str:
+        """A user does something after his device has looked, and before it does what others did."""
+        if self.options.turns:
+            return self.do_user(device, chance)
+        device.scan()
+        if device.replica.pull(len(self.log.items)):
+            self._heard(device)
+        what = self.do_user(device, chance)
+        self.do_plan(device, chance)
+        return what
 
     def do_work(self, device: Device, _: random.Random) -> None:
         """Follow, look everywhere, plan, act: a turn of the loop in which nothing is left over."""
@@ -341,8 +365,10 @@ def draw(seed: int) -> tuple[Options, list[Action]]:
     names = chance.choice(("few", "few", "few", "files", "cases", "forms"))
     turns = turns and names != "forms"  # where two names count as one, one of them is another user's surprise
     folding = tuple(n for n in range(1, devices + 1) if names == "cases" and not turns and chance.random() < 0.5)
-    voids = not turns and chance.random() < 0.2
-    options = Options(devices, folding, names, turns, voids, chance.choice((0.3, 0.5, 0.7)))
+    voids = not turns and chance.random() < 0.3
+    options = Options(
+        devices, folding, names, turns, voids, chance.choice((0.3, 0.5, 0.7)), chance.choice((0.1, 0.3, 0.7))
+    )
     actions: list[Action] = []
 
     def add(kind: str, device: int) -> None:
@@ -357,7 +383,7 @@ def draw(seed: int) -> tuple[Options, list[Action]]:
         add("user" if chance.random() < options.busy else chance.choice(_KINDS), device)
         if chance.random() < 0.1:
             add("work", device)
-        if voids and chance.random() < 0.08:
+        if voids and chance.random() < 0.12:
             add("out" if chance.random() < 0.1 else "void", device)
         if chance.random() < 0.03:
             add("settle", device)
@@ -375,7 +401,9 @@ _KINDS: Final[Sequence[str]] = (
     *("push",) * 2,
     *("order",) * 2,
     *("pull",) * 3,
-    *("near",) * 3,
+    *("near",) * 2,
+    *("meet",) * 3,
+    *("haste",) * 3,
 )
 
 

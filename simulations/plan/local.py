@@ -15,17 +15,28 @@ class NotedTree(MemoryTree):
 
     def __init__(self, dirty: set[ItemId] | None = None) -> None:
         self.dirty = set[ItemId]() if dirty is None else dirty
+        self._hidden: dict[tuple[ItemId, str], list[ItemId]] = {}
+        """By place: items behind the one that is found there. So it is while one of two changes alone is recorded."""
         super().__init__()
 
     def put(self, item: Item) -> None:
         """Add an item, or replace the one with its id."""
+        self.drop(item.id)
+        there = self.child(item.parent, item.name)
+        if there is not None:
+            self._hidden.setdefault((item.parent, item.name), []).append(there.id)
         super().put(item)
-        self.dirty.add(item.id)
 
     def drop(self, id: ItemId) -> None:
         """Remove the item, if it is there; what stands under it stays."""
+        old = self.item(id)
         super().drop(id)
         self.dirty.add(id)
+        hidden = [] if old is None else self._hidden.pop((old.parent, old.name), [])
+        for other in hidden:
+            item = self.item(other)
+            if old is not None and item is not None and (item.parent, item.name) == (old.parent, old.name):
+                self.put(item)
 
     def rekey(self, old: ItemId, new: ItemId) -> None:
         """Give an item another id; what stands under it follows."""

@@ -209,13 +209,15 @@ class User(Belongings):
         if path is None or self._disk.exists(f"{path}~"):
             return None
         token, killed = self._ledger.token(), self._taken(path)
+        tops, touched = frozenset(self._ids(self._disk.at(path))), self._texts(path)
         self._disk.move(path, f"{path}~")
         self._disk.write(path, token)
         if chance.random() < 0.5:
             self._disk.remove(f"{path}~")
             self._note("edit", path, wrote=[token], killed=killed)
         else:
-            self._note("save", f"{path} -> {path}~", wrote=[token, *(each for each, _ in killed)], killed=killed)
+            wrote = [token, *(each for each, _ in killed)]
+            self._note("save", f"{path} -> {path}~", wrote=wrote, killed=killed, tops=tops, touched=touched)
         return path
 
     def touch(self, chance: random.Random) -> str | None:

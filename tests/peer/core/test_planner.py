@@ -10,7 +10,7 @@ import pytest
 from peer.core.operations import Adopt, Create, Delete, Edit, Plan, Remove, Rename, Replace, SetAttributes
 from peer.core.planner import DECISIONS, Decision, Side, is_settled, plan, side_of
 from peer.core.tree import Item, Member, MemoryTree
-from protocol.ids import ROOT, Dot
+from protocol.ids import ROOT, Dot, copy_id
 from tests.peer.core.trees import DIRECTORY, Device, bare, file, link, names, node, show, tree, with_dots
 
 # --- The table
@@ -487,6 +487,37 @@ def test_a_merged_item_is_found_also_where_it_moved_and_changed():
     assert names(device.plan().steps) == ["Rename f -> g", "Replace g"]
 
 
+def test_what_is_to_stand_in_a_conflict_copy_is_displaced_once_that_stands():
+    """107, and the history 5033000: until then it is nowhere else here, and its entry may still become void."""
+    mine, theirs = Dot(2, 1, 0), Dot(3, 1, 0)
+    three = trees({"f": ("f", "mine")}, {"f": ("f", "mine")}, {"f": ("f", "theirs")})
+
+    def held(item: Item | None, dot: Dot, copy: Dot | None = None) -> Item:
+        assert item is not None
+        return Item(item.id, item.parent, item.name, item.content, (Member(node("f"), copy, (dot,), (Dot(1, 1, 0),)),))
+
+    copy = Item(copy_id(node("f"), mine), ROOT, "f (conflict)", file("mine"))
+    three["synced"].put(held(three["synced"].item(node("f")), mine))
+    three["remote"].put(held(three["remote"].item(node("f")), theirs))
+    three["remote"].put(held(copy, mine, mine))
+    assert names(plan(**three, dirty={node("f")}).steps) == ["Place f (conflict)"]
+    assert plan(**three, dirty={node("f")}, busy={copy.id}).steps == ()
+    three["local"].put(copy)
+    three["synced"].put(held(copy, mine, mine))
+    assert names(plan(**three, dirty={node("f")}).steps) == ["Replace f"]
+
+
+def test_a_directory_above_that_became_another_ones_is_found_though_only_what_is_in_it_is_planned():
+    """As in the history 8000008: it was removed, and made anew, and all in it moved."""
+    before = {"mine": ("D", D), "E": ("D/E", D), "f": ("D/E/f", "1")}
+    for dirty in ({"f"}, {"E"}, {"f", "E"}):
+        three = trees(before, before, {"theirs": ("D", D), "E": ("D/E", D), "f": ("D/E/f", "1")})
+        three["remote"].put(merged(three["remote"].item(node("theirs")), "mine"))
+        assert names(plan(**three, dirty={node(id) for id in dirty}).steps) == ["Rekey mine -> theirs"]
+        waiting = plan(**three, dirty={node(id) for id in dirty}, busy={node("mine")})
+        assert not any("mine" in name or "theirs" in name for name in names(waiting.steps))
+
+
 @pytest.mark.parametrize("dirty", [("mine",), ("first",), ("first", "mine")])
 def test_what_is_recorded_under_the_id_of_another_node_of_a_file_is_that_file(dirty):
     """A user edited it, and so its nodes fell apart: it is neither removed nor made anew."""
@@ -668,7 +699,7 @@ def test_one_change_costs_the_same_among_many(side, change):
         made = plan(**counting, dirty={dirty})
         assert len(made.acts) + len(made.steps) == 1
         costs.append(sum(each.count for each in counting.values()))
-    assert costs[0] == costs[1] < 30
+    assert costs[0] == costs[1] < 40
 
 
 def test_removals_are_easily_counted():

@@ -102,6 +102,9 @@ class Seen:
     def child(self, parent: ItemId, name: str) -> Item | None:
         return next((item for item in self.items.values() if (item.parent, item.name) == (parent, name)), None)
 
+    def children(self, parent: ItemId) -> list[Item]:
+        return [item for item in self.items.values() if item.parent == parent]
+
 
 class Folder:
     """A marked root on a real disk with a journal of its own."""

@@ -78,6 +78,20 @@ def test_a_name_that_a_user_has_freed_since_the_scan_waits_for_the_next_one(fold
     assert folder.tree() == {"f": b"->new", "g": b"old", "h": b"other"}
 
 
+def test_a_directory_that_a_user_has_emptied_since_the_scan_waits_for_the_next_one(folder):
+    """Else what stood in it would hang in the air in the local tree, and no scan would find it where it is."""
+    folder.write("D/f", b"moved")
+    folder.write("D/g", b"removed elsewhere")
+    seen = folder.seen()
+    os.rename(folder.at("D/f"), folder.at("f"))
+    link = item_at("D", kind=Kind.LINK, target=b"x")
+    steps = [Delete(seen["D/f"]), Delete(seen["D/g"]), Delete(seen["D"])]
+    assert found(folder.apply(steps, seen=seen)) == ["missing", "done", "unseen"]
+    assert found(folder.apply([Replace(seen["D"], link)], seen=seen, outside_links=True)) == ["unseen"]
+    assert folder.tree() == {"D/": b"", "f": b"moved"}
+    assert found(folder.apply([Delete(seen["D"])])) == ["done"]
+
+
 @pytest.mark.parametrize("aside", [False, True])
 def test_a_name_that_steps_have_freed_is_free(folder, aside):
     folder.write("f", b"old")

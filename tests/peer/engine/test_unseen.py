@@ -49,3 +49,18 @@ def test_it_waits_for_a_look_too_where_the_old_one_was_to_go(world):
     assert applied.missed == {item.id: "missing", NEW.id: "unseen"}
     world.look()
     assert rows(world)["g"] == item.id
+
+
+def test_what_was_taken_out_of_a_directory_is_found_before_that_goes(world):
+    """Somebody else removed all of it: as in the history 5037060."""
+    (world.top / "D" / "g").write_bytes(b"synced")
+    world.look()
+    g = world.database.call(lambda db: World._find(LocalTree(db, 1), ["D", "g"]))
+    (world.top / "D" / "g").rename(world.top / "g")
+    id, applied = world.remove("D")
+    assert applied.missed == {id: "unseen"}
+    assert applied.look_at == ["D"]
+    world.look()
+    assert rows(world)["g"] == g.id
+    id, applied = world.remove("D")
+    assert applied.done == {id}
