@@ -532,7 +532,9 @@ class Follower:
         self.remote(db)  # as in _record
         tail = [entry for entry, _ in folders.tail(db, self.record.key)]
         for entry in tail:
-            folders.forget_tail(db, self.record.key, entry)  # with its number: the log holds, or will, another one there
+            folders.forget_tail(
+                db, self.record.key, entry
+            )  # with its number: the log holds, or will, another one there
             drop_snapshot(db, self.record.key, entry.hash)
         self._forget(db, tail)
         self.has_caught_up = False

@@ -325,10 +325,11 @@ class Stepper:
     @staticmethod
     def _places(outcome: Mismatch | Failed, snapshot: Snapshot) -> list[str]:
         paths = []
+        found = outcome.found if isinstance(outcome, Mismatch) else ""
         for item in _items(outcome.step):
             # A directory that is not empty holds what no scan has seen, or what it held is elsewhere.
-            is_within = item.is_directory and isinstance(outcome.step, Delete | Replace) and isinstance(outcome, Mismatch)
-            parts: list[str] = [item.name] if is_within and outcome.found in {"not_empty", "unseen"} else []
+            is_within = item.is_directory and isinstance(outcome.step, Delete | Replace)
+            parts: list[str] = [item.name] if is_within and found in {"not_empty", "unseen"} else []
             parent = item.parent
             while parent != ROOT:
                 above = snapshot.item(parent)

@@ -62,7 +62,14 @@ MUTANTS: Final = (
         "source.content.same_bytes(target.content)",
         (2, 20, 22),
     ),
-    Mutant("no removal takes anything", judgement._Court.is_removed, "return any(", "return False and any(", (3, 22), is_quick=True),
+    Mutant(
+        "no removal takes anything",
+        judgement._Court.is_removed,
+        "return any(",
+        "return False and any(",
+        (3, 22),
+        is_quick=True,
+    ),
     Mutant(
         "every removal counts as beaten",
         registers._note_removal,
