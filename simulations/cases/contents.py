@@ -62,6 +62,8 @@ class Contents:
         """By token, in the order of writing."""
         self.blocks: dict[str, list[str]] = defaultdict(list)
         """Tokens of the blocks appended to a path name, in their order."""
+        self.written_over: set[str] = set()
+        """Digests that lay in conflict copies into which a step wrote."""
 
     def note(self, token: str, digest: str, origin: Origin, size: int | None = None) -> None:
         """Remember a whole content that a step left; ``size`` if it is the token's own."""

@@ -254,6 +254,7 @@ def write_conflict_copy_of(world: World, peer: Peer, step: Step) -> None:
     if len(copies) != 1:
         raise Failed(f"{peer.name} has {len(copies)} conflict copies beside {step['path']}, not one")
     target = place(peer, copies[0])
+    world.contents.written_over.add(digest_of(target.read_bytes()))
     _write_in_place(world, peer, copies[0], str(step["token"]), target.stat().st_size)
 
 

@@ -116,7 +116,24 @@ class Judge:
         for key, value in self.world.case.expectation.items():
             which = at_once if key in AT_ONCE else old if _HISTORY in json.dumps({key: value}) else plain
             which[key] = value
+        if gone := self.written_over():
+            plain["survive"] = [token for token in plain["survive"] if token not in gone]
+            old["history_has"] = [*old.get("history_has", ()), *gone]
         return at_once, plain, old
+
+    def written_over(self) -> list[str]:
+        """Return the tokens that must survive and that a step itself wrote over, where they lay in a conflict copy.
+
+        The order of the devices decides which content becomes the copy. What its user then replaces there can be
+        nowhere but in the history, whatever the case names (docs/decisions/written-over-in-a-copy.md).
+        """
+        contents = self.world.contents
+        tokens = self.world.case.expectation.get("survive", ())
+        return (
+            [token for token in tokens if contents.written_over & contents.digests(token)]
+            if contents.written_over
+            else []
+        )
 
     # --- Trees
 

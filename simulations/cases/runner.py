@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     label: str
     verdict: Verdict
     reason: str
-    """Why it failed or was skipped."""
+    """Why it failed or was skipped; of a case that passed, what was judged otherwise than it is written."""
     seconds: float
 
 
@@ -81,22 +81,23 @@ class Runner:
 
     def _verdict(self, case: Case | Skipped) -> tuple[Verdict, str]:
         order: Sequence[str] = ()
+        remarks = []
         try:
             if isinstance(case, Skipped):
                 raise case
             check(case)
             for order in orders(case):
-                self._run(case, order)
+                remarks += [f"in the order {','.join(order[:3])}: {remark}" for remark in self._run(case, order)]
         except Skipped as reason:
             return "skipped", str(reason)
         except Failed as failure:
             return "fail", f"in the order {','.join(order[:3])}: {failure}"
         except Exception as error:  # noqa: BLE001 - a defect of the runner fails this case, and the others go on
             return "fail", f"in the order {','.join(order[:3])}: {type(error).__name__}: {error}"
-        return "pass", ""
+        return "pass", "; ".join(remarks)
 
-    def _run(self, case: Case, order: Sequence[str]) -> None:
-        """Run a case in one order.
+    def _run(self, case: Case, order: Sequence[str]) -> list[str]:
+        """Run a case in one order, and return what was judged otherwise than it is written.
 
         Raises:
             Failed: It failed.
@@ -112,7 +113,7 @@ class Runner:
                 account = stack.enter_context(self._lent())
             world = World(account, case, order, place / "devices", f"{case.label}:{','.join(order)}")
             try:
-                _play(world)
+                return _play(world)
             finally:
                 world.close()
 
@@ -149,8 +150,8 @@ def check(case: Case) -> None:
             raise Skipped(f"the runner cannot judge {key}")
 
 
-def _play(world: World) -> None:
-    """Do a case's steps and judge what came of them.
+def _play(world: World) -> list[str]:
+    """Do a case's steps and judge what came of them; return what was judged otherwise than it is written.
 
     Raises:
         Failed: Something is otherwise than expected.
@@ -165,6 +166,7 @@ def _play(world: World) -> None:
     if expects_rest(world.case) and world.case.expectation.get("stable", True) and (found := world.is_at_rest()):
         raise Failed(f"stable: {found}")
     judge.check(old, peers)
+    return [f"{token} was written over in a conflict copy, and is in the history" for token in judge.written_over()]
 
 
 def expects_rest(case: Case) -> bool:

@@ -203,6 +203,19 @@ def test_old_versions_are_asked_of_the_product(judge):
             judge.check({"history_has": ["v0"]}, peers)
 
 
+def test_what_a_step_wrote_over_in_a_copy_is_asked_of_the_history(judge, monkeypatch):
+    world, peers = judge.world, list(judge.world.peers.values())
+    world.contents.note("gone", "0" * 64, Origin("A", "f"))
+    monkeypatch.setitem(world.case.expectation, "survive", ["v0", "b1", "gone"])
+    monkeypatch.setattr(world.contents, "written_over", world.contents.digests("v0") | {"0" * 64})
+    _, plain, old = judge.split()
+    assert (plain["survive"], old["history_has"]) == (["b1"], ["v0", "gone"])
+    assert judge.written_over() == ["v0", "gone"]
+    judge.check({"history_has": ["v0"]}, peers)
+    with pytest.raises(Failed, match="no version has gone"):
+        judge.check(old, peers)
+
+
 def test_a_key_that_nobody_can_judge_skips_and_a_failure_beside_it_fails(judge):
     peers = list(judge.world.peers.values())
     with pytest.raises(Skipped, match="harmony"):
