@@ -100,6 +100,8 @@ class End:
                     data = divide(data, through)
                     self._carry(len(data), self._other_end()._take, data)
                 self._carry(_PACKET_BYTES, self.break_both, "cut off")
+                if link.on_cut is not None:
+                    link.on_cut()
                 return
         self._carry(len(data) + _PACKET_BYTES, self._other_end()._take, data)
 

@@ -44,7 +44,7 @@ def main() -> None:
 def run_cases(files: list[Path], only: list[str], *, as_json: bool) -> int:
     """Run the cases of some files, print a line for each and then totals, and return the exit code."""
     from simulations.cases.grammar import load
-    from simulations.cases.runner import Outcome, run_all
+    from simulations.cases.runner import Outcome, run_real, run_virtual
 
     try:
         raw = [case for file in files for case in load(file)]

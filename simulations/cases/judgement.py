@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from simulations.cases import reckoning, state
 from simulations.cases.contents import content
-from simulations.cases.grammar import Skipped, in_nfc, size_of
+from simulations.cases.grammar import Skipped, in_nfc
+from simulations.cases.hands import Failed
 from simulations.cases.trees import DIRECTORY, difference, is_below, is_file, without
-from simulations.cases.world import Failed, Peer, World
+from simulations.cases.world import Peer, World
 
 AT_ONCE: Final = frozenset({"guard", "remote_unchanged", "db_unchanged"})
 """Judged right after the last step."""
@@ -33,11 +34,13 @@ class _Marks(NamedTuple):
     received: int
 
 
-def _ask(find: Callable[[World, Any, Sequence[Peer]], None]) -> Callable[[Judge, Any, Sequence[Peer]], None]:
+def _ask(
+    find: Callable[[World, Any, Sequence[Peer]], Awaitable[None] | None],
+) -> Callable[[Judge, Any, Sequence[Peer]], Awaitable[None] | None]:
     """Return the judge of a key that needs only the world."""
 
-    def judge(self: Judge, value: Any, peers: Sequence[Peer]) -> None:
-        find(self.world, value, peers)
+    def judge(self: Judge, value: Any, peers: Sequence[Peer]) -> Awaitable[None] | None:
+        return find(self.world, value, peers)
 
     return judge
 
@@ -70,7 +73,11 @@ class Judge:
         """Remember what the last step must not change."""
         device = self.world.case.expectation.get("db_unchanged")
         if device is not None:
-            self._database = state.rows_digest(self.world.peers[device].home)
+            self._database = self._rows(device)
+
+    def _rows(self, device: str) -> str:
+        with self.world.peers[device].machine.database() as database:
+            return state.rows_digest(database)
 
     def note_transfers(self) -> None:
         """Count what was sent and received since the setup, before a fresh device joins."""
@@ -79,7 +86,7 @@ class Judge:
 
     # --- What is expected
 
-    def check(self, expectation: Mapping[str, Any], peers: Sequence[Peer]) -> None:
+    async def check(self, expectation: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         """Judge keys on these devices.
 
         Raises:
@@ -92,7 +99,7 @@ class Judge:
             if key in _BY_RUNNER:
                 continue
             try:
-                self._judge(key, value, peers)
+                await self._judge(key, value, peers)
             except Failed as failure:
                 failures.append(f"{key}: {failure}")
             except Skipped as reason:
@@ -102,11 +109,13 @@ class Judge:
         if skipped is not None:
             raise skipped
 
-    def _judge(self, key: str, value: Any, peers: Sequence[Peer]) -> None:
+    async def _judge(self, key: str, value: Any, peers: Sequence[Peer]) -> None:
         judge = self.keys.get(key)
         if judge is None:
             raise Skipped(f"the runner cannot judge {key}")
-        judge(self, value, peers)
+        judging = judge(self, value, peers)
+        if judging is not None:
+            await judging
 
     def split(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Return the keys judged at once, those judged at the end, and of these the ones that ask for old versions."""
@@ -179,7 +188,7 @@ class Judge:
         for peer in peers:
             for path in paths:
                 named = path.replace("$chain_root", self.world.variables.get("chain_root", ""))
-                if os.path.lexists(peer.root / named):
+                if peer.disk.exists(peer.at(named)):
                     raise Failed(f"{peer.name} has {named}")
 
     def _absent_on(self, wanted: Mapping[str, Sequence[str]], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
@@ -247,7 +256,7 @@ class Judge:
 
     def _files(self, peer: Peer) -> list[tuple[str, bytes]]:
         return [
-            (path, (peer.root / path).read_bytes()) for path, kind in self.world.tree(peer).items() if is_file(kind)
+            (path, peer.disk.read(peer.at(path))) for path, kind in self.world.tree(peer).items() if is_file(kind)
         ]
 
     def _no_duplicates(self, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
@@ -302,12 +311,12 @@ class Judge:
                 if len(found) != expected:
                     raise Failed(f"{peer.name} has {len(found)} conflict copies of {path}, not {expected}")
 
-    def _one_of(self, alternatives: Sequence[Mapping[str, Any]], peers: Sequence[Peer]) -> None:
+    async def _one_of(self, alternatives: Sequence[Mapping[str, Any]], peers: Sequence[Peer]) -> None:
         failures: list[str] = []
         skipped: Skipped | None = None
         for each in alternatives:
             try:
-                self.check(each, peers)
+                await self.check(each, peers)
             except Failed as failure:
                 failures.append(str(failure))
             except Skipped as reason:
@@ -318,9 +327,9 @@ class Judge:
             raise skipped
         raise Failed(f"none holds: {' | '.join(failures)}")
 
-    def _on(self, wanted: Mapping[str, Mapping[str, Any]], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
+    async def _on(self, wanted: Mapping[str, Mapping[str, Any]], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
         for name, expectation in wanted.items():
-            self.check(expectation, [self.world.peers[name]])
+            await self.check(expectation, [self.world.peers[name]])
 
     # --- Names
 
@@ -343,8 +352,8 @@ class Judge:
 
     # --- What changed in between
 
-    def _guard(self, wanted: Mapping[str, Any], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
-        reckoning.judge_guard(self.world, wanted, self._marks.trees)
+    async def _guard(self, wanted: Mapping[str, Any], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
+        await reckoning.judge_guard(self.world, wanted, self._marks.trees)
 
     def _remote_unchanged(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
         world = self.world
@@ -356,7 +365,7 @@ class Judge:
                 raise Failed(f"{name} changed: {found}")
 
     def _db_unchanged(self, name: str, peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
-        if state.rows_digest(self.world.peers[name].home) != self._database:
+        if self._rows(name) != self._database:
             raise Failed(f"the state of {name} changed")
 
     def _no_remote_deletes(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
@@ -382,7 +391,7 @@ class Judge:
 
     def _transfers(self, wanted: Mapping[str, Any], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
         for key, value in wanted.items():
-            limit = size_of(value)
+            limit = self.world.size(value)
             if key == "uploaded_bytes" and limit == 0 and self.stored:
                 raise Failed(f"a storage node took {self.stored} bytes")
             if key == "uploaded_bytes" and limit:
@@ -403,12 +412,12 @@ class Judge:
     def _no_cycle(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
         for peer in peers:
             missing = [
-                path for path in peer.made if path in self.world.tree(peer) and not os.path.lexists(peer.root / path)
+                path for path in peer.made if path in self.world.tree(peer) and not peer.disk.exists(peer.at(path))
             ]
             if missing:
                 raise Failed(f"{peer.name} does not reach {missing[0]}")
 
-    keys: ClassVar[Mapping[str, Callable[..., None]]] = {
+    keys: ClassVar[Mapping[str, Callable[..., Awaitable[None] | None]]] = {
         "exists": _exists,
         "tree_subset": _exists,
         "tree": _tree,
