@@ -7,10 +7,8 @@ Rule 2: the file lies in the home, readable by its owner alone, and has no name 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,6 +19,7 @@ from peer.core.tree import Item
 from peer.engine.context import Context, FolderRing
 from peer.engine.follower import Follower
 from peer.store import folders
+from peer.store.database import Database
 from peer.store.fold_store import FOLD_SCHEMA, SqliteState
 from protocol.entries import AdmittedEntry, Entry, parse_entry
 from protocol.errors import KinfolderError, UserError
@@ -29,9 +28,6 @@ from protocol.ids import DeviceId, EntryHash, NodeId
 from protocol.membership import ControlState
 
 PAGE_ITEMS: Final = 128
-CACHE_KIB: Final = 32 * 1024
-SCRATCH: Final = "past-"
-"""How the name of such a file in the home begins."""
 _PAST_KEY: Final = 1
 _LAID_KEY: Final = 2
 """Two trees in one database: the old one, and how the disk shall look."""
@@ -58,36 +54,26 @@ class Past:
         """Where the tree that shall be is put together."""
 
     @staticmethod
-    def open(home: Path, name: str) -> Past:
+    def open(database: Database, name: str) -> Past:
         """Make an empty one; runs in the pool.
 
         Raises:
             UserError: The disk that holds the home does not take it.
         """
-        path = home / f"{SCRATCH}{name}.db"
         try:
-            for left in home.glob(f"{SCRATCH}*.db"):  # by a process that was killed between these few lines
-                left.unlink(missing_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", f"cache_size=-{CACHE_KIB}"):
-                db.execute(f"PRAGMA {pragma}")
-            db.executescript(FOLD_SCHEMA)
+            db = database.scratch(name, FOLD_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"an older state cannot be put together in {home}: {error}", code="disk_full") from error
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            raise UserError(f"an older state cannot be put together: {error}", code="disk_full") from error
         return Past(db)
 
     @staticmethod
-    def of(home: Path, name: str, items: Iterable[Item]) -> Past:
+    def of(database: Database, name: str, items: Iterable[Item]) -> Past:
         """Make one of which only these items are known; runs in the pool.
 
         Raises:
             UserError: The disk that holds the home does not take it.
         """
-        past = Past.open(home, name)
+        past = Past.open(database, name)
         with past.together():
             for item in items:
                 past.state.tree.put(item)
@@ -123,14 +109,14 @@ class Past:
         self._db.close()
 
 
-async def fold_past(context: Context, follower: Follower, home: Path, moment: Moment) -> Past:
+async def fold_past(context: Context, follower: Follower, moment: Moment) -> Past:
     """Return the state of a folder at a moment.
 
     Raises:
         UserError: The disk that holds the home has no room for it.
     """
     run = context.processor.run
-    past: Past = await run(Past.open, home, context.entropy(8).hex())
+    past: Past = await run(Past.open, context.database, context.entropy(8).hex())
     try:
         key, control = follower.record.key, follower.control
         assert control is not None
