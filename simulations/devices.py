@@ -96,7 +96,8 @@ class DeviceMachine(Machine):
         super().__init__(around, f"device-{number}")
         self._lan = around.lan
         self._address = f"10.0.0.{number + 1}"
-        self._weather = weather
+        self.weather = weather
+        """How badly the watchers of its next process do."""
         self._weather_chance = self.loop.chance(f"weather/{self.name}")
         self.disk = self.make_disk(personality)
         self.home: SimDisk = self.make_disk(number=2)
@@ -130,7 +131,7 @@ class DeviceMachine(Machine):
         """Return the doors of its process of now."""
         loop, host = self.loop, self.host
         self.files = SimFiles(self.disk, life=host)
-        self._watchers = SimWatchers(self.disk, self._weather_chance, self._weather)
+        self._watchers = SimWatchers(self.disk, self._weather_chance, self.weather)
         return Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,

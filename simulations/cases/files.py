@@ -18,6 +18,9 @@ from simulations.cases.world import Peer, World
 Step = Mapping[str, Any]
 INODE_TRIES: Final = 3000
 _SECOND_NS: Final = 10**9
+SHORT_PATH_CHARS: Final = 260
+"""What ``path_max`` is: the limit of a device with short paths."""
+PART_CHARS: Final = 200
 _UNICODE: Final = range(0x80, 0x1001)
 
 
@@ -231,6 +234,24 @@ def _many(world: World, peer: Peer, directory: str, names: list[str], size: obje
         write_in_place(world, peer, path, f"{peer.name}:{path}", drawn_size(size, rnd, world.size))
 
 
+def write_long_path(world: World, peer: Peer, step: Step) -> None:
+    """Write a file whose path has so many characters, each part 200 at most."""
+    chars = step["chars"]
+    if isinstance(chars, str):
+        base, _, more = chars.partition("+")
+        chars = (SHORT_PATH_CHARS if base == "path_max" else int(base)) + int(more or 0)
+    parts: list[str] = []
+    while chars > 0:
+        length = min(PART_CHARS, chars)
+        if chars - length == 1:
+            length -= 1  # or nothing would be left for the part behind the last separator
+        parts.append("p" * length)
+        chars -= length + 1
+    path = "/".join(parts)
+    peer.disk.make_directories(peer.at(path).rpartition("/")[0])
+    write_in_place(world, peer, path, str(step["token"]), DEFAULT_BYTES)
+
+
 def write_conflict_copy_of(world: World, peer: Peer, step: Step) -> None:
     """Write into the one conflict copy that lies beside a path."""
     directory = step["path"].rpartition("/")[0]
@@ -321,7 +342,7 @@ OPERATIONS: Final[Mapping[str, Callable[[World, Peer, Step], None]]] = {
     each.__name__: each
     for each in (
         write, append, mkdir, mkdir_raw, mkdir_chain, delete, rename, rename_many, copy, symlink, touch, touch_all,
-        restore_mtime, write_keep_stat, replace_atomic, chmod, write_many, write_conflict_copy_of,
+        restore_mtime, write_keep_stat, replace_atomic, chmod, write_many, write_long_path, write_conflict_copy_of,
         write_random_unicode, plant_outside, remove_root, random_tree,
     )
 }  # fmt: skip

@@ -155,6 +155,10 @@ class Machine(Protocol):
     outside: str
     """A directory beside that."""
     has_folder: bool
+    folds_case: bool
+    """Whether names are one on its disk that differ by case alone."""
+    decomposes: bool
+    """Whether names show decomposed on its disk, however they were given."""
 
     async def kin(self, method: str, /, **params: Any) -> Told:
         """Run a command: by its agent if one runs, else as a process of its own.
@@ -222,6 +226,18 @@ class Tricks(Protocol):
     async def crash_in(self, machine: Machine, effect: int, method: str, /, **params: Any) -> int:
         """Run a command that crashes before its n-th effect (0: never), and return how many effects it had."""
 
+    async def deafen(self, machine: Machine, /) -> None:
+        """Have a device's agent run that has looked at everything, and from now on hears of nothing, nor of the network."""
+
+    async def scan(self, machine: Machine, path: str, /) -> None:
+        """Have such an agent look at one path, relative to the root."""
+
+    async def apply_unseen(self, machine: Machine, /) -> None:
+        """Have such an agent apply all that is remote."""
+
+    async def end_deafness(self, machine: Machine, /) -> None:
+        """End such an agent."""
+
     def advance(self, seconds: float, /) -> None:
         """Put all clocks forward."""
 
@@ -243,6 +259,8 @@ class Hands(Protocol):
 
     folder: str
     """The name of the case's folder."""
+    orders_scans: bool
+    """Whether it can have a device apply what is remote before it scans."""
     scale: int
     """By how much large contents are smaller here than the case says; links are slower by as much."""
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from simulations.cases import reckoning, state
+from simulations.cases import rarities, reckoning, state
 from simulations.cases.contents import content
 from simulations.cases.grammar import Skipped, in_nfc
 from simulations.cases.hands import Failed
@@ -451,7 +451,7 @@ class Judge:
         "no_content_transfer": _no_content_transfer,
         "equals_model": _equals_model,
         "no_cycle": _no_cycle,
-        **{key: _ask(find) for key, find in reckoning.KEYS.items()},
+        **{key: _ask(find) for key, find in {**reckoning.KEYS, **rarities.KEYS}.items()},
     }
     """Who judges which key."""
 

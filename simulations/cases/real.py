@@ -206,7 +206,7 @@ class RealMachine:
         self.home = home
         self.root = str(place / "root")
         self.outside = str(place / "outside")
-        self.has_folder = False
+        self.has_folder = self.folds_case = self.decomposes = False
         self._account, self._place = account, place
         self._agent: Launched | None = None
         self._running: list[Launched] = []
@@ -314,6 +314,7 @@ class RealHands:
     """One world: a :class:`simulations.cases.hands.Hands`."""
 
     scale = 1
+    orders_scans = False
 
     def __init__(self, account: Account, place: Path) -> None:
         """Make one without devices; their files lie below ``place``."""

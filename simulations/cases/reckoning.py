@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from simulations.cases import state
@@ -65,25 +65,33 @@ def _is_in_trash(world: World, token: str, peer: Peer) -> bool:
     return any(kind in digests for kind in peer.disk.tree(peer.at(f"{CONTROL}/trash")).values())
 
 
+async def restored(world: World, peer: Peer, path: str) -> AsyncIterator[tuple[str, str]]:
+    """Yield (version, digest of what is restored) for each version of a file that the product lists."""
+    told = await world.kin(peer, "history", path=peer.at(path))
+    for each in told.result["versions"] if told.code == 0 else ():
+        if each["kind"] == "file":
+            digest = await _given_back(world, peer, path, each["id"])
+            if digest:
+                yield each["id"], digest
+
+
 async def _is_restorable(world: World, token: str, peer: Peer) -> bool:
     digests = world.contents.digests(token)
     paths = {origin.path: None for origin in world.contents.origins[token]} | dict.fromkeys(world.copies(peer))
     for path in paths:
-        told = await world.kin(peer, "history", path=peer.at(path))
-        if told.code == 0:
-            for each in told.result["versions"]:
-                if each["kind"] == "file" and await _gives(world, peer, path, each["id"], digests):
-                    return True
+        async for _, digest in restored(world, peer, path):
+            if digest in digests:
+                return True
     return False
 
 
-async def _gives(world: World, peer: Peer, path: str, version: str, digests: set[str]) -> bool:
-    """Restore a version beside the files, compare it, and remove it again."""
+async def _given_back(world: World, peer: Peer, path: str, version: str) -> str:
+    """Restore a version beside the files, return what it is compared by, and remove it again; nothing if it cannot be had."""
     target = peer.at(".restored-by-the-runner")
     which = {"version": version, "at_ms": None, "ago_ms": None, "snapshot": None}
     try:
         told = await world.kin(peer, "restore", path=peer.at(path), to=target, **which)
-        return told.code == 0 and peer.disk.exists(target) and peer.disk.digest(target) in digests
+        return peer.disk.digest(target) if told.code == 0 and peer.disk.exists(target) else ""
     finally:
         if peer.disk.exists(target):
             peer.disk.remove_tree(target)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, ClassVar, Final
 
-from simulations.cases import breakage, files, series, state
+from simulations.cases import breakage, files, mysteries, series, state, tricky
 from simulations.cases.files import Step
 from simulations.cases.grammar import ACTORS, Case, Skipped
 from simulations.cases.hands import Means, lacks, must
@@ -24,11 +24,11 @@ def check_known(case: Case, means: Means) -> None:
     Raises:
         Skipped: It needs, or does, what cannot be done here.
     """
+    if reason := lacks(case, means):
+        raise Skipped(reason)
     for step in (*case.setup, *case.steps):
         if step["op"] not in KNOWN:
             raise Skipped(f"{step['op']}: the runner cannot do this")
-    if reason := lacks(case, means):
-        raise Skipped(reason)
 
 
 class Stepper:
@@ -57,6 +57,10 @@ class Stepper:
 
     async def run(self) -> None:
         """Do all steps, then judge what is judged before anything else happens."""
+        for written in self._world.case.steps:
+            if written["op"] == "scan_path":
+                for name in self._world.case.named(written["device"]):
+                    await self._world.deafen(self._world.peers[name], applies=False)
         for number, written in enumerate(self._world.case.steps):
             step = {key: self._variable(value) for key, value in written.items()}
             if number == len(self._world.case.steps) - 1:
@@ -158,6 +162,9 @@ class Stepper:
             await series.sync_at_random(self._world, peer, self._loop)
         await self._join_loop()
 
+    async def _mysteries_generator(self, peers: Sequence[Peer], step: Step) -> None:
+        await mysteries.generate(self._world, peers, step)
+
     async def _append_alternating(self, peers: Sequence[Peer], step: Step) -> None:
         await series.append_alternating(self._world, peers, step)
 
@@ -181,6 +188,7 @@ class Stepper:
         "sync_finish": _sync_finish,
         "sync_random_during": _sync_random_during,
         "append_alternating": _append_alternating,
+        "mysteries_generator": _mysteries_generator,
         "check": _check,
         "wait_virtual": _wait,
         "sync_dry_run": _dry_run,
@@ -189,10 +197,6 @@ class Stepper:
 
 
 # --- Devices
-
-
-async def _disable_watch(world: World, peer: Peer, step: Step) -> None:
-    """No agent runs, so nothing is watched; a pass of ours cannot be made to apply before it scans."""
 
 
 async def _offline(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - the signature of an operation
@@ -229,6 +233,7 @@ async def _tamper_db(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG
 
 
 async def _join_empty(world: World, peer: Peer, step: Step) -> None:
+    world.memory.setdefault(f"downloads:{peer.name}", []).append(world.tree(peer))
     peer.disk.remove_tree(peer.root)
     peer.disk.make_directories(peer.root)
     await _join_nonempty(world, peer, step)
@@ -291,7 +296,7 @@ async def _exclude(world: World, peer: Peer, step: Step) -> None:
 
 
 _DEVICES: Final[Mapping[str, Callable[[World, Peer, Step], Awaitable[None]]]] = {
-    "disable_watch": _disable_watch,
+    **tricky.OPERATIONS,
     "offline": _offline,
     "online": _online,
     "stop": _stop,

@@ -5,11 +5,13 @@ Rule 1: what is hung onto a disk is taken off once it has happened, so that it h
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from peer.device import Device
 from simulations.cases import rename_matrix
 from simulations.cases.grammar import Skipped
 from simulations.cases.hands import Machine
@@ -22,6 +24,7 @@ from simulations.disk_hooks import Call, Fault
 from simulations.inodes import Inode
 from simulations.links import BYTES_PER_S
 from simulations.loop import SECOND_NS
+from simulations.watcher import FINE, Weather
 
 if TYPE_CHECKING:
     from simulations.cases.virtual import VirtualHands, VirtualMachine
@@ -32,6 +35,7 @@ _DISPLACES: Final = frozenset({"exchange", "rename"})
 _SYNCS: Final = frozenset({"sync", "sync_all"})
 _LOCKED: Final = frozenset({"open_file", "read", "rename", "exchange", "unlink", "link"})
 
+LOOK_S: Final = 0.1
 Act = Callable[[], None]
 
 
@@ -144,6 +148,35 @@ class VirtualTricks:
         """Run a command that crashes before its n-th effect (0: never), and return how many effects it had."""
         return await _of(machine).crash(method, params, effect)
 
+    async def deafen(self, machine: Machine) -> None:
+        """Have an agent run that has looked at everything, and from now on hears of nothing."""
+        virtual = _of(machine)
+        virtual.machine.weather = Weather(lost=1.0)
+        await virtual.start()
+        await virtual.machine.do(_quiet(virtual.machine.device))
+        self._hands.world.network.go_offline(virtual.machine.name)
+
+    async def scan(self, machine: Machine, path: str) -> None:
+        """Have it look at one path."""
+        device = _of(machine).machine.device
+        for engine in device.engines.values():
+            engine.observer.look_at([path])
+            engine.wake()
+        await _of(machine).machine.do(_quiet(device))
+
+    async def apply_unseen(self, machine: Machine) -> None:
+        """Have it apply all that is remote."""
+        virtual = _of(machine)
+        self._hands.world.network.go_online(virtual.machine.name)
+        await virtual.machine.do(_applied(virtual.machine.device))
+
+    async def end_deafness(self, machine: Machine) -> None:
+        """End it."""
+        virtual = _of(machine)
+        await virtual.stop()
+        virtual.machine.weather = FINE
+        self._hands.world.network.go_online(virtual.machine.name)
+
     def advance(self, seconds: float) -> None:
         """Put all clocks forward."""
         for machine in self._hands.world.machines:
@@ -174,6 +207,17 @@ class VirtualTricks:
             return rename_matrix.differences(
                 (self._hands.machines[0].disk, f"{ROOT.rpartition('/')[0]}/matrix"), (RealDisk(), f"{place}/matrix")
             )
+
+
+async def _quiet(device: Device) -> None:
+    for engine in device.engines.values():
+        await engine.quiet()
+
+
+async def _applied(device: Device) -> None:
+    await device.need_link()
+    while not await device._is_settled(list(device.engines.values()), patient=False):  # noqa: SLF001 - a pass, but for its look at the disk
+        await asyncio.sleep(LOOK_S)
 
 
 def _of(machine: Machine) -> VirtualMachine:

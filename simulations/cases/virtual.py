@@ -73,6 +73,8 @@ class VirtualMachine:
         self.machine = machine
         self.disk = VirtualDisk(machine.disk)
         self.has_folder = has_folder
+        self.folds_case = machine.disk.personality.folds_case
+        self.decomposes = machine.disk.personality.stores_nfd
         self._hands = hands
         self._kept: dict[str, DeviceImage] = {}
         self._turn = asyncio.Lock()
@@ -174,6 +176,7 @@ class VirtualHands:
     """One world: a :class:`simulations.cases.hands.Hands`."""
 
     folder = FOLDER
+    orders_scans = True
 
     def __init__(self, world: World, case: Case, scale: int) -> None:
         self.world = world

@@ -17,7 +17,7 @@ from simulations.cases import state
 from simulations.cases.contents import Contents
 from simulations.cases.grammar import MIB, Case, size_of
 from simulations.cases.hands import NEEDS_PERSON, Failed, Hands, Json, Machine, Told, must
-from simulations.cases.trees import difference, is_below, without
+from simulations.cases.trees import difference, is_below, is_file, without
 
 PASS_S: Final = 150.0
 FAULT_PASS_S: Final = 10.0
@@ -37,10 +37,16 @@ class Peer:
         self.root = machine.root
         self.is_offline = False
         self.is_stopped = False
+        self.is_deaf = False
+        """Whether an agent runs here that hears of nothing."""
+        self.applies_unseen = False
+        """Whether that agent is to apply what is remote before the next pass scans."""
         self.excluded: set[str] = set()
         """Paths that stay off this device."""
         self.made: dict[str, str] = {}
         """What steps made here and none took away since: path to what a tree says of it."""
+        self.left: dict[str, tuple[str, int]] = {}
+        """Of files that steps last wrote here: what a tree says, and the mtime."""
         self.last: dict[str, tuple[int, int, int]] = {}
         """Size, inode and mtime of the last file at a path, before a step changed it."""
 
@@ -111,6 +117,7 @@ class World:
         """Files outside the roots: device, path on its disk, bytes, mtime."""
         self.memory: dict[str, Any] = {}
         """What operations keep for one another."""
+        self._times: dict[tuple[str, str], tuple[str, int]] = {}
         self.crash_effect = 0
         """Before which effect the command crashes that is to crash at every step; 0: none."""
         self.effects = 0
@@ -197,7 +204,23 @@ class World:
     async def stop_agents(self) -> None:
         """End every agent."""
         for peer in self.peers.values():
+            if not peer.is_deaf:
+                await self.stop_agent(peer)
+
+    async def deafen(self, peer: Peer, *, applies: bool) -> None:
+        """Have an agent run that hears of nothing; at the next pass it applies what is remote, if it is to, and ends."""
+        peer.applies_unseen |= applies
+        if not peer.is_deaf:
             await self.stop_agent(peer)
+            peer.is_deaf = True
+            await self.hands.tricks.deafen(peer.machine)
+
+    async def _end_deafness(self, peer: Peer) -> None:
+        if peer.is_deaf:
+            if peer.applies_unseen:
+                await self.hands.tricks.apply_unseen(peer.machine)
+            await self.hands.tricks.end_deafness(peer.machine)
+            peer.is_deaf = peer.applies_unseen = False
 
     async def stop_agent(self, peer: Peer) -> None:
         """End a device's agent, if it runs."""
@@ -214,6 +237,7 @@ class World:
             Failed: It ended as no pass may.
         """
         before = self.tree(peer)
+        await self._end_deafness(peer)
         return self._judged(self._note(peer, before, await self._run_pass(peer)))
 
     def begin_pass(self, peer: Peer) -> Begun:
@@ -312,9 +336,25 @@ class World:
         for path, kind in after.items():
             if before.get(path) != kind:
                 peer.made[path] = kind
+            if is_file(kind):
+                self._note_time(peer, path, kind)
             name = path.rpartition("/")[2]
             if path not in before and not _COPY.search(name):  # a pass in the background may have made it meanwhile
                 self.given.add(name)
+
+    def _note_time(self, peer: Peer, path: str, kind: str) -> None:
+        mtime_ns = peer.disk.stat(peer.at(path)).mtime_ns
+        if self._times.get((peer.name, path)) != (kind, mtime_ns):
+            self._times[peer.name, path] = peer.left[path] = (kind, mtime_ns)
+
+    def writers(self, path: str) -> list[Peer]:
+        """Return the devices on which steps wrote a content that ended at a path, in the order of writing."""
+        return [
+            self.peers[origin.device]
+            for origins in self.contents.origins.values()
+            for origin in origins
+            if origin.path == path and origin.device in self.peers
+        ]
 
     def shared_tree(self, peer: Peer) -> dict[str, str]:
         """Return a device's tree without what is excluded on any device."""
