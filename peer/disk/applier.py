@@ -31,7 +31,7 @@ from peer.disk.places import Local, Places
 from peer.disk.recovery import aside_path, record, settle
 from peer.disk.roots import Root
 from peer.disk.stages import Staged, mode_for
-from peer.disk.swaps import Swaps, has_writer, is_expected, is_ours
+from peer.disk.swaps import Swaps, has_writer, is_expected, is_ours, look
 from peer.disk.walk import (
     CONTROL,
     DiskError,
@@ -418,6 +418,10 @@ class Applier:
             self._touched.add(directory)
             checked = self._swaps.replace(ready.swap, parent, name, ready.stage, found, ready.new)
             self._checked.append(msgspec.structs.replace(ready.swap, checked=checked))
+            at = look(self._fs, parent, name)
+            if at is None or not same_node(at, ready.new):
+                # Whoever saved or removed within these few calls had the old one before him, and has not seen the new one.
+                raise StopStep("missing" if at is None else "changed")
             if item.id != expected.id:
                 self._places.move(item)
             return self._now(parent, name, ready.new)
