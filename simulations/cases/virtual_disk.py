@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from protocol.effects import Stat
 from simulations.cases.trees import CONTROL, DIRECTORY
 from simulations.disk import SimDisk
 from simulations.inodes import Directory, File, Inode, Link
@@ -15,8 +16,27 @@ class VirtualDisk(UserFiles):
 
     def __init__(self, disk: SimDisk) -> None:
         super().__init__(disk)
+        self._sight = UserFiles(disk, uid=0)
         self._trees: dict[str, tuple[int, dict[str, str]]] = {}
         """By directory: how it stood when the disk was last changed."""
+
+    # --- Looking, which no permission stops
+
+    def exists(self, path: str) -> bool:
+        """Tell whether anything stands at a path."""
+        return self._sight.exists(path)
+
+    def stat(self, path: str) -> Stat:
+        """Return what stands at a path."""
+        return self._sight.stat(path)
+
+    def is_directory(self, path: str) -> bool:
+        """Tell whether a directory stands at a path."""
+        return self._sight.is_directory(path)
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file."""
+        return self._sight.read(path)
 
     def tree(self, root: str) -> dict[str, str]:
         """Return what stands below a directory but for Kinfolder's own."""
