@@ -90,6 +90,8 @@ class End:
             await self._wait_for_room(len(data))
         self.host.effect()
         link = self._way.link
+        if link.alter is not None:
+            data = link.alter(data)
         self._loop.note("send", link.name, data)
         self._in_use_bytes += len(data)
         if link.cut_after_bytes is not None:

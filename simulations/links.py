@@ -57,6 +57,8 @@ class Link:
         """Break the channel whose bytes are these on their way; None: never."""
         self.on_cut: Callable[[], None] | None = None
         """Called when that breaks one."""
+        self.alter: Callable[[bytes], bytes] | None = None
+        """Sees every message that is sent on it, and says what goes instead."""
         self.carried_bytes = 0
         """What was sent on it so far, whether it arrived or not."""
         self._free_ns = 0

@@ -44,6 +44,7 @@ async def _delay(world: World, step: Step) -> None:
 
 
 async def _reorder_journal_batch(world: World, step: Step) -> None:
+    world.memory[f"reordered:{step['target']}"] = True  # until its next pass, which may tell that it was shown nonsense
     world.hands.tricks.reorder(world.peers[step["target"]].machine)
 
 

@@ -157,6 +157,8 @@ class Machine(Protocol):
     has_folder: bool
     folds_case: bool
     """Whether names are one on its disk that differ by case alone."""
+    is_special: bool
+    """Whether its disk cannot hold every name that Linux can."""
     decomposes: bool
     """Whether names show decomposed on its disk, however they were given."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from simulations.cases.grammar import Skipped
+from simulations.cases.grammar import Skipped, in_nfc
 from simulations.cases.hands import Failed
 from simulations.cases.reckoning import restored
 from simulations.cases.trees import is_file, without
@@ -78,7 +78,7 @@ def deterministic_choice_on(world: World, name: str, peers: Sequence[Peer]) -> N
     downloads = [*world.memory.get(f"downloads:{name}", ()), world.tree(world.peers[name])]
     if len(downloads) < 2:
         raise Skipped(f"{name} downloaded everything only once")
-    shown = [{path: kind for path, kind in tree.items() if path.rpartition("/")[2] in world.given} for tree in downloads]
+    shown = [{path: kind for path, kind in tree.items() if in_nfc(path.rpartition("/")[2]) in world.given} for tree in downloads]
     for each in shown[1:]:
         if each != shown[0]:
             raise Failed(f"{name} showed {sorted(shown[0])} first, and then {sorted(each)}")

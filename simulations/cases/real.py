@@ -55,6 +55,7 @@ MEANS: Final = Means(
         "fs:constant_mtime": "only the simulator has a file system without times",
         "fs:short_path_limit": "only the simulator has a file system with short paths",
         "case_insensitive_fs": "needs a file system that folds case",
+        "fs:folds_forms": "only the simulator has a file system that takes normal forms for one",
         "fs:nfd": "only the simulator has a file system that decomposes names",
         "file_lock": "Linux has no lock that keeps others from opening a file",
         "every_step": "only the simulator can crash at every step",
@@ -206,7 +207,7 @@ class RealMachine:
         self.home = home
         self.root = str(place / "root")
         self.outside = str(place / "outside")
-        self.has_folder = self.folds_case = self.decomposes = False
+        self.has_folder = self.folds_case = self.decomposes = self.is_special = False
         self._account, self._place = account, place
         self._agent: Launched | None = None
         self._running: list[Launched] = []

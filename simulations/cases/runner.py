@@ -176,7 +176,7 @@ async def _play(world: World) -> list[str]:
     _, at_the_end, old = judge.split()
     peers = list(world.peers.values())
     if expects_rest(world.case):
-        judge.converged()
+        await judge.converged()
     await judge.check(at_the_end, peers)
     if expects_rest(world.case) and world.case.expectation.get("stable", True) and (found := await world.is_at_rest()):
         raise Failed(f"stable: {found}")

@@ -209,6 +209,10 @@ async def _online(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001
     peer.is_offline = False
 
 
+async def _start_agent(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+    await world.start_agent(peer)
+
+
 async def _stop(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
     await world.stop_agent(peer)
     peer.is_stopped = True
@@ -299,6 +303,7 @@ _DEVICES: Final[Mapping[str, Callable[[World, Peer, Step], Awaitable[None]]]] = 
     **tricky.OPERATIONS,
     "offline": _offline,
     "online": _online,
+    "start_agent": _start_agent,
     "stop": _stop,
     "start": _start,
     "wipe_db": _wipe_db,

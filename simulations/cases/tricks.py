@@ -11,7 +11,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import msgspec
+
 from peer.device import Device
+from protocol import messages as m
+from protocol.errors import ProtocolError
 from simulations.cases import rename_matrix
 from simulations.cases.grammar import Skipped
 from simulations.cases.hands import Machine
@@ -190,7 +194,20 @@ class VirtualTricks:
 
     def reorder(self, machine: Machine) -> None:
         """Have the next batch of entries for a device arrive in reverse order."""
-        raise NotImplementedError
+        link = self._hands.world.network.link(self._hands.world.coordinator.name, _of(machine).machine.name)
+
+        def alter(data: bytes) -> bytes:
+            try:
+                frame = m.decode_frame(data)
+            except ProtocolError:
+                return data
+            body = frame.body
+            if not isinstance(body, m.Pulled) or len(body.items) < 2:
+                return data
+            link.alter = None
+            return m.encode_frame(frame.id, msgspec.structs.replace(body, items=body.items[::-1]), reply=frame.reply)
+
+        link.alter = alter
 
     def delay(self, machine: Machine, seconds: float) -> None:
         """Have all that goes to a device arrive so much later."""

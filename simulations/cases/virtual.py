@@ -48,6 +48,7 @@ _LATER: Final[Mapping[str, str]] = {
 _FILE_SYSTEMS: Final[Mapping[str, Personality]] = {
     "case_insensitive_fs": Personality(folds_case=True),
     "fs:nfd": Personality(stores_nfd=True),
+    "fs:folds_forms": Personality(folds_forms=True),
     "fs:constant_mtime": Personality(mtime_step_ns=1 << 62),
     "fs:short_path_limit": Personality(path_chars_max=260),
 }
@@ -76,6 +77,7 @@ class VirtualMachine:
         self.disk = VirtualDisk(machine.disk)
         self.has_folder = has_folder
         self.folds_case = machine.disk.personality.folds_case
+        self.is_special = machine.disk.personality != PLAIN
         self.decomposes = machine.disk.personality.stores_nfd
         self._hands = hands
         self._kept: dict[str, DeviceImage] = {}
@@ -326,8 +328,9 @@ class VirtualWorlds:
             schedule=Schedule.SHUFFLED if number % 2 else Schedule.FIFO,
             personalities=[personality_of(case, name) for name in case.devices],
         )
-        for event in EXPECTED_ERRORS:
-            world.may_log(event)
+        for step in case.steps:
+            for event in EXPECTED_ERRORS.get(step["op"], ()):
+                world.may_log(event)
         found: list[T] = []
 
         async def main(world: World) -> None:
@@ -345,8 +348,11 @@ class VirtualWorlds:
         return found[0]
 
 
-EXPECTED_ERRORS: Final = ("a chunk is damaged",)
-"""What servers log where a case breaks something on purpose."""
+EXPECTED_ERRORS: Final[Mapping[str, Sequence[str]]] = {
+    "corrupt_chunk": ("a chunk is damaged",),
+    "reorder_journal_batch": ("stopped",),
+}
+"""What the product logs where a case breaks something on purpose, by operation."""
 
 
 def personality_of(case: Case, device: str) -> Personality:

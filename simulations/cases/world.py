@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from simulations.cases import state
 from simulations.cases.contents import Contents
-from simulations.cases.grammar import MIB, Case, size_of
+from simulations.cases.grammar import MIB, Case, in_nfc, size_of
 from simulations.cases.hands import NEEDS_PERSON, Failed, Hands, Json, Machine, Told, must
 from simulations.cases.trees import difference, is_below, is_file, without
 
@@ -66,6 +67,15 @@ class Peer:
         """Where a root lies that was moved away."""
         return f"{self.root.rpartition('/')[0]}/moved-away"
 
+    def shown(self, path: str) -> str:
+        """Return how a path that a case names shows on this disk."""
+        return unicodedata.normalize("NFD", path) if self.machine.decomposes else path
+
+    def key(self, path: str) -> str:
+        """Return what spellings of a path have in common on this disk."""
+        path = in_nfc(path) if self.machine.decomposes else path
+        return path.casefold() if self.machine.folds_case else path
+
     def tree(self) -> dict[str, str]:
         """Return what stands there now."""
         return self.disk.tree(self.root)
@@ -97,7 +107,7 @@ class World:
         self.contents = Contents()
         self.peers: dict[str, Peer] = {}
         self.given: set[str] = set()
-        """Every name that a step gave to an entry, wherever."""
+        """Every name that a step gave to an entry, wherever, in the form in which names are compared."""
         self.removed: set[str] = set()
         """Every path that a step deleted or moved away, on any device."""
         self.passes: list[Pass] = []
@@ -238,7 +248,10 @@ class World:
         """
         before = self.tree(peer)
         await self._end_deafness(peer)
-        return self._judged(self._note(peer, before, await self._run_pass(peer)))
+        made = self._judged(self._note(peer, before, await self._run_pass(peer)))
+        if self.memory.pop(f"reordered:{peer.name}", None):
+            self.due.add(peer.name)
+        return made
 
     def begin_pass(self, peer: Peer) -> Begun:
         """Begin a pass in the background."""
@@ -270,7 +283,7 @@ class World:
     @property
     def is_obstructed(self) -> bool:
         """Whether a fault, or a file that a program holds open, may keep a pass from its end."""
-        return self.has_fault or any(key.startswith(("transaction:", "locked:")) for key in self.memory)
+        return self.has_fault or any(key.startswith(("transaction:", "locked:", "reordered:")) for key in self.memory)
 
     def _note(self, peer: Peer, before: dict[str, str], told: Told) -> Pass:
         with peer.machine.database() as database:
@@ -340,7 +353,7 @@ class World:
                 self._note_time(peer, path, kind)
             name = path.rpartition("/")[2]
             if path not in before and not _COPY.search(name):  # a pass in the background may have made it meanwhile
-                self.given.add(name)
+                self.given.add(in_nfc(name))
 
     def _note_time(self, peer: Peer, path: str, kind: str) -> None:
         mtime_ns = peer.disk.stat(peer.at(path)).mtime_ns
@@ -384,7 +397,7 @@ class World:
         """Return the conflict copies on a device: entries with names that no step gave, the topmost only."""
         found: list[str] = []
         for path in self.tree(peer):
-            if path.rpartition("/")[2] not in self.given and not any(is_below(path, top) for top in found):
+            if in_nfc(path.rpartition("/")[2]) not in self.given and not any(is_below(path, top) for top in found):
                 found.append(path)
         return found
 
