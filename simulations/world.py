@@ -99,9 +99,7 @@ class World:
 
     def add_device(self, image: DeviceImage | None, personality: Personality = PLAIN) -> DeviceMachine:
         """Have one more device, which does not run."""
-        machine = DeviceMachine(
-            self._around, len(self.devices), image, personality=personality, weather=self._weather
-        )
+        machine = DeviceMachine(self._around, len(self.devices), image, personality=personality, weather=self._weather)
         self.devices.append(machine)
         return machine
 

@@ -118,9 +118,7 @@ def _span(text: str) -> list[str]:
 
 def _grid(params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     rows: Sequence[Mapping[str, Any]] = params.get("variants", [{}])
-    lists = {
-        key: values[:1] if key in _ALIKE else values for key, values in params.items() if key != "variants"
-    }
+    lists = {key: values[:1] if key in _ALIKE else values for key, values in params.items() if key != "variants"}
     for row in rows:
         for chosen in itertools.product(*lists.values()):
             yield {**row, **dict(zip(lists, chosen, strict=True))}
@@ -190,7 +188,10 @@ def _kind(case: Case, value: Any) -> Case:
         if len(names) > 2:
             raise Skipped("kind=unicode: more than two names differ by case")
         if len(names) == 2:
-            new |= {name: unicodedata.normalize(form, f"\u00e9{folded}") for name, form in zip(names, ("NFC", "NFD"), strict=True)}
+            new |= {
+                name: unicodedata.normalize(form, f"\u00e9{folded}")
+                for name, form in zip(names, ("NFC", "NFD"), strict=True)
+            }
     return case._replace(
         needs=tuple(need.replace("case_insensitive_fs", "fs:folds_forms") for need in case.needs),
         setup=_respelt(case.setup, new),
@@ -271,7 +272,9 @@ def _in_list(value: Any, below: Any, _: Any) -> Any:
 
 
 def _in_devices(value: Any, below: Any, judged: Any) -> Any:
-    return {name: judged(each) if isinstance(each, dict) else [below(path) for path in each] for name, each in value.items()}
+    return {
+        name: judged(each) if isinstance(each, dict) else [below(path) for path in each] for name, each in value.items()
+    }
 
 
 _MOVED: Final[Mapping[str, Any]] = {

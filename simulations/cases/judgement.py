@@ -271,9 +271,7 @@ class Judge:
                     raise Failed(f"{peer.name} has no file with the block {token}")
 
     def _files(self, peer: Peer) -> list[tuple[str, bytes]]:
-        return [
-            (path, peer.disk.read(peer.at(path))) for path, kind in self.world.tree(peer).items() if is_file(kind)
-        ]
+        return [(path, peer.disk.read(peer.at(path))) for path, kind in self.world.tree(peer).items() if is_file(kind)]
 
     def _no_duplicates(self, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
         for peer in peers:

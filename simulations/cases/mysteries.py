@@ -91,16 +91,17 @@ def _hidden(state: State) -> Iterator[State]:
         if not state.clean[node]:
             yield _up(state, node)
             if state.server == MISSING and not state.fresh[node]:
-                yield _put_server(state._replace(clean=_put(state.clean, node, True)), node)  # noqa: FBT003 - it is clean now
+                yield _put_server(state._replace(clean=_put(state.clean, node, True)), node)
         elif not state.fresh[node]:
             yield state._replace(
-                local=_put(state.local, node, state.server), fresh=_put(state.fresh, node, True)  # noqa: FBT003
+                local=_put(state.local, node, state.server),
+                fresh=_put(state.fresh, node, True),
             )
 
 
 def _up(state: State, node: int) -> State:
     value = state.local[node]
-    sent = state._replace(clean=_put(state.clean, node, True))  # noqa: FBT003 - it is clean now
+    sent = state._replace(clean=_put(state.clean, node, True))
     if value == state.server:
         return sent
     if state.fresh[node]:
@@ -126,7 +127,7 @@ def after(states: Iterable[State], seen: Seen) -> set[State]:
             return {
                 state._replace(
                     local=_put(state.local, seen.node, seen.value),
-                    clean=_put(state.clean, seen.node, False),  # noqa: FBT003 - it is not any more
+                    clean=_put(state.clean, seen.node, False),
                 )
                 for state in states
                 if state.local[seen.node] == seen.old

@@ -78,7 +78,10 @@ def deterministic_choice_on(world: World, name: str, peers: Sequence[Peer]) -> N
     downloads = [*world.memory.get(f"downloads:{name}", ()), world.tree(world.peers[name])]
     if len(downloads) < 2:
         raise Skipped(f"{name} downloaded everything only once")
-    shown = [{path: kind for path, kind in tree.items() if in_nfc(path.rpartition("/")[2]) in world.given} for tree in downloads]
+    shown = [
+        {path: kind for path, kind in tree.items() if in_nfc(path.rpartition("/")[2]) in world.given}
+        for tree in downloads
+    ]
     for each in shown[1:]:
         if each != shown[0]:
             raise Failed(f"{name} showed {sorted(shown[0])} first, and then {sorted(each)}")

@@ -62,9 +62,7 @@ class RealDisk:
     def stat(self, path: str) -> Stat:
         """Return what stands there."""
         found = os.lstat(path)
-        return Stat(
-            found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
-        )
+        return Stat(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
 
     def is_directory(self, path: str) -> bool:
         """Tell whether a directory stands there."""

@@ -231,7 +231,11 @@ def run_real(
 
 
 def run_virtual(
-    raw: Sequence[Mapping[str, Any]], show: Callable[[Outcome], None], *, seeds: int = 1
+    raw: Sequence[Mapping[str, Any]],
+    show: Callable[[Outcome], None],
+    *,
+    seeds: int = 1,
+    full_size: bool = False,
 ) -> list[Outcome]:
     """Run cases on virtual time."""
-    return Runner(VirtualWorlds(), seeds=seeds).run(raw, show)
+    return Runner(VirtualWorlds(full_size=full_size), seeds=seeds).run(raw, show)

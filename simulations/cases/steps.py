@@ -18,6 +18,7 @@ from simulations.cases.judgement import Judge
 from simulations.cases.trees import is_below
 from simulations.cases.world import Begun, Peer, World
 
+
 def check_known(case: Case, means: Means) -> None:
     """Skip a case that nobody here can run.
 
@@ -228,7 +229,7 @@ async def _wipe_db(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG00
     await world.get(peer)
 
 
-async def _tamper_db(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+async def _tamper_db(world: World, peer: Peer, step: Step) -> None:
     if step["kind"] != "drop_3_rows_add_2":
         raise Skipped(f"tamper_db: unknown kind {step['kind']}")
     await world.stop_agent(peer)

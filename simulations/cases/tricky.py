@@ -6,8 +6,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from simulations.cases.contents import DEFAULT_BYTES, Origin, content, digest_of
-from simulations.cases.files import Step, write_many, write
+from simulations.cases.contents import Origin, content, digest_of
+from simulations.cases.files import Step, write, write_many
 from simulations.cases.grammar import Skipped
 from simulations.cases.hands import OpenFile
 from simulations.cases.world import Peer, World

@@ -93,7 +93,9 @@ class VirtualMachine:
         """Run a command."""
         return await self._told(method, params, lambda device: _call(device, method, params))
 
-    async def _told(self, method: str, params: Json, work: Callable[[Device], Awaitable[Json]], crash_at: int = 0) -> Told:
+    async def _told(
+        self, method: str, params: Json, work: Callable[[Device], Awaitable[Json]], crash_at: int = 0
+    ) -> Told:
         try:
             result = await self.ask(method, work, crash_at)
         except KinfolderError as error:
@@ -110,9 +112,7 @@ class VirtualMachine:
             return await self.machine.do(_coroutine(work(self.machine.device)))
         chosen = METHODS[method]
         async with self._turn:
-            return await self.machine.command(
-                work, online=chosen.online, keeps=not chosen.rehearsal, crash_at=crash_at
-            )
+            return await self.machine.command(work, online=chosen.online, keeps=not chosen.rehearsal, crash_at=crash_at)
 
     async def crash(self, method: str, params: Json, effect: int) -> int:
         """Run a command that crashes before its n-th effect (0: never); return how many effects it had."""
