@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, KinfolderError, UserError
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="kin-coordinator",
-    help="The coordination server of Kinfolder: it orders changes that it cannot read.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -29,11 +29,19 @@ app = typer.Typer(
 Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Directory of the database and the keys.")]
 
 
+@app.callback()
+def _commands(ctx: typer.Context) -> None:
+    """The coordination server of Kinfolder: it orders changes that it cannot read."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
 def _fail(text: str, exit_code: int, *, code: str = "usage", as_json: bool = False) -> NoReturn:
     if as_json:
         print(json.dumps({"version": 1, "error": {"code": code, "text": text}}))
     else:
-        print(f"kin-coordinator: {text}", file=sys.stderr)
+        line = "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
+        print(f"kin-coordinator: {line}", file=sys.stderr)
     raise typer.Exit(exit_code)
 
 
@@ -269,10 +277,13 @@ def _directory(data: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # im
 def main() -> None:
     """Run the command line."""
     try:
-        app()
-    except KeyboardInterrupt:
+        result = app(prog_name="kin-coordinator", standalone_mode=False)
+    except TyperException as error:
+        print(f"kin-coordinator: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
-    sys.exit(EXIT_DONE)
+    sys.exit(result if isinstance(result, int) else EXIT_DONE)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,6 @@ class Repair:
         self._thin: dict[tuple[Pseudonym, ChunkId], None] = {}
         self._gone: frozenset[StorageNodeId] = frozenset()
         self._round = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def want_sweep(self, *, at_once: bool = False) -> None:
         """Look at all chunks soon; at once where nothing else is about to come."""
@@ -72,7 +71,7 @@ class Repair:
             self._hurry.set()
 
     def note_thin(self, pseudonym: Pseudonym, counts: Mapping[ChunkId, int]) -> None:
-        """Look soon at those of these chunks that too few nodes hold; may be called in the writing thread."""
+        """Look soon at those of these chunks that too few nodes hold; their receipts must be committed."""
         replicas = self._coordinator.replicas
         for chunk, count in counts.items():
             if count >= replicas:
@@ -81,12 +80,11 @@ class Repair:
                 self._thin[pseudonym, chunk] = None
             else:
                 self._sweep = True
-        if self._thin and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wanted.set)
+        if self._thin:
+            self._wanted.set()
 
     async def run(self) -> None:
         """Repair for ever."""
-        self._loop = asyncio.get_running_loop()
         while True:
             try:
                 async with asyncio.timeout(RECHECK_S):
@@ -196,7 +194,7 @@ class Repair:
         return orders
 
     async def _carry_out(self, order: Order, chunks: list[ChunkRef]) -> int:
-        from coordinator.requests.entries import check_receipts, note_receipts
+        from coordinator.requests.entries import check_receipts, take_receipts
         from coordinator.requests.storage import make_grant
 
         coordinator = self._coordinator
@@ -216,11 +214,7 @@ class Repair:
         folder = await coordinator.database.read(lambda repository: repository.folders.of_pseudonym(order.pseudonym))
         if folder is None or not held:
             return 0
-        coordinator.publish(
-            await coordinator.database.write(
-                lambda repository: note_receipts(coordinator, repository, folder, None, held)
-            )
-        )
+        await take_receipts(coordinator, folder, None, held)
         return sum(len(one.item.chunks) for one in held)
 
 

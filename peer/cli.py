@@ -601,7 +601,8 @@ def _one_line(error: TyperException) -> str:
     text = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     asked = context.command_path if context is not None else "kin"
-    return f"{text.rstrip('.')}. See: {asked} --help"
+    text = text.replace("Value error, ", "").rstrip(".")
+    return f"{text}{'' if text.endswith('?') else '.'} See: {asked} --help"
 
 
 def _version() -> str:

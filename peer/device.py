@@ -276,7 +276,7 @@ class Device:
         engine = await assemble(self.context, record)
         self.engines[record.key] = engine
         # A command that needs no network is not "offline": nothing there waits for 'kin online'.
-        engine.online = not self.record.offline
+        engine.outlook.online = not self.record.offline
         return engine
 
     async def close(self) -> None:
@@ -499,7 +499,7 @@ class Device:
             self.record = msgspec.structs.replace(self.record, offline=offline)
             await self.context.database.run(lambda db: put_device_record(db, self.record))
         for engine in self.engines.values():
-            engine.online = self.is_online
+            engine.outlook.online = self.is_online
         if offline:
             await self._stop_link()
         elif self.watching:
@@ -577,7 +577,9 @@ class Device:
             if (
                 head is not None
                 and head.checkpoint.checkpoint.position != engine.record.position
-                and not (engine.record.frozen or engine.failed or engine.is_deceived)
+                and not (
+                    engine.record.frozen or engine.failed or engine.outlook.is_deceived or engine.outlook.is_out_of_room
+                )
             ):
                 engine.pull()
                 behind = True
@@ -604,7 +606,11 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                reasons.add("queued" if folder["state"] == "working" else "error")
+                is_away = folder["state"] == "working" or not self.coordinator.is_up  # since it was asked just now
+                is_full = any(
+                    e.record.id.hex() == folder["id"] and e.outlook.is_out_of_room for e in self.engines.values()
+                )
+                reasons.add("disk_full" if is_full else "queued" if is_away else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")

@@ -64,7 +64,7 @@ async def _free(engine: FolderEngine, inside: str) -> Json:
     if engine.record.frozen or engine.failed:
         raise UserError(f"nothing was freed: the folder {engine.record.name} stands still, 'kin status' says why")
     async with engine.deciding():
-        freed = await engine.freer.free(inside, engine.is_in_job)
+        freed = await engine.freer.free(inside, engine.outlook.is_in_job)
     await engine.tidy_now()
     return {"files": freed.files, "bytes": freed.bytes, "left": freed.left}
 

@@ -290,7 +290,7 @@ async def _be_admitted(
                     case m.MailboxMessage(_, data):
                         await carry_out(machine.handle(data, doors.clock.now_ms()))
                     case m.CloseMailbox():
-                        raise UserError("the other device gave up: ask it for a new code")
+                        raise UserError("the other device gave up, and says why: see there, and ask it for a new code")
                     case _:
                         pass
     except TimeoutError:

@@ -20,6 +20,7 @@ from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, ItemId, Tree, path_of
+from peer.engine.waiting import DISK_FULL
 from peer.lan import switch
 from peer.net.coordinator_link import TAKEN_OUT
 from peer.store import folders as store
@@ -32,7 +33,7 @@ from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import Role
-from protocol.errors import KinfolderError, SecurityError
+from protocol.errors import KinfolderError, RevokedError, SecurityError
 from protocol.ids import ROOT, NodeId
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ TEXTS: Final = {
     "frozen": "waits: a check of the folder's history failed",
     "read_only": "cannot be written: check permissions of its directory",
     "quota": "is beyond the quota of its owner",
-    "spool_full": "waits for room in the spool",
+    "spool_full": "waits for storage, and has no room on this disk until then: free some space",
     "error": "failed; the log says why",
 }
+OUT_TEXT: Final = "is not synced any more: this device was taken out of the account"
 
 
 def _span(seconds: float) -> str:
@@ -95,7 +97,7 @@ async def status(device: Device, *, everything: bool) -> Json:
     if device.coordinator.is_up:
         with contextlib.suppress(KinfolderError):
             device.storage = await device.coordinator.ask(m.GetStorage(), m.Storage, timeout_s=5)
-    storage = device.storage
+    storage, reachable = device.storage, await _reachable(device)
     rows = [await _folder(device, engine, everything=everything) for engine in device.engines.values()]
     network = "offline" if device.record.offline else "online" if device.coordinator.is_up else "unreachable"
     if not device.watching and not device.record.offline and not device.coordinator.is_up:
@@ -121,14 +123,25 @@ async def status(device: Device, *, everything: bool) -> Json:
         "lan": switch.state(device),
         "storage": {
             "nodes": 0 if storage is None else len(storage.nodes),
-            "reachable": 0 if storage is None else sum(node.online for node in storage.nodes),
+            "reachable": reachable,
             "replicas": 0 if storage is None else storage.replicas,
             "quorum": 0 if storage is None else storage.quorum,
         },
         "in_sync": all(row["state"] == "in_sync" for row in rows),
         "folders": rows,
+        "taken_out": device.is_taken_out,
         "warnings": warnings,
     }
+
+
+async def _reachable(device: Device) -> int:
+    """Return how many storage nodes are there: as the coordinator says, or while it is away as they answer themselves."""
+    storage = device.storage
+    if storage is None or not device.is_online:
+        return 0
+    if device.coordinator.is_up:
+        return sum(node.online for node in storage.nodes)
+    return await device.chunks.answering(storage.nodes)
 
 
 def _set_back(db: sqlite3.Connection, device: Device) -> Iterator[str]:
@@ -147,6 +160,8 @@ async def _folder(device: Device, engine: FolderEngine, *, everything: bool) -> 
     missing = await engine.observer.check()
     facts = await device.context.database.run(lambda db: _facts(db, device, engine, most))
     state, text = _state(device, engine, facts, missing)
+    for row in facts["rows"]:
+        row["text"] = _text(device, engine, row)
     return {
         "id": engine.record.id.hex(),
         "name": engine.record.name,
@@ -191,13 +206,17 @@ def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "")
         return "missing", missing or engine.observer.missing
     if engine.failed:
         return "stopped", engine.failed
+    if device.is_taken_out:
+        return "stopped", "this device was taken out of the account"
     if facts["held"] is not None:
         return "held", _held_text(engine, facts["held"])
     if not engine.record.looked:
         return ("working", "") if device.watching else ("waiting", NOT_LOOKED_AT)
-    if engine.record.checkpoint is None and not engine.trouble:
+    if engine.record.checkpoint is None and not engine.outlook.trouble:
         return ("working", "") if device.coordinator.is_up else ("waiting", NEVER_FOLLOWED)
-    if facts["total"] == 0 and not engine.trouble and (engine.is_settled or not device.watching):
+    # What others changed is not known to an agent that cannot ask; a single command says that it only tells of its last look.
+    can_ask = not device.watching or device.coordinator.is_up
+    if can_ask and facts["total"] == 0 and not engine.outlook.trouble and (engine.is_settled or not device.watching):
         kept = facts["kept"]
         text = f"{kept} removed directories stay here: what is not synced lies in them" if kept else ""
         text = text or _offer(device, engine)
@@ -206,8 +225,8 @@ def _state(device: Device, engine: FolderEngine, facts: Json, missing: str = "")
         return "in_sync", text
     if facts["total"] and all(row["reason"] in ("unreadable", "name") for row in facts["rows"]) and engine.is_settled:
         return "waiting", f"{facts['total']} of its items need a person"
-    if not device.is_online or not device.coordinator.is_up or engine.is_waiting:
-        return "waiting", engine.trouble or _why_waiting(device)
+    if not device.is_online or not device.coordinator.is_up or engine.outlook.is_waiting:
+        return "waiting", engine.outlook.trouble or _why_waiting(device)
     return "working", ""
 
 
@@ -253,12 +272,12 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
             continue
         if here is None and apart and _is_apart(apart, (remote, want), (synced, base)):
             continue
-        if engine.is_kept(id):
+        if engine.outlook.is_kept(id):
             kept += 1
             continue
         if held is not None and engine.brake.waits(db, id):
             continue  # listed below
-        if engine.follower.is_mixed and not engine.is_in_job(id) and _is_ahead(here, base, ordered.item(id)):
+        if engine.follower.is_mixed and not engine.outlook.is_in_job(id) and _is_ahead(here, base, ordered.item(id)):
             continue
         total += 1
         counted.add(id)
@@ -295,8 +314,22 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
                 rows.append(_line(path_of(synced, id) or item.name, "up", "held", item.content.size))
     files, size, conflicts = counts(db, key, engine.follower.remote(db))
     rows.sort(key=lambda row: str(row["path"]))
+    if device.is_taken_out:
+        for row in rows:
+            row["text"] = OUT_TEXT
     found = {"rows": rows, "total": total, "kept": kept, "files": files, "bytes": size, "conflicts": conflicts}
     return found | {"held": held}
+
+
+def _text(device: Device, engine: FolderEngine, row: Json) -> str:
+    """Return what a row says, in the words of who refused, if somebody did and said why."""
+    refused = engine.outlook.trouble_of(row["reason"])
+    if not refused or (row["reason"] == "no_coordinator" and not device.coordinator.is_up):
+        return str(row["text"])
+    if row["reason"] == DISK_FULL and any(why.reason == DISK_FULL for why in engine.outlook.blocked.values()):
+        return str(row["text"])  # it is the folder's disk
+    what = {"no_coordinator": "waits for the coordinator", "no_quorum": "waits for storage", DISK_FULL: "waits"}
+    return f"{what[row['reason']]}: {refused}" if row["reason"] in what else str(row["text"])
 
 
 def _held(db: sqlite3.Connection, key: int) -> Json | None:
@@ -331,7 +364,7 @@ def _unordered(
     for entry, _ in store.tail(db, key):
         waits = any(spooled(db, key, id) is not None for id in entry.header.pins) if not reason else False
         for change in entry.header.changes:
-            nodes[change.node] = reason or (engine.spool_reason if waits else nodes.get(change.node, "queued"))
+            nodes[change.node] = reason or (engine.outlook.spool_reason if waits else nodes.get(change.node, "queued"))
     for node, why in sorted(nodes.items()):
         if node in counted:
             continue
@@ -345,10 +378,13 @@ def _reason_unordered(device: Device, engine: FolderEngine) -> str:
     """Return why the coordinator cannot order what this device signed; "" if nothing is in the way."""
     if engine.record.frozen:
         return "frozen"
-    if not engine.online:
+    if not engine.outlook.online:
         return "offline"
     link = device.coordinator
-    return "no_coordinator" if link.was_tried and not link.is_up else ""
+    if engine.outlook.is_out_of_room:
+        return DISK_FULL
+    is_away = (link.was_tried and not link.is_up) or engine.outlook.trouble_of("no_coordinator")
+    return "no_coordinator" if is_away else ""
 
 
 def _row(
@@ -369,7 +405,7 @@ def _row(
     tree = trees[0] if changed_here and here is not None else trees[1]
     above = "" if shown.parent == ROOT else path_of(tree, shown.parent)
     path = shown.name if not above else f"{above}/{shown.name}"
-    reason = engine.reason_for(shown.id)
+    reason = engine.outlook.reason_for(shown.id)
     if reason == "queued" and not changed_here:
         reason = _reason_above(db, engine, shown, trees[1])
     return _line(path, "up" if changed_here else "down", reason, shown.content.size)
@@ -384,8 +420,8 @@ def _reason_above(db: sqlite3.Connection, engine: FolderEngine, item: Item, tree
     for _ in range(limits.DEPTH_MAX):
         if here is None:
             break
-        if here.id in engine.blocked:
-            return engine.reason_for(here.id)
+        if here.id in engine.outlook.blocked:
+            return engine.outlook.reason_for(here.id)
         if reason := obstacle(db, engine.record.key, here.id):
             return reason
         here = tree.item(here.parent)
@@ -421,6 +457,8 @@ async def checkup(device: Device) -> Json:
     told = {"state": "up", "text": ""}
     try:
         await device.need_link(CHECK_S)
+    except RevokedError as error:
+        told = {"state": error.code, "text": str(error)}
     except SecurityError as error:
         told = {"state": "security", "text": str(error)}
     except KinfolderError as error:
@@ -431,6 +469,7 @@ async def checkup(device: Device) -> Json:
         "status": state,
         "coordinator": {**told, "skew_ms": device.coordinator.clock_ahead_ms if told["state"] == "up" else 0},
         "directories": await device.context.database.run(_directories),
+        "spool_damaged": {engine.record.name: await engine.damaged() for engine in list(device.engines.values())},
         "degraded": device.watching and any(engine.observer.is_degraded for engine in device.engines.values()),
     }
 

@@ -146,6 +146,6 @@ async def _bring(device: Device, engine: FolderEngine) -> str:
     device.start_engine(engine.record.key)
     engine.retry_all()
     await engine.quiet()
-    if engine.is_waiting or engine.observer.missing:
-        return f"not all of them are back yet: {engine.trouble or engine.observer.missing or 'kin status says why'}"
+    if engine.outlook.is_waiting or engine.observer.missing:
+        return f"not all of them are back yet: {engine.outlook.trouble or engine.observer.missing or 'kin status says why'}"
     return ""

@@ -173,6 +173,7 @@ def unreachable_because(error: Exception) -> str:
 _UNREACHABLE: Final = {
     "gaierror": "its name is not known",
     "ConnectionRefusedError": "nothing listens there",
+    "ConnectionClosed": "it broke off",
     "TimeoutError": "it does not answer in time",
     "SSLCertVerificationError": "this system does not trust its certificate; an invitation or a code pins it",
     "SSLError": "it does not speak TLS as it should",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from simulations.cases.grammar import load
+from simulations.plan import cli as plan
 
 if TYPE_CHECKING:
     from simulations.cases.runner import Outcome
@@ -34,6 +35,7 @@ def main() -> None:
         " processes on this disk.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    plan.add_to(commands)
     commands.add_parser("run", help="random worlds (not in this version)")
     cases = commands.add_parser("cases", help="scenarios from files, on virtual time")
     cases.add_argument("files", nargs="+", metavar="FILE", type=Path, help="cases, as a JSON list")
@@ -44,8 +46,10 @@ def main() -> None:
     cases.add_argument("--json", action="store_true", help="print one JSON object")
     commands.add_parser("capacity", help="the capacity model (not in this version)")
     options, rest = parser.parse_known_args()
-    if options.command == "cases" and rest:
+    if options.command in {"cases", "plan"} and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "plan":
+        sys.exit(plan.main(options))
     if options.command == "cases":
         from simulations.cases.runner import run_real, run_virtual
 

@@ -64,9 +64,12 @@ def image_of(connection: sqlite3.Connection) -> bytes:
     """Return what a database in memory holds as of its last commit; a transaction that is open comes to nothing."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-    if not connection.execute("PRAGMA page_count").fetchone()[0]:
+    try:
+        return connection.serialize()
+    except sqlite3.OperationalError:
+        if connection.execute("PRAGMA page_count").fetchone()[0]:
+            raise
         return b""  # SQLite has no image of what was never written to
-    return connection.serialize()
 
 
 class _Turns:

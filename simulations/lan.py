@@ -196,9 +196,7 @@ class SimDiscovery:
     async def start(self) -> None:
         """Begin to hear; those who are there answer."""
         self._segment.discoveries.append(self)
-        for other in self._segment.others(self):
-            if other._shown is not None and not self._lan.link_to(other).is_blocked:  # noqa: SLF001 - one of us
-                other.tell(self)
+        self._ask()
         self._again()
 
     async def announce(self, name: str, port: int, tags: bytes) -> None:
@@ -208,6 +206,11 @@ class SimDiscovery:
             if before is not None and before.name != self._shown.name:
                 self._send(other, other.hear_goodbye, before.name)
             self.tell(other)
+
+    def ask_again(self) -> None:
+        """Ask who is there; whoever answers is found anew."""
+        self._heard.clear()
+        self._ask()
 
     async def close(self) -> None:
         """Say goodbye once, and stop."""
@@ -236,6 +239,11 @@ class SimDiscovery:
         """Take in that another device goes."""
         if self._heard.pop(name, None) is not None and self in self._segment.discoveries:
             self._on_gone(name)
+
+    def _ask(self) -> None:
+        for other in self._segment.others(self):
+            if other._shown is not None and not self._lan.link_to(other).is_blocked:  # noqa: SLF001 - one of us
+                other.tell(self)
 
     def _again(self) -> None:
         for other in self._segment.others(self):

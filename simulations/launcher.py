@@ -1,4 +1,4 @@
-"""Starts ``kin`` from a process that has loaded the program already: thousands of commands, each a real process.
+"""Starts commands from a process that has loaded the programs already: thousands of them, each a real process.
 
 A new interpreter takes most of the time that a short command needs. The launcher is one process with one thread, which
 has imported all that commands import; for each request it forks, and the child runs the command line as its own.
@@ -33,6 +33,8 @@ _LENGTH: Final = struct.Struct("!I")
 _REPLY: Final = struct.Struct("!i")
 _NO_RIGHTS: Final = "-dac_override,-dac_read_search"
 _STOP_S: Final = 10.0
+KIN: Final = "peer.cli"
+_PROGRAMS: Final = {KIN: "kin", "coordinator.cli": "kin-coordinator"}
 
 
 class Result(NamedTuple):
@@ -154,25 +156,25 @@ class Launcher:
         if process.stdout is not None:
             process.stdout.close()
 
-    def spawn(self, args: Sequence[str]) -> Launched:
-        """Begin ``kin`` with these arguments."""
+    def spawn(self, args: Sequence[str], module: str = KIN) -> Launched:
+        """Begin a program, by the module that holds its ``main``, with these arguments."""
         channel = socket.socket(socket.AF_UNIX)
         channel.connect(self._address)
         out, out_end = os.pipe()
         err = os.memfd_create("errors")
-        request = json.dumps(list(args)).encode()
+        request = json.dumps([module, *args]).encode()
         socket.send_fds(channel, [_LENGTH.pack(len(request))], [out_end, err])
         channel.sendall(request)
         os.close(out_end)
         return Launched(channel, _REPLY.unpack(_receive(channel, _REPLY.size))[0], out, err)
 
-    def run(self, args: Sequence[str], timeout_s: float) -> Result:
-        """Run ``kin`` with these arguments to its end.
+    def run(self, args: Sequence[str], timeout_s: float, module: str = KIN) -> Result:
+        """Run a program with these arguments to its end.
 
         Raises:
             TimeoutError: It did not end in time, and was killed.
         """
-        return self.spawn(args).wait(timeout_s)
+        return self.spawn(args, module).wait(timeout_s)
 
 
 def _receive(channel: socket.socket, count: int) -> bytes:
@@ -193,10 +195,13 @@ def _load() -> None:
     import importlib
     import pkgutil
 
+    import coordinator
     import peer
 
-    for module in pkgutil.walk_packages(peer.__path__, "peer."):
-        importlib.import_module(module.name)
+    for package in (peer, coordinator):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.rpartition(".")[2] != "__main__" and ".migrations." not in module.name:  # these act at once
+                importlib.import_module(module.name)
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: F401 - loaded for the children
 
@@ -235,10 +240,11 @@ def _stand_between(channel: socket.socket) -> NoReturn:
 
 
 def _become(args: list[str], handles: Sequence[int]) -> NoReturn:
+    import importlib
     import random
 
-    from peer.cli import main
-
+    module, *args = args
+    main = importlib.import_module(module).main
     for handle, number in zip(handles, (1, 2), strict=True):
         os.dup2(handle, number)
         os.close(handle)
@@ -246,15 +252,16 @@ def _become(args: list[str], handles: Sequence[int]) -> NoReturn:
     random.seed()
     streams: Any = sys
     streams.stdin, streams.stdout, streams.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-    streams.argv = ["kin", *args]
+    streams.argv = [_PROGRAMS[module], *args]
     code = 1
     try:
-        code = main()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        code = main() or 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
     finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

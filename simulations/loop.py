@@ -35,7 +35,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 SECOND_NS: Final = 1_000_000_000
-STEPS_PER_INSTANT_MAX: Final = 1_000_000
+STEPS_PER_INSTANT_MAX: Final = 50_000
 """Who does this much without any time passing will not stop on its own."""
 EXECUTOR_NS_MAX: Final = 2_000_000
 _CANCELLED_TIMERS_MIN: Final = 128

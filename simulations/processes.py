@@ -10,6 +10,7 @@ Rule 2: whatever was started is ended, also when the work in between fails.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -22,9 +23,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from simulations.wire import Meter
+
+if TYPE_CHECKING:
+    from simulations.launcher import Launcher
 
 READY_S: Final = 60.0
 STOP_S: Final = 20.0
@@ -239,6 +243,9 @@ class Device:
 class Cluster:
     """A coordinator, storage nodes and devices under one directory; leaving the block ends all of them."""
 
+    launcher: ClassVar[Launcher | None] = None
+    """Where there is one, commands are started by it, instead of by an interpreter that loads all anew for each."""
+
     def __init__(
         self,
         root: Path,
@@ -329,7 +336,7 @@ class Cluster:
 
     def add_node(self) -> Process:
         """Start one more storage node."""
-        number = len(self.nodes) + 1
+        number = next(number for number in itertools.count(len(self.nodes) + 1) if not self._has_data(number))
         data = self.root / f"node{number}"
         args = command(
             "storage_node.cli",
@@ -353,6 +360,10 @@ class Cluster:
         self.nodes.append(node)
         return node.start()
 
+    def _has_data(self, number: int) -> bool:
+        """Whether a node had this directory before, also one that was taken out since."""
+        return (self.root / f"node{number}" / "node.lock").exists() or (self.root / f"node{number}" / "packs").exists()
+
     def first_device(self, name: str, user: str = "alice") -> Device:
         """Make an account with its first device."""
         device = self._device(name)
@@ -375,6 +386,9 @@ class Cluster:
     def link_device(self, existing: Device, name: str) -> Device:
         """Link a new device to an account by a code."""
         device = self._device(name)
+        if self._launcher is not None:
+            self._link_launched(self._launcher, existing, device)
+            return device
         showing = subprocess.Popen(
             self._bound(command("peer.cli", "--home", str(existing.home), "link-code", "--yes")),
             stdin=subprocess.DEVNULL,
@@ -398,6 +412,24 @@ class Cluster:
                 showing.communicate()
         return device
 
+    @property
+    def _launcher(self) -> Launcher | None:
+        return None if self._is_tethered else self.launcher
+
+    def _link_launched(self, launcher: Launcher, existing: Device, device: Device) -> None:
+        showing = launcher.spawn(["--home", str(existing.home), "link-code", "--yes"])
+        try:
+            code = showing.line(COMMAND_S).strip()
+            if code:
+                device.kin("link", code, "--coordinator", self.url, "--device", device.name, "--no-keyring", "--yes")
+        except BaseException:
+            showing.kill()
+            raise
+        finally:
+            shown = showing.wait(STOP_S)
+        if shown.code:
+            raise CommandError(["link-code"], shown.code, shown.err)
+
     def _device(self, name: str) -> Device:
         device = Device(self, name, self.root / f"home-{name}")
         self._devices[name] = device
@@ -409,6 +441,11 @@ class Cluster:
         Raises:
             CommandError: It failed, and ``check`` is on.
         """
+        if self._launcher is not None and list(args[:3]) == command("")[:3]:
+            result = self._launcher.run(args[4:], timeout_s, args[3])
+            if check and result.code:
+                raise CommandError(args, result.code, result.out + result.err)
+            return result.out
         done = subprocess.run(
             self._bound(args),
             stdin=subprocess.DEVNULL,

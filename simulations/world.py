@@ -190,7 +190,9 @@ class World:
             lines.append(f"{device.name} at {device.position}:")
             lines += [f"  {line}" for line in last.get(device.name, ())]
             for engine in device.device.engines.values():
-                lines.append(f"  {engine.trouble or engine.failed or 'no trouble'}; {len(engine.blocked)} items wait")
+                lines.append(
+                    f"  {engine.outlook.trouble or engine.failed or 'no trouble'}; {len(engine.outlook.blocked)} items wait"
+                )
         return "\n".join(lines)
 
     # --- What is logged

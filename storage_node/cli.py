@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
-from protocol.errors import EXIT_FAILED, KinfolderError, UserError
+from protocol.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, KinfolderError, UserError
 
 app = typer.Typer(
     name="kin-storage",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -20,8 +21,10 @@ app = typer.Typer(
 
 
 @app.callback()
-def _commands() -> None:
+def _commands(ctx: typer.Context) -> None:
     """A storage node of Kinfolder: it keeps sealed chunks that it cannot read."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 @app.command()
@@ -55,13 +58,19 @@ def serve(
 def main() -> None:
     """Run the command line; every error of ours is one line and an exit code."""
     try:
-        app(standalone_mode=True)
+        result = app(prog_name="kin-storage", standalone_mode=False)
+    except TyperException as error:
+        print(f"kin-storage: {' '.join(error.format_message().split())}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+    except typer.Abort:
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except UserError as error:
         print(f"kin-storage: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KinfolderError as error:
         print(f"kin-storage: {error}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from None
+    raise SystemExit(result if isinstance(result, int) else EXIT_DONE)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import hashlib
 import ssl
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from protocol import limits
 from protocol.effects import CLOSE_BROKEN, CLOSE_NORMAL, ChannelClosedError, Dialled, Patience
@@ -35,7 +35,7 @@ class WebSocketDialer:
                 ping_timeout=patience.pong_s,
                 proxy=None,
             )
-        except (OSError, InvalidHandshake, InvalidURI, ValueError, TimeoutError, EOFError) as error:
+        except (OSError, WebSocketException, ValueError, EOFError) as error:
             raise UnavailableError(f"{url} cannot be reached: {unreachable_because(error)}") from error
         try:
             return Dialled(_WebSocket(socket), _certificate_hash(socket, pin))

@@ -155,13 +155,37 @@ def check_receipts(coordinator: Coordinator, receipts: tuple[ReceiptFor, ...]) -
     return held
 
 
-def note_receipts(
+class _Noted(NamedTuple):
+    """What came of receipts."""
+
+    moved: list[Moved]
+    copies: list[tuple[Pseudonym, dict[ChunkId, int]]]
+    """How many copies that stay there now are of each chunk, for each receipt."""
+
+
+async def take_receipts(
+    coordinator: Coordinator, folder: FolderId, account: AccountId | None, held: list[Held]
+) -> None:
+    """Write down which nodes hold which chunks; what waited for them is ordered, what is thin is looked at soon.
+
+    Raises:
+        KinfolderError: See :func:`_note_receipts`, and the database's.
+    """
+    noted = await coordinator.database.write(
+        lambda repository: _note_receipts(coordinator, repository, folder, account, held)
+    )
+    for pseudonym, counts in noted.copies:  # not before it is committed: repair would not find it, and forget it
+        coordinator.repair.note_thin(pseudonym, counts)
+    coordinator.publish(noted.moved)
+
+
+def _note_receipts(
     coordinator: Coordinator,
     repository: Repository,
     folder: FolderId,
     account: AccountId | None,
     held: list[Held],
-) -> list[Moved]:
+) -> _Noted:
     """Write down which nodes hold which chunks of a folder, and order what thereby became durable.
 
     Raises:
@@ -174,6 +198,7 @@ def note_receipts(
     if ledger.head.is_behind:
         raise behind()
     ready: set[ChunkId] = set()
+    copies = []
     for one in held:
         if one.pseudonym != ledger.head.pseudonym:
             raise Refused("access_denied", "a receipt is for another folder")
@@ -181,22 +206,16 @@ def note_receipts(
             raise UnavailableError("a storage node goes out of service: store this again, on another one")
         counts = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
         ready.update(chunk for chunk, count in counts.items() if count >= coordinator.quorum)
-        coordinator.repair.note_thin(
-            one.pseudonym, dict.fromkeys(counts, 0) if registry.is_leaving(one.node) else counts
-        )
+        copies.append((one.pseudonym, dict.fromkeys(counts, 0) if registry.is_leaving(one.node) else counts))
     if ready:
         Ordering(ledger, authority).release(Wait.CHUNK, ready)
-    return moved(ledger, authority)
+    return _Noted(moved(ledger, authority), copies)
 
 
 async def add_receipts(coordinator: Coordinator, session: Session, message: m.AddReceipts) -> m.Message:
     """Take receipts of storage nodes; what waited for them is ordered."""
     held = check_receipts(coordinator, message.receipts)
-    coordinator.publish(
-        await coordinator.database.write(
-            lambda repository: note_receipts(coordinator, repository, message.folder, session.account, held)
-        )
-    )
+    await take_receipts(coordinator, message.folder, session.account, held)
     return m.Ok()
 
 

@@ -18,11 +18,12 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+import structlog
 from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.pool import NullPool
 
@@ -40,6 +41,9 @@ WRITES_QUEUED_MAX: Final = 8_192
 READERS: Final = 2
 BUSY_S: Final = 20.0
 CACHE_KIB: Final = 16 * 1024
+FULL: Final = "the coordinator's disk is full"
+
+log = structlog.get_logger("coordinator")
 
 
 class Database(Protocol):
@@ -99,7 +103,7 @@ def foreign(error: BaseException) -> BaseException:
         return CorruptStateError("the coordinator's database is damaged")
     if isinstance(raw, sqlite3.OperationalError):
         if "full" in text:
-            return UnavailableError("the coordinator's disk is full")
+            return UnavailableError(FULL)
         return UnavailableError("the coordinator's database cannot be used now")
     return error
 
@@ -243,7 +247,7 @@ class ThreadedDatabase:
 
     def _write_all(self) -> None:
         connection = connect(self._path)
-        stopping = False
+        stopping = is_full = False
         while not stopping:
             job = self._jobs.get()
             if job is None:
@@ -260,6 +264,7 @@ class ThreadedDatabase:
                 group.append(job)
             while group:
                 outcomes = _run_group(connection, group)
+                is_full = _tell_room(outcomes, was_full=is_full)
                 del group[: len(outcomes)]
                 # The loop may be gone already if the process is being torn down.
                 with contextlib.suppress(RuntimeError):
@@ -295,6 +300,16 @@ def _run_group(connection: Connection, group: list[_Job]) -> list[_Outcome]:
         failed = max(len(outcomes), 1)
         return [(future, None, ours) for _, future in group[:failed]]
     return outcomes
+
+
+def _tell_room(outcomes: Sequence[_Outcome], *, was_full: bool) -> bool:
+    """Log once that the disk takes nothing more, and once that it does again; return whether it is full."""
+    is_full = any(isinstance(error, UnavailableError) and str(error) == FULL for _, _, error in outcomes)
+    if is_full and not was_full:
+        log.error("the disk is full: nothing is ordered until there is room")
+    elif was_full and not is_full:
+        log.warning("there is room again")
+    return is_full
 
 
 def _run_one(

@@ -140,6 +140,11 @@ STOP: Final = "stop"
 """The one method that the API answers itself: the agent ends."""
 
 
+def spoken(method: str) -> str:
+    """Return a method as its command is called."""
+    return method.replace("_", "-")
+
+
 def check_call(method: object, params: object) -> tuple[str, Json]:
     """Return a method and its parameters that came from outside, as the table has them.
 

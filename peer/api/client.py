@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peer.api import lines, sockets
-from peer.api.backend import Json, Report
+from peer.api.backend import Json, Report, spoken
 from protocol.errors import UserError
 
 READ_BYTES = 64 * 1024
@@ -106,11 +106,11 @@ class Agent:
             try:
                 data = self._channel.recv(READ_BYTES)
             except TimeoutError as error:
-                raise UserError(f"the agent does not answer to {method}", code="agent") from error
+                raise UserError(f"the agent does not answer to {spoken(method)}", code="agent") from error
             except OSError:
                 data = b""
             if not data:
-                raise UserError(f"the agent ended before {method} was done", code="agent")
+                raise UserError(f"the agent ended before {spoken(method)} was done", code="agent")
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from peer.api import lines, sockets
-from peer.api.backend import METHODS, STOP, Backend, Json, check_call
+from peer.api.backend import METHODS, STOP, Backend, Json, check_call, spoken
 from peer.config import LOG_NAME
 from protocol.errors import EXIT_USAGE, KinfolderError, UserError
 
@@ -135,14 +135,14 @@ class ApiServer:
             reporter.close()
         if work.cancelled():
             await _outcome(watch)  # what was wrong with the client's lines, if that is why
-            raise UserError(f"the agent stopped before {method} was done", code="stopped")
+            raise UserError(f"the agent stopped before {spoken(method)} was done", code="stopped")
         failure = work.exception()
         if failure is None:
             return work.result()
         if isinstance(failure, KinfolderError):
             raise failure
         _log.error("%s failed", method, exc_info=failure)
-        text = f"{method} failed: {type(failure).__name__}: {failure} (log: {self._home / LOG_NAME})"
+        text = f"{spoken(method)} failed: {type(failure).__name__}: {failure} (log: {self._home / LOG_NAME})"
         raise UserError(text, code="internal")
 
     async def _listen(self, reader: asyncio.StreamReader, reporter: _Reporter) -> None:

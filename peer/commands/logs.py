@@ -104,6 +104,20 @@ class _File(RotatingFileHandler):
         os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
         return super()._open()
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
+        """Drop a line that a full disk did not take; the next one tries the file anew.
+
+        A file whose closing failed as well would otherwise stay closed for as long as the process lives.
+        """
+        is_closed = self.stream is not None and self.stream.closed
+        if not (is_closed or isinstance(sys.exc_info()[1], OSError)):
+            super().handleError(record)  # a defect of ours
+            return
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.close()
+
 
 class _Formatter(logging.Formatter):
     converter = staticmethod(time.gmtime)

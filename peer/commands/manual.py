@@ -22,7 +22,7 @@ place. Commands ask the agent (`kin run`) if one runs for that home, and otherwi
 | 0 | done |
 | 1 | failed: one line on standard error says what |
 | 2 | wrong usage, or not in this version |
-| 3 | time is over: the line says what remains |
+| 3 | time is over; one line on standard error says what remains |
 | 4 | all else is done, and what remains needs a person |
 | 5 | needs an agent, and none runs |
 | 130 | Ctrl-C |

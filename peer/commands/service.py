@@ -115,8 +115,12 @@ def unit_path(home: Path, environment: Mapping[str, str] | None = None) -> Path:
 
 def unit_text(home: Path) -> str:
     """Return a home's unit."""
-    command = (sys.executable, "-P", "-m", "peer.cli", "--home", str(home), "run")
-    return UNIT.format(command=" ".join(_quoted(word) for word in command))
+    return UNIT.format(command=" ".join(_quoted(word) for word in _command(home)))
+
+
+def _command(home: Path) -> tuple[str, ...]:
+    """Return what starts a home's agent, wherever it is started: kin itself need not be on anybody's PATH."""
+    return sys.executable, "-P", "-m", "peer.cli", "--home", str(home), "run"
 
 
 def _quoted(word: str) -> str:
@@ -141,7 +145,7 @@ def _check_keys(settings: Settings) -> None:
 def _check_manager(settings: Settings) -> None:
     if shutil.which("systemctl") is not None and _systemctl("show-environment") == 0:
         return
-    run = shlex.join(["kin", "--home", str(settings.home), "run"])
+    run = shlex.join(_command(settings.home))
     raise UserError(f"systemd's user manager does not answer here: have your session or your init start this: {run}")
 
 

@@ -18,6 +18,7 @@ NETWORK: Final = {
     "offline": "offline, as you asked (kin online ends it)",
     "unreachable": "the coordinator cannot be reached",
 }
+OUT: Final = "taken out of the account"
 
 
 def status(session: Session, *, all_rows: bool) -> None:
@@ -33,9 +34,10 @@ def show(terminal: Terminal, state: Json, *, all_rows: bool) -> None:
     """Write the contract's status object for people."""
     terminal.say(f"{state['device']['name']}, a device of {state['user']}", "bold")
     agent = "the agent is running" if state["agent"] == "running" else "no agent is running (kin run starts one)"
-    terminal.say(f"  {agent}; {NETWORK.get(state['network'], state['network'])}")
+    network = OUT if state.get("taken_out") else NETWORK.get(state["network"], state["network"])
+    terminal.say(f"  {agent}; {network}")
     storage = state["storage"]
-    if storage["nodes"]:
+    if storage["nodes"] and state["network"] != "offline" and not state.get("taken_out"):
         terminal.say(
             f"  storage: {storage['reachable']} of {count(storage['nodes'], 'node')} reachable, "
             f"{count(storage['replicas'], 'copy', 'copies')} wanted, {storage['quorum']} needed for a change to be safe"

@@ -364,7 +364,8 @@ def _with_restored(events: Sequence[Event]) -> list[Event]:
         key = None if event.content is None else (event.kind, event.content.value.hash)
         last = told[-1] if told else None
         is_back = key in seen and last is not None and (last.change == "removed" or not _same(last, event))
-        if event.change in ("created", "edited") and is_back and (event.content is None or _tells(event.content)):
+        tells = event.content is None or _tells(event.content) or (last is not None and last.change == "removed")
+        if event.change in ("created", "edited") and is_back and tells:
             told.append(msgspec.structs.replace(event, change="restored"))
         else:
             told.append(event)

@@ -87,9 +87,12 @@ def diagnose(facts: Facts) -> list[Finding]:
         found.append(Finding("device", Grade.WRONG, facts.device_problem, "without it, nothing else can be checked"))
         return [*found, *_clock(facts, 0), *_disks(facts)]
     found += _agent(facts.device)
+    if facts.device["status"]["taken_out"]:
+        return [*found, *_taken_out(facts.device), *_clock(facts, 0), *_disks(facts)]
     found += _coordinator(facts.device)
     found += _clock(facts, int(facts.device["coordinator"]["skew_ms"]))
     found += _storage(facts.device)
+    found += _spool(facts.device)
     for folder in facts.device["status"]["folders"]:
         found += _folder(folder)
     return [*found, *_watches(facts), *_disks(facts)]
@@ -151,6 +154,16 @@ def _agent(device: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("agent", Grade.NOTE, text, "kin run, or for good: kin service install")
 
 
+def _taken_out(device: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a device that is not one of the account any more needs to be told: nothing else of it matters."""
+    name = device["status"]["device"]["name"]
+    text = f"this device ({name}) was taken out of the account: it syncs no more, and its files stay as they are"
+    advice = (
+        "to bring it back: kin remove each folder (its files stay), then kin link under another --home, and kin get"
+    )
+    yield Finding("account", Grade.WRONG, text, advice)
+
+
 def _coordinator(device: Mapping[str, Any]) -> Iterator[Finding]:
     told = device["coordinator"]
     url = device["status"]["coordinator"]
@@ -179,7 +192,7 @@ def _clock(facts: Facts, skew_ms: int) -> Iterator[Finding]:
 
 def _storage(device: Mapping[str, Any]) -> Iterator[Finding]:
     storage = device["status"]["storage"]
-    if not storage["replicas"]:
+    if not storage["replicas"] or device["status"]["network"] == "offline":
         return  # nobody could be asked
     text = f"{storage['reachable']} of {storage['nodes']} nodes reachable, {storage['replicas']} copies wanted"
     if storage["reachable"] < storage["quorum"]:
@@ -191,6 +204,15 @@ def _storage(device: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("storage", Grade.NOTE, "there is 1 copy of everything", "another storage node would make it safe")
     else:
         yield Finding("storage", Grade.WELL, text)
+
+
+def _spool(device: Mapping[str, Any]) -> Iterator[Finding]:
+    """What waits on this disk for storage; silence if all of it is whole."""
+    for name, number in sorted(device["spool_damaged"].items()):
+        if number:
+            text = f"{number} of the chunks of {name} that wait for storage are damaged on this disk, and were not sent"
+            advice = "check the disk; then kin remove and kin get the folder: its files stay, and are sent again"
+            yield Finding("spool", Grade.WRONG, text, advice)
 
 
 # --- Folders

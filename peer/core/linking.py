@@ -18,6 +18,7 @@ Rule 4: the new device commits to its key before it sees the other's, so nobody 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
@@ -57,7 +58,7 @@ from protocol.accounts import AccountState
 from protocol.chains import SignedLink
 from protocol.codec import decode, encode
 from protocol.effects import Entropy
-from protocol.errors import AccessDeniedError, KinfolderError, ProtocolError, SecurityError
+from protocol.errors import AccessDeniedError, KinfolderError, ProtocolError, SecurityError, UserError
 from protocol.history import SignedCheckpoint
 from protocol.ids import AccountId, DeviceId, LinkHash, device_id
 from protocol.link_codes import WORDS, LinkCode
@@ -369,6 +370,7 @@ class ExistingDevice(_Side):
                 check_label(message.name)
                 if len(message.platform.encode()) > _PLATFORM_BYTES_MAX:
                     raise ProtocolError("the other device's platform is too long")
+                self._check_free(message.name)
                 self._introduced = message
                 self.stage = Stage.PERSON
                 return (Compare(self.digits, message.name, message.platform),)
@@ -380,11 +382,23 @@ class ExistingDevice(_Side):
             case _:
                 raise AssertionError(message)
 
+    def _check_free(self, name: str) -> None:
+        """Two devices of one name could not be told apart; one that was taken out has left its name free.
+
+        Raises:
+            UserError: A device of the account has it.
+        """
+        for one in self._state.active_devices.values():
+            with contextlib.suppress(SecurityError):  # whoever enrolled it sealed no name for us
+                if open_device_name(one, self._keys) == name:
+                    raise UserError(f"the account has a device {name} already: link it under another --device")
+
     def _admit(self, message: NewKeys, now_ms: int) -> Admit:
         """Make the link, after making sure that everybody will accept it and that it says what the person was shown."""
         assert self._introduced is not None
         if open_device_name(message.device, self._keys) != self._introduced.name:
             raise SecurityError("the new device gives another name than it showed")
+        self._check_free(self._introduced.name)
         new = device_id(message.device.sign)
         link = make_add_device(
             self._state,

@@ -107,6 +107,7 @@ def plan(
     apart: Apart | None = None,
     mistrusted: Callable[[Item], bool] | None = None,
     held: Held | None = None,
+    busy: Collection[ItemId] = (),
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
 
@@ -124,6 +125,8 @@ def plan(
         mistrusted: Synced items whose absence proves no removal (just no longer excluded, a restored device, an undone
             removal): they are forgotten, so that they come back.
         held: What of this device's changes waits for a person: it is no act, and is not undone either.
+        busy: Items that are in transfer, or wait since the disk refused them: nothing is done about them now, nor what
+            depends on it.
 
     Returns:
         Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
@@ -133,7 +136,7 @@ def plan(
     rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart)
     if rekeys:
         return Plan((), rekeys)
-    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held)
+    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held, busy)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -176,6 +179,7 @@ class _Planning:
         apart: Apart,
         mistrusted: Callable[[Item], bool] | None,
         held: Held | None,
+        busy: Collection[ItemId],
     ) -> None:
         self._local = local
         self._synced = synced
@@ -184,7 +188,7 @@ class _Planning:
         self._apart = apart
         self._mistrusted = mistrusted
         self._held = held
-        self._seen: set[ItemId] = {ROOT}
+        self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
         self._tops: dict[ItemId, ItemId | None] = {ROOT: None}

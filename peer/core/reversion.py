@@ -4,7 +4,8 @@ The old tree is laid over the one that this disk holds, so that the planner can 
 
 Rule 1: nothing outside of the path is touched: what was moved out since stays where it is now.
 Rule 2: what still stands in it keeps its identity, wherever in it; else what stands at the same name has it.
-Rule 3: what has to come anew is a new item: a removal stays a removal, and the path's history goes on.
+Rule 3: what has to come anew is a new item: a removal stays a removal, and the path's history goes on. Where the removal is
+    not recorded, since it waits for a person, and it comes back to where it stood, it is the item that it was.
 """
 
 from __future__ import annotations
@@ -20,17 +21,30 @@ from protocol.ids import ROOT
 class Frame:
     """The part of the local tree that a restore may change."""
 
-    def __init__(self, local: Tree, top: ItemId | None, spared: Container[ItemId] = ()) -> None:
+    def __init__(
+        self,
+        local: Tree,
+        top: ItemId | None,
+        spared: Container[ItemId] = (),
+        missing: Callable[[ItemId], Item | None] = lambda _: None,
+    ) -> None:
         """Frame an item and all under it.
 
         Args:
             local: What this disk holds.
             top: What stands at the path now; ``ROOT`` for a whole folder, None for nothing.
             spared: Items in it that are to stay as they are.
+            missing: Gives the item, as it was, that this disk lacks and whose removal is not recorded.
         """
         self.local = local
         self.top = top
         self._spared = spared
+        self._missing = missing
+
+    def awaits(self, id: ItemId, parent: ItemId, name: str, *, is_directory: bool) -> bool:
+        """Tell whether an item is missing at this very place, and its removal is not recorded."""
+        item = self._missing(id)
+        return item is not None and (item.parent, item.name, item.is_directory) == (parent, name, is_directory)
 
     def holds(self, id: ItemId) -> bool:
         """Tell whether an item of the local tree is the top or stands under it, and may be changed."""
@@ -124,6 +138,8 @@ def _id_for(old: OldTree, frame: Frame, item: Item, parent: ItemId, name: str, n
         and not _is_claimed(old, here)
     ):
         return here.id
+    if here is None and same is None and frame.awaits(item.id, parent, name, is_directory=item.is_directory):
+        return item.id
     return new_id()
 
 

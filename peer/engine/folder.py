@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from peer.core.authoring import split_acts
+from peer.core.holding import subject
 from peer.core.operations import Act, Edit, Place, Remove, Replace, Step
 from peer.core.tree import ItemId
 from peer.disk.stages import Staged
@@ -35,11 +36,11 @@ from peer.engine.holdings import Holdings
 from peer.engine.observer import Observer
 from peer.engine.outlook import Outlook
 from peer.engine.reassurance import Reassurer
-from peer.engine.recorder import Planned, Recorder, subject
+from peer.engine.recorder import Planned, Recorder
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import AWAITED, LASTING, OF_NETWORK, Blocked, Progress, longer, told
+from peer.engine.waiting import AWAITED, DISK_FULL, LASTING, OF_NETWORK, Blocked, Progress, longer, told
 from peer.store.folders import FolderRecord
 from peer.store.obstacles import put_obstacles
 from protocol.errors import (
@@ -73,7 +74,7 @@ class Hands(NamedTuple):
     downloader: Downloader
 
 
-class FolderEngine(Outlook):
+class FolderEngine:
     """Keeps one folder in sync."""
 
     def __init__(
@@ -90,8 +91,9 @@ class FolderEngine(Outlook):
         safety: Safety,
         holdings: Holdings,
     ) -> None:
-        super().__init__()
         self._context = context
+        self.outlook = Outlook(lambda: follower.record, lambda: self._drainer.is_running)
+        """Why what is not in sync waits."""
         self.follower = follower
         self.observer = observer
         self.brake = observer.brake
@@ -112,8 +114,8 @@ class FolderEngine(Outlook):
         self._wake = asyncio.Event()
         self._disk = safety.disk
         self._quiet_waiters: list[asyncio.Future[None]] = []
-        self.jobs.on_failed = self._block
-        self.jobs.on_ended = self._job_ended
+        self.outlook.jobs.on_failed = self._block
+        self.outlook.jobs.on_ended = self._job_ended
         self._missed: dict[ItemId, int] = {}
         """How often in a row the disk did not hold what a step for an item expected."""
         self._tried: dict[ItemId, Blocked] = {}
@@ -152,15 +154,15 @@ class FolderEngine(Outlook):
         if registered is not None:
             self.follower.registered.newest = registered
         self._pull_wanted = True
-        self._part_blocked.pop("pull", None)
+        self.outlook.parts.pop("pull", None)
         self._wake.set()
 
     def link_is_up(self) -> None:
         """Try at once what waited for the coordinator or for storage."""
-        self._part_blocked.clear()
+        self.outlook.parts.clear()
         self._reassurer.forget()
         self._recorder.forget()
-        self._try_again(OF_NETWORK)
+        self.outlook.try_again(OF_NETWORK)
         self.follower.registered.look_again()
         self._push_wanted = self._pull_wanted = True
         self._want_plan()
@@ -169,7 +171,7 @@ class FolderEngine(Outlook):
     def near_changed(self) -> None:
         """Another device came near, and may have what nobody had; or one left, and what it did not send is up to others."""
         self.follower.registered.look_again()
-        self._try_again({"no_source", AWAITED})
+        self.outlook.try_again({"no_source", AWAITED})
         self._pull_wanted = True
         self._want_plan()
         self._want_drain()
@@ -187,7 +189,7 @@ class FolderEngine(Outlook):
 
     def retry_all(self) -> None:
         """Somebody asks for a pass now: nothing waits out its time."""
-        for why in self.blocked.values():
+        for why in self.outlook.blocked.values():
             why.until_s = 0.0
         self.link_is_up()
 
@@ -212,7 +214,7 @@ class FolderEngine(Outlook):
             log.exception("a folder stopped", folder=self.record.id.hex()[:12])
         finally:
             self._ended = True
-            await self.jobs.stop()
+            await self.outlook.jobs.stop()
             await self._drainer.stop()
             self._tell_quiet()
 
@@ -236,21 +238,21 @@ class FolderEngine(Outlook):
     @property
     def _is_recorded(self) -> bool:
         is_due = self.observer.is_due(self._context.clock.monotonic_s())
-        return self.observer.has_looked and not is_due and not self._plan_wanted and not self.jobs.sends
+        return self.observer.has_looked and not is_due and not self._plan_wanted and not self.outlook.jobs.sends
 
     async def _turn(self) -> bool:
         """Do the first thing that is due; tell whether there was one."""
         if self.record.frozen:
             return False
         now = self._context.clock.monotonic_s()
-        if self.online and self._is_drain_wanted and self._may(DRAIN):
+        if self.outlook.online and self._is_drain_wanted and self._may(DRAIN):
             self._drainer.start()
         if self.observer.is_due(now) and self._may("scan"):
             return await self._part("scan", self._observe())
-        if self.online and self._pull_wanted and self._may("pull"):
+        if self.outlook.online and self._pull_wanted and self._may("pull"):
             self._pull_wanted = False
             return await self._part("pull", self._pull())
-        if self.online and self._push_wanted and self._may("push"):
+        if self.outlook.online and self._push_wanted and self._may("push"):
             self._push_wanted = False
             return await self._part("push", self._push())
         if self.may_plan and (self._plan_wanted or self._unblock(now)) and self._may("plan"):
@@ -272,13 +274,13 @@ class FolderEngine(Outlook):
             log.exception("failed", part=name)
             self._block_part(name, KinfolderError(f"{name} failed ({type(error).__name__}); the log says why"))
         else:
-            self._part_blocked.pop(name, None)
+            self.outlook.parts.pop(name, None)
         return True
 
     @property
     def _plan_wanted(self) -> bool:
         """Whether a round of planning is under way or should begin; not while enough transfers wait for their turn."""
-        if len(self.jobs) >= QUEUED_MAX:
+        if len(self.outlook.jobs) >= QUEUED_MAX:
             return False
         return bool(self._cursor) or self._changes != self._changes_planned
 
@@ -299,12 +301,12 @@ class FolderEngine(Outlook):
         self._changes += 1
 
     def _may(self, part: str) -> bool:
-        why = self._part_blocked.get(part)
+        why = self.outlook.parts.get(part)
         return why is None or why.until_s <= self._context.clock.monotonic_s()
 
     def _block_part(self, part: str, error: KinfolderError) -> None:
-        self._part_blocked[part] = why = longer(
-            self._part_blocked.get(part), error.code, self._context.clock.monotonic_s()
+        self.outlook.parts[part] = why = longer(
+            self.outlook.parts.get(part), error.code, self._context.clock.monotonic_s()
         )
         why.text = str(error)
         match part:
@@ -318,9 +320,9 @@ class FolderEngine(Outlook):
                 self._want_plan()
 
     def _unblock(self, now: float) -> bool:
-        if len(self.jobs) >= QUEUED_MAX:
+        if len(self.outlook.jobs) >= QUEUED_MAX:
             return False
-        return any(why.until_s <= now and id not in self.jobs for id, why in self.blocked.items())
+        return any(why.until_s <= now and id not in self.outlook.jobs for id, why in self.outlook.blocked.items())
 
     async def _sleep(self) -> None:
         if self.record.frozen:
@@ -328,14 +330,14 @@ class FolderEngine(Outlook):
             return
         now = self._context.clock.monotonic_s()
         moments: list[float] = []
-        if self.may_plan and len(self.jobs) < QUEUED_MAX:
-            moments += [why.until_s for id, why in self.blocked.items() if id not in self.jobs]
-        idle = set() if self.online else {"pull", "push", DRAIN}
+        if self.may_plan and len(self.outlook.jobs) < QUEUED_MAX:
+            moments += [why.until_s for id, why in self.outlook.blocked.items() if id not in self.outlook.jobs]
+        idle = set() if self.outlook.online else {"pull", "push", DRAIN}
         if self._drainer.is_running:
             idle.add(DRAIN)  # its time has come, and its end wakes the loop
         if not self.may_plan:
             idle.add("plan")
-        moments += [why.until_s for part, why in self._part_blocked.items() if part not in idle]
+        moments += [why.until_s for part, why in self.outlook.parts.items() if part not in idle]
         deadline = self.observer.next_deadline()
         if deadline is not None and self._may("scan"):
             moments.append(deadline)
@@ -348,16 +350,16 @@ class FolderEngine(Outlook):
                 await self._wake.wait()
 
     def _is_quiet(self) -> bool:
-        if not self.jobs.is_idle or self._drainer.is_running:
+        if not self.outlook.jobs.is_idle or self._drainer.is_running:
             return False
         if self.record.frozen:
             return True
-        if self.observer.is_due(self._context.clock.monotonic_s()) and "scan" not in self._part_blocked:
+        if self.observer.is_due(self._context.clock.monotonic_s()) and "scan" not in self.outlook.parts:
             return False
-        waiting = set(self._part_blocked)
+        waiting = set(self.outlook.parts)
         if not self.observer.has_looked and (self.observer.missing or "scan" in waiting):
             waiting.add("plan")
-        if not self.may_plan and self.observer.has_looked and ("pull" in waiting or not self.online):
+        if not self.may_plan and self.observer.has_looked and ("pull" in waiting or not self.outlook.online):
             waiting.add("plan")
         parts = (
             ("pull", self._pull_wanted),
@@ -365,7 +367,7 @@ class FolderEngine(Outlook):
             (DRAIN, self._is_drain_wanted),
             ("plan", self._plan_wanted),
         )
-        wanted = {name for name, flag in parts if flag and (self.online or name == "plan")}
+        wanted = {name for name, flag in parts if flag and (self.outlook.online or name == "plan")}
         return wanted <= waiting
 
     def _tell_quiet(self) -> None:
@@ -374,7 +376,7 @@ class FolderEngine(Outlook):
             if not future.done():
                 future.set_result(None)
         self.upload, self.download = Progress(), Progress()
-        if not self.blocked:
+        if not self.outlook.blocked:
             self._tried.clear()
 
     # --- Observe
@@ -450,8 +452,10 @@ class FolderEngine(Outlook):
             self._want_drain()
         was_verified = self.follower.is_verified
         if await self.follower.follow() or self.follower.is_verified != was_verified:
-            self._try_again({AWAITED})
+            self.outlook.try_again({AWAITED})
             self._want_plan()
+            if self.follower.is_mixed:
+                self._want_drain()  # an author may have begun anew, and not send what he wrote before
         # What was recorded meanwhile wants to be pushed too: the flag is read after the wait.
         self._push_wanted = await self._reassurer.follow_up(is_sent=not self._push_wanted) or self._push_wanted
 
@@ -470,13 +474,8 @@ class FolderEngine(Outlook):
         """Whether there may be something to send; the coordinator is told of a new folder first."""
         return self._drainer.is_wanted and self.record.pseudonym is not None
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether the spool is being sent."""
-        return self._drainer.is_running
-
     def _drain_ended(self) -> None:
-        self._try_again({SpoolFullError.code})
+        self.outlook.try_again({SpoolFullError.code})
         self._changed()
 
     # --- Plan and act
@@ -487,12 +486,12 @@ class FolderEngine(Outlook):
             return  # what moved is looked at first under its new path
         if not self._cursor:
             await self._begin_round()
-        busy = set(self.jobs)
+        busy = set(self.outlook.jobs)
         now = self._context.clock.monotonic_s()
-        waiting = {id for id, why in self.blocked.items() if why.until_s > now}
+        waiting = {id for id, why in self.outlook.blocked.items() if why.until_s > now}
         if not self._cursor:
             self._changes_planned = self._changes
-            self._due = set(self.blocked) - waiting - busy
+            self._due = set(self.outlook.blocked) - waiting - busy
         planned = await self._context.database.run(
             lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
         )
@@ -502,7 +501,7 @@ class FolderEngine(Outlook):
             self._due.discard(id)
         if not self._cursor:
             for id in self._due:  # settled meanwhile, without having been planned
-                self.blocked.pop(id, None)
+                self.outlook.blocked.pop(id, None)
         if not planned.plan.acts and not planned.plan.steps:
             return
         await self._act(planned)
@@ -564,7 +563,7 @@ class FolderEngine(Outlook):
             if ready:
                 await self._record(ready, {**known, **stored})
 
-        self.jobs.add("up", ids, job)
+        self.outlook.jobs.add("up", ids, job)
 
     async def _step(self, steps: Iterable[Step], sources: Mapping[ItemId, ToFetch]) -> None:
         now: list[Step] = []
@@ -594,7 +593,7 @@ class FolderEngine(Outlook):
             if ready:
                 await self._apply(ready, staged)
 
-        self.jobs.add("down", [file.item.id for file in files], job)
+        self.outlook.jobs.add("down", [file.item.id for file in files], job)
 
     async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
         async with self._disk:
@@ -610,7 +609,7 @@ class FolderEngine(Outlook):
         for id in applied.done:
             self._missed.pop(id, None)
         if applied.done:
-            self._try_again({OCCUPIED})
+            self.outlook.try_again({OCCUPIED})
         for id, found in applied.missed.items():
             if found == OCCUPIED:
                 self._block(id, OCCUPIED)
@@ -637,18 +636,18 @@ class FolderEngine(Outlook):
         self._wake.set()
 
     def _block(self, id: ItemId, reason: str) -> None:
-        before = self.blocked.get(id) or self._tried.get(id)
-        self.blocked[id] = longer(before, reason, self._context.clock.monotonic_s())
+        before = self.outlook.blocked.get(id) or self._tried.get(id)
+        self.outlook.blocked[id] = longer(before, reason, self._context.clock.monotonic_s())
 
     def _retry(self, id: ItemId) -> None:
         """An item's time has come; how often it failed is remembered until it is done."""
-        why = self.blocked.pop(id, None)
+        why = self.outlook.blocked.pop(id, None)
         if why is not None:
             self._tried[id] = why
 
     async def _keep_obstacles(self) -> None:
         """Keep why items cannot stand on this disk, for reports of processes that do not try it themselves."""
-        found = {id: why.reason for id, why in self.blocked.items() if why.reason in LASTING}
+        found = {id: why.reason for id, why in self.outlook.blocked.items() if why.reason in LASTING}
         if found != self._obstacles:
             await self._context.database.run(lambda db: put_obstacles(db, self.record.key, found))
             self._obstacles = found
@@ -665,14 +664,22 @@ class FolderEngine(Outlook):
         if self._ended or self.record.frozen or self.failed or self.observer.missing:
             return 0
         counts = [
-            why.failures for why in self.blocked.values() if why.reason not in {*needs_person, KEPT, OCCUPIED, AWAITED}
+            why.failures
+            for why in self.outlook.blocked.values()
+            if why.reason not in {*needs_person, KEPT, OCCUPIED, AWAITED}
         ]
-        counts += [why.failures for why in self._part_blocked.values() if why.reason != HistoryError.code]
+        counts += [
+            why.failures for why in self.outlook.parts.values() if why.reason not in {HistoryError.code, DISK_FULL}
+        ]
         return max([*counts, self.observer.restless])
 
     def progress(self) -> Iterator[dict[str, Any]]:
         """Yield how far transfers are, for whoever watches."""
         return told(self.record.name, upload=self.upload, download=self.download)
+
+    async def damaged(self) -> int:
+        """Return how much of what waits for storage cannot be sent, for who looks at this device from all sides."""
+        return await self._uploader.spool.damaged(self.holdings.remake)
 
     async def ensure_known(self) -> None:
         """Tell the coordinator of the folder if it does not know it yet."""

@@ -42,6 +42,7 @@ from protocol.errors import (
     KinfolderError,
     LimitExceededError,
     ProtocolError,
+    RevokedError,
     RollbackError,
     SecurityError,
     UnavailableError,
@@ -135,7 +136,8 @@ class Follower:
 
     def rebuild(self, db: sqlite3.Connection) -> None:
         """Fold the tail anew over the ordered state; mark what it changes, or does not change any more, dirty."""
-        if self._overlay is not None and self._is_mixed:
+        if self._overlay is not None:
+            # Not only where it is mixed: independent entries of this device may be ordered otherwise than it wrote them.
             mark_dirty(db, self.record.key, self._overlay.own_items())
         self._overlay = OverlayState(self._ordered(db))
         tail = self.tail(db)
@@ -292,6 +294,8 @@ class Follower:
                 raise
             await self._give_back(msgspec.structs.replace(known.checkpoint, position=0, chain=CHAIN_START))
             return news
+        except RevokedError:
+            raise  # no word about the history: this device may not see it any more
         except (ForkError, RollbackError) as error:
             await self._freeze(error)
             raise

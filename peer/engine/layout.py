@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
 import msgspec
 
+from peer.core.brake import Waiting
 from peer.core.chronicle import Chronicle, ever_at
 from peer.core.fold_state import PlaceRow, Version
 from peer.core.operations import Adopt, Forget, Place, Rekey, Rename, Replace, Step
@@ -25,6 +26,7 @@ from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
 from peer.engine.past import Past
 from peer.engine.recorder import Recorder, stored_of
+from peer.store import held
 from peer.store.fold_store import places_named
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.entries import Kind
@@ -129,25 +131,35 @@ class Layout:
         local = LocalTree(db, self._follower.record.key)
         top = self.find_old(db, path)
         if top is None and not target:
-            self._frame = Frame(local, ROOT, self._spared)
+            self._frame = Frame(local, ROOT, self._spared, self._missing(db))
             return lay_out(OldTree(self._past.state.tree, None), self._frame, ROOT, "", self._new_id)
         if self._excluded(target, top is None or top.is_directory):
             raise UserError(f"{target} is left alone on this device: .kinignore names it; --to brings it elsewhere")
         here = find(local, target)
-        self._frame = Frame(local, None if here is None else here.id, self._spared)
+        self._frame = Frame(local, None if here is None else here.id, self._spared, self._missing(db))
         directory, _, name = target.rpartition("/")
-        parent = self._parent_of(local, directory)
+        parent = self._parent_of(local, SyncedTree(db, self._follower.record.key), directory)
         if top is None:
             top = Item(ROOT, parent, name, Content(Kind.DIRECTORY))
         return lay_out(OldTree(self._past.state.tree, top), self._frame, parent, name, self._new_id)
 
-    def _parent_of(self, local: Tree, directory: str) -> ItemId:
+    def _missing(self, db: sqlite3.Connection) -> Callable[[ItemId], Item | None]:
+        """Return what gives an item whose removal waits for a person, so that nobody was told of it."""
+        key = self._follower.record.key
+        synced = SyncedTree(db, key)
+        return lambda id: synced.item(id) if held.waiting(db, key, id) is Waiting.REMOVAL else None
+
+    def _parent_of(self, local: Tree, synced: Tree, directory: str) -> ItemId:
         """Return the directory in which the top shall stand, made anew where it is gone."""
+        assert self._frame is not None
         parent: ItemId = ROOT
         for part in directory.split("/") if directory else ():
             item = local.child(parent, part)
             if item is None:
-                item = Item(self._new_id(), parent, part, Content(Kind.DIRECTORY))
+                was = synced.child(parent, part)
+                waits = was is not None and self._frame.awaits(was.id, parent, part, is_directory=True)
+                id = was.id if was is not None and waits else self._new_id()
+                item = Item(id, parent, part, Content(Kind.DIRECTORY))
                 self._past.laid.put(item)
             elif not item.is_directory:
                 raise UserError(f"{directory} is no directory any more: --to brings it elsewhere")

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from peer.core.tree import ItemId
 from peer.engine.drainer import PART as DRAIN
 from peer.engine.jobs import Jobs
 from peer.engine.stepper import KEPT, OCCUPIED
-from peer.engine.waiting import CODES, OF_NETWORK, REASONS, Blocked
+from peer.engine.waiting import CODES, DISK_FULL, OF_NETWORK, REASONS, Blocked
 from peer.store.folders import FolderRecord
 from protocol.errors import HistoryError, SpoolFullError
 
 
 class Outlook:
-    """The part of a folder's engine that others read."""
+    """The part of a folder's engine that others read.
 
-    def __init__(self) -> None:
+    Args:
+        record: Gives the folder's record as it is now.
+        is_draining: Tells whether the spool is being sent.
+    """
+
+    def __init__(self, record: Callable[[], FolderRecord], is_draining: Callable[[], bool]) -> None:
+        self._record = record
+        self._is_draining = is_draining
         self.online = True
-        self.blocked: dict[ItemId, Blocked] = {}
-        self._part_blocked: dict[str, Blocked] = {}
         self.jobs = Jobs()
-
-    @property
-    def record(self) -> FolderRecord:
-        """The folder's record as it is now."""
-        raise NotImplementedError
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the spool is being sent."""
-        raise NotImplementedError
+        self.blocked: dict[ItemId, Blocked] = {}
+        self.parts: dict[str, Blocked] = {}
+        """The parts of the engine's work that wait."""
 
     def is_in_job(self, id: ItemId) -> bool:
         """Whether a transfer works on an item, or soon will."""
         return id in self.jobs
 
-    def _try_again(self, reasons: Collection[str]) -> None:
+    def try_again(self, reasons: Collection[str]) -> None:
         """Let what waits for one of these reasons be tried at once."""
         for why in self.blocked.values():
             if why.reason in reasons:
@@ -45,17 +43,27 @@ class Outlook:
     @property
     def is_waiting(self) -> bool:
         """Whether a part of the work waits for another party."""
-        return bool(self._part_blocked) or bool(self.blocked)
+        return bool(self.parts) or bool(self.blocked)
 
     @property
     def trouble(self) -> str:
         """What keeps the folder as a whole from going on, in words; empty if nothing does."""
-        return next((why.text for _, why in sorted(self._part_blocked.items())), "")
+        return next((why.text for _, why in sorted(self.parts.items())), "")
+
+    def trouble_of(self, reason: str) -> str:
+        """What failed, in words, where the folder as a whole waits for this reason code; empty if it does not."""
+        found = (why for _, why in sorted(self.parts.items()) if CODES.get(why.reason, why.reason) == reason)
+        return next((why.text for why in found), "")
+
+    @property
+    def is_out_of_room(self) -> bool:
+        """Whether the disk that holds this device's state takes nothing more."""
+        return bool(self.trouble_of(DISK_FULL))
 
     @property
     def is_deceived(self) -> bool:
         """Whether what the coordinator shows of the history does not hold, so that asking again at once is no use."""
-        why = self._part_blocked.get("pull")
+        why = self.parts.get("pull")
         return why is not None and why.reason == HistoryError.code
 
     def is_kept(self, id: ItemId) -> bool:
@@ -67,19 +75,21 @@ class Outlook:
         """Return why an item is not in sync yet, as a reason code of the contract."""
         if id in self.jobs:
             return "transferring" if self.jobs.is_moving(id) else "queued"
-        if self.record.frozen:
+        if self._record().frozen:
             return "frozen"
         why = self.blocked.get(id)
         if not self.online and (why is None or (why.reason in OF_NETWORK and why.reason != SpoolFullError.code)):
             return "offline"
         if why is not None:
             return CODES.get(why.reason, why.reason if why.reason in REASONS else "error")
-        return "no_coordinator" if {"push", "pull"} & self._part_blocked.keys() else "queued"
+        if self.is_out_of_room:
+            return DISK_FULL
+        return "no_coordinator" if {"push", "pull"} & self.parts.keys() else "queued"
 
     @property
     def spool_reason(self) -> str:
         """Why what is signed and spooled is not on storage nodes yet, as a reason code of the contract."""
-        why = self._part_blocked.get(DRAIN)
-        if self.is_draining:
+        why = self.parts.get(DRAIN)
+        if self._is_draining():
             return "transferring"
         return "queued" if why is None else CODES.get(why.reason, why.reason if why.reason in REASONS else "error")

@@ -120,7 +120,10 @@ class Reassurer:
         """Whether the author of an entry sends its contents himself, as far as this device can see."""
         lan, control = self._context.lan, self._follower.control
         enrolment = None if control is None else control.enrolment(entry.header.device)
-        return lan is not None and enrolment is not None and enrolment.device in lan.near()
+        if lan is None or control is None or enrolment is None or enrolment.device not in lan.near():
+            return False
+        # Who began anew, under another number, has nothing any more of what he wrote before.
+        return control.number_of(enrolment.device) == entry.header.device
 
     def _waiting(self, db: sqlite3.Connection) -> list[Entry]:
         key = self._follower.record.key

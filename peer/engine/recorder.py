@@ -21,13 +21,13 @@ from peer.core.authoring import Draft, DraftEntry, author
 from peer.core.brake import Held, is_held, is_mass
 from peer.core.entry_sealing import seal_entry
 from peer.core.exclusions import Apart
+from peer.core.holding import still_holding, subject
 from peer.core.links import enrol_op, make_control_link
 from peer.core.operations import (
     Act,
     Create,
     Delete,
     Edit,
-    Move,
     Place,
     Plan,
     Rekey,
@@ -36,7 +36,6 @@ from peer.core.operations import (
     Replace,
     SetAttributes,
     Step,
-    Touch,
 )
 from peer.core.planner import Excluded, is_settled, plan
 from peer.core.remembered import RememberedTree
@@ -68,7 +67,7 @@ from protocol.entries import (
 )
 from protocol.errors import AccessDeniedError, BadSignatureError, ProtocolError, UnavailableError, UserError
 from protocol.history import CHAIN_START
-from protocol.ids import ROOT, Dot, EntryHash, NodeId
+from protocol.ids import Dot, EntryHash, NodeId
 
 log = structlog.get_logger("recorder")
 PUSH_ENTRIES_MAX: Final = 16
@@ -192,6 +191,7 @@ class Recorder:
                 apart=sight.apart,
                 mistrusted=lambda item: sight.is_mistrusted(item, synced, remote),
                 held=held,
+                busy=leave,
             )
             waiting = {
                 id
@@ -286,7 +286,7 @@ class Recorder:
         apart, held = self._apart(), self._brake.held(db)
         if apart:
             acts = [act for act in acts if not apart.holds(*_acted_on(act, local=local, synced=bases))]
-        holding = [act for act in _holding(acts, local, bases) if held is None or not is_held(act, held)]
+        holding = [act for act in still_holding(acts, local, bases) if held is None or not is_held(act, held)]
         record = self._follower.record
         # A number can be given up between enrolling and recording; then what was planned before has no base to trust.
         if not holding or not record.number or record.mistrusted:
@@ -576,11 +576,6 @@ def _seen(record: folders.FolderRecord, own: tuple[EntryHash, ...], foreign: tup
     return Seen(known.generation, known.position, known.chain, unordered, signed)
 
 
-def subject(act: Act) -> ItemId:
-    """Return the item that an act is about."""
-    return act.item.id if isinstance(act, Create) else act.base.id
-
-
 def _step_subject(step: Step) -> ItemId:
     for name in ("item", "expected", "base"):
         item = getattr(step, name, None)
@@ -611,33 +606,6 @@ def _touched(acts: Iterable[Act]) -> Iterator[ItemId]:
             yield from (item.id for item in act.subtree)
         else:
             yield subject(act)
-
-
-def _holding(acts: Sequence[Act], local: Tree, synced: Tree) -> list[Act]:
-    """Return the acts whose trees still hold what they were planned on, and whose parents are recorded or among them."""
-    made = {ROOT}
-    holding = []
-    for act in acts:
-        parent = act.item.parent if isinstance(act, Create) else act.parent if isinstance(act, Move) else ROOT
-        if _still_holds(act, local, synced) and (parent in made or synced.item(parent) is not None):
-            holding.append(act)
-            if isinstance(act, Create):
-                made.add(act.item.id)
-    return holding
-
-
-def _still_holds(act: Act, local: Tree, synced: Tree) -> bool:
-    match act:
-        case Create(item):
-            return local.item(item.id) == item and synced.item(item.id) is None
-        case Edit(base, content) | Touch(base, content):
-            here = local.item(base.id)
-            return here is not None and here.content == content and synced.item(base.id) == base
-        case Remove(base, subtree):
-            return all(synced.item(item.id) == item and local.item(item.id) is None for item in (subtree or (base,)))
-        case Move(base, parent, name):
-            here = local.item(base.id)
-            return here is not None and (here.parent, here.name) == (parent, name) and synced.item(base.id) == base
 
 
 def stored_of(value: ContentValue, segments: Sequence[SegmentKey]) -> Stored:

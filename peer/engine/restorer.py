@@ -120,10 +120,12 @@ class Restorer:
             if why:
                 raise UserError(f"{engine.record.name}: {why}")
             if not engine.observer.has_looked:
-                raise UserError(f"{engine.record.name}: {engine.trouble or 'could not be looked at: try again'}")
+                raise UserError(
+                    f"{engine.record.name}: {engine.outlook.trouble or 'could not be looked at: try again'}"
+                )
             left = await self._context.database.run(self._unrecorded)
             # What was written just now is looked at once more in a moment.
-            if clock.monotonic_s() > until_s or all(engine.reason_for(id) not in MOVING for id in left):
+            if clock.monotonic_s() > until_s or all(engine.outlook.reason_for(id) not in MOVING for id in left):
                 return len(left)
             await asyncio.sleep(LOOK_S)
 

@@ -32,6 +32,8 @@ from protocol.ids import ChunkId
 from protocol.lan import Wanted
 
 BATCH_BYTES: Final = 8 * limits.MIB
+CHECKED_BYTES_MAX: Final = 512 * limits.MIB
+"""Of what waits, how much a checkup reads."""
 BATCHES_AHEAD: Final = 2
 REFS_PER_MESSAGE_MAX: Final = 8_000
 
@@ -127,6 +129,30 @@ class Spool:
         """Tell whether nothing waits here."""
         folder = self._record().key
         return not await self._context.database.run(lambda db: is_spooled(db, folder))
+
+    async def damaged(self, remake: Remake) -> int:
+        """Return how many things that wait here cannot be read, nor made again; of much, the first CHECKED_BYTES_MAX are.
+
+        Args:
+            remake: As :meth:`drain` takes it.
+        """
+        folder, after, size, count = self._record().key, 0, 0, 0
+        while size < CHECKED_BYTES_MAX:
+            start = after
+            batch = await self._context.database.run(
+                lambda db, start=start: next_spooled(  # type: ignore[misc]
+                    db, folder, start, size=BATCH_BYTES, count=limits.BATCH_CHUNKS_MAX
+                )
+            )
+            if not batch:
+                break
+            after, size = batch[-1].number, size + sum(one.spot.length for one in batch)
+            lost: list[Spooled] = []
+            await self._read_batch(batch, remake, lost)
+            for one in lost:  # unless it was sent meanwhile
+                if await self._context.database.run(lambda db, id=one.id: spooled(db, folder, id)):  # type: ignore[misc]
+                    count += 1
+        return count
 
     async def drain(self, remake: Remake) -> None:
         """Send all that waits here.

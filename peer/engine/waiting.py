@@ -12,6 +12,7 @@ OF_NETWORK: Final = frozenset(
 )
 AWAITED: Final = "awaited"
 """What another device has signed, and nobody gives yet: it comes once it is ordered."""
+DISK_FULL: Final = "disk_full"
 CODES: Final = {AWAITED: "no_source", "occupied": "queued", "unavailable": "no_coordinator", "behind": "no_coordinator"}
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
@@ -28,7 +29,7 @@ REASONS: Final = frozenset(
         "no_source",
         "unreadable",
         "name",
-        "disk_full",
+        DISK_FULL,
         "locked",
         "held",
         "frozen",

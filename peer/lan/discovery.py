@@ -1,6 +1,7 @@
 """The shell around zeroconf: announce, and hear announcements.
 
-Rule 1: what others announce is bounded before anything looks at it: names that wait, names a second, sizes.
+Rule 1: what others announce is bounded before anything looks at it: names that wait, names a second, sizes; and what
+the library keeps of it is thrown away now and then, with the real ones asked for anew.
 Rule 2: no name of this machine or of its user is announced; the library's own log, which holds names, is silent.
 """
 
@@ -15,7 +16,15 @@ from typing import Final
 
 import ifaddr
 import structlog
-from zeroconf import DNSQuestionType, InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import (
+    DNSQuestionType,
+    InterfaceChoice,
+    IPVersion,
+    RecordUpdate,
+    RecordUpdateListener,
+    ServiceStateChange,
+    Zeroconf,
+)
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from peer.core.lan import SERVICE_TYPE, TAGS_KEY
@@ -27,6 +36,13 @@ LOOKED_AT_PER_S: Final = 50.0
 RESOLVE_MS: Final = 1_000
 RESOLVING_MAX: Final = 4
 """Announcements that came in pieces and are asked for, at once."""
+RECORDS_MAX: Final = 8_000
+"""New records, of whatever service, after which the library's cache and its browser's schedule begin anew. The library
+bounds the cache alone (10,000), and there long-lived inventions push out what is real."""
+PAUSE_S: Final = 5.0
+"""How long nobody is heard before that, so that a flood costs a bounded time as well."""
+PAUSE_S_MAX: Final = 60.0
+"""The same where it was only that more names came than could be looked at, again and again."""
 START_S: Final = 5.0
 CLOSE_S: Final = 2.0
 
@@ -52,6 +68,29 @@ def interfaces(only: Sequence[str] | None) -> list[Interface]:
     return sorted(found if only is not None or len(near) == len(found) else set(found).difference(near))
 
 
+class _Counter(RecordUpdateListener):
+    """Counts the records that are new to the library, and tells once they are many."""
+
+    def __init__(self, on_many: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_many = on_many
+        self.heard = 0
+
+    def async_update_records(
+        self,
+        zc: Zeroconf,  # noqa: ARG002 - the library gives it
+        now: float,  # noqa: ARG002 - likewise
+        records: list[RecordUpdate],
+    ) -> None:
+        """Count them."""
+        self.heard += sum(each.old is None for each in records)
+        if self.heard >= RECORDS_MAX:
+            self._on_many()
+
+    def async_update_records_complete(self) -> None:
+        """Nothing waits for it."""
+
+
 class Discovery:
     """Announces this device and hears others, on some addresses.
 
@@ -72,7 +111,13 @@ class Discovery:
         self._info: AsyncServiceInfo | None = None
         self._waiting: dict[str, None] = {}
         self._news = asyncio.Event()
+        self._counter = _Counter(self._ask_anew_now)
+        self._has_missed = False
+        """Whether a name was heard that was not looked at."""
+        self._anew = asyncio.Event()
+        self._pause_s = PAUSE_S
         self._looking: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._resolving: set[asyncio.Task[None]] = set()
         self._sending: set[asyncio.Future[object]] = set()
 
@@ -86,10 +131,16 @@ class Discovery:
         version = IPVersion.All if any(":" in one for one in self._addresses) else IPVersion.V4Only
         self._zeroconf = AsyncZeroconf(interfaces=list(self._addresses) or InterfaceChoice.Default, ip_version=version)
         await self._zeroconf.zeroconf.async_wait_for_start(START_S)
+        self._zeroconf.zeroconf.async_add_listener(self._counter, None)
         self._looking = asyncio.create_task(self._look(), name="lan-discovery")
+        self._browse(self._zeroconf.zeroconf)
+        self._renewing = asyncio.create_task(self._renew(self._zeroconf.zeroconf), name="lan-renewal")
+
+    def _browse(self, zeroconf: Zeroconf) -> None:
+        """Ask who is there, and hear from now on."""
         # Answers to all: one process alone would get those that are sent to this machine's port.
         self._browser = AsyncServiceBrowser(
-            self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._heard], question_type=DNSQuestionType.QM
+            zeroconf, SERVICE_TYPE, handlers=[self._heard], question_type=DNSQuestionType.QM
         )
 
     async def announce(self, name: str, port: int, tags: bytes) -> None:
@@ -128,7 +179,7 @@ class Discovery:
 
     async def close(self) -> None:
         """Say goodbye once, and stop."""
-        for task in (self._looking, *self._resolving, *self._sending):
+        for task in (self._looking, self._renewing, *self._resolving, *self._sending):
             if task is not None:
                 task.cancel()
         zeroconf, self._zeroconf = self._zeroconf, None
@@ -155,6 +206,8 @@ class Discovery:
         elif len(self._waiting) < WAITING_MAX:
             self._waiting[name] = None
             self._news.set()
+        else:
+            self._has_missed = True
 
     async def _look(self) -> None:
         """Look at names one after the other, no faster than what costs little."""
@@ -172,6 +225,35 @@ class Discovery:
                     self._resolving.add(task)
                     task.add_done_callback(self._resolving.discard)
                 await asyncio.sleep(1 / LOOKED_AT_PER_S)
+            if self._has_missed:
+                self._anew.set()
+            else:
+                self._pause_s = PAUSE_S
+
+    def ask_again(self) -> None:
+        """Ask who is there once what waits was looked at: somebody was told who was not made use of."""
+        self._has_missed = True
+        self._news.set()
+
+    def _ask_anew_now(self) -> None:
+        self._pause_s = PAUSE_S
+        self._anew.set()
+
+    async def _renew(self, zeroconf: Zeroconf) -> None:
+        """Whenever too much was heard, forget all of it and ask who is there; who is real answers."""
+        while True:
+            await self._anew.wait()
+            if self._browser is not None:
+                browser, self._browser = self._browser, None
+                await browser.async_cancel()
+            self._waiting.clear()
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(PAUSE_S_MAX, 2 * self._pause_s)
+            _forget(zeroconf)
+            self._waiting.clear()
+            self._counter.heard, self._has_missed = 0, False
+            self._anew.clear()
+            self._browse(zeroconf)
 
     async def _resolve(self, info: AsyncServiceInfo, zeroconf: Zeroconf) -> None:
         with contextlib.suppress(Exception):
@@ -183,3 +265,10 @@ class Discovery:
         tags = info.properties.get(TAGS_KEY)
         if tags and info.port and info.name:
             self._on_found(Announced(info.name, tuple(info.parsed_addresses()), info.port, tags))
+
+
+def _forget(zeroconf: Zeroconf) -> None:
+    """Empty the library's cache."""
+    cache = zeroconf.cache
+    for name in cache.names():
+        cache.async_remove_records(cache.entries_with_name(name))

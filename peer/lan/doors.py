@@ -127,6 +127,9 @@ class Discovery(Protocol):
     async def announce(self, name: str, port: int, tags: bytes) -> None:
         """Announce this device under a name, in place of what was announced before."""
 
+    def ask_again(self) -> None:
+        """Ask who is there soon: somebody was told who was not made use of."""
+
     async def close(self) -> None:
         """Say goodbye once, and stop."""
 

@@ -23,6 +23,7 @@ from peer.engine.context import Context
 from peer.engine.tasks import end
 from peer.lan.client import LanClient, PeerConnection
 from peer.lan.server import LanServer
+from peer.lan.turns import Turns
 from peer.store import folders
 from protocol import limits
 from protocol.errors import AccessDeniedError, KinfolderError, UnavailableError
@@ -39,8 +40,9 @@ LOOK_S: Final = 30.0
 ROTATE_S: Final = 300.0
 """Between other tags, where there are too many for one announcement."""
 CANDIDATES_MAX: Final = 64
-"""Announcements that are dialled; a new one takes the place of that under which nobody answered most often."""
-DIALLING_MAX: Final = 4
+"""Announcements that are dialled; a new one takes the place of that under which nobody answered most often, then of one
+that is of no use, then of the oldest that had no turn."""
+DIALLING_MAX: Final = 8
 DIAL_S: Final = 5.0
 FIRST_LOOK_S: Final = 1.0
 """How long after the start whoever wants something waits for the first device to be found."""
@@ -58,8 +60,16 @@ class _Dial:
         self.failures = 0
         """In a row."""
         self.is_open = False
+        self.is_spare = False
+        """Another connection to the same device is used."""
+        self.is_dialled = False
+        """It is his turn, or was."""
         self.is_gone = False
         """He said goodbye; a connection that is open is used to its end."""
+
+    def worth(self) -> tuple[int, bool, bool]:
+        """Return what tells who makes room: the greatest does, and nobody for whom all of it is false."""
+        return self.failures, self.is_spare, not self.is_dialled
 
 
 class Lan:
@@ -90,7 +100,7 @@ class Lan:
         self._day = 0
         self._shown: tuple[str, int, bytes] | None = None
         self._dials: dict[str, _Dial] = {}
-        self._dialling = asyncio.Semaphore(DIALLING_MAX)
+        self._dialling = Turns(DIALLING_MAX)
         self.trouble = ""
         """Not empty: why nobody can be found."""
 
@@ -312,12 +322,14 @@ class Lan:
             dial.task.add_done_callback(lambda task: self._forget(announced.name, dial, task))
 
     def _make_room(self) -> bool:
-        """Tell whether one more may be dialled; somebody who never answers makes room."""
+        """Tell whether one more may be dialled; somebody who never answers, or is of no use, makes room."""
         if len(self._dials) < CANDIDATES_MAX:
             return True
-        name, worst = max(self._dials.items(), key=lambda pair: pair[1].failures)
-        if not worst.failures or worst.task is None:
+        name, worst = max(self._dials.items(), key=lambda pair: pair[1].worth())
+        if worst.task is None or not any(worst.worth()):
             return False
+        if not worst.is_spare and self._discovery is not None:
+            self._discovery.ask_again()  # he may be real
         worst.task.cancel()
         del self._dials[name]
         return True
@@ -339,36 +351,40 @@ class Lan:
         """Keep a connection to who announced this, until he has gone."""
         while not dial.is_gone:
             try:
-                async with self._dialling:
+                async with self._dialling.turn(dial.failures):
+                    dial.is_dialled = True
                     peer = await self._dial(addresses, port)
             except (KinfolderError, OSError, TimeoutError) as error:
                 dial.failures += 1
                 log.debug("a device on the LAN cannot be reached", error=type(error).__name__)
             else:
-                dial.failures, dial.is_open = 0, True
+                dial.is_open = True
                 try:
-                    await self._hold(peer)
+                    dial.failures = 0 if await self._hold(dial, peer) else dial.failures + 1
                 finally:
-                    dial.is_open = False
+                    dial.is_open = dial.is_spare = False
             await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2.0 ** min(dial.failures, 16)))
 
-    async def _hold(self, peer: PeerConnection) -> None:
-        """Use a connection until it ends; another one to the same device goes first."""
+    async def _hold(self, dial: _Dial, peer: PeerConnection) -> bool:
+        """Use a connection until it ends; another one to the same device goes first. Tell whether it was of use."""
         other = self.client.peers.get(peer.device)
         try:
             if other is not None:
+                dial.failures, dial.is_spare = 0, True
                 await peer.wait_closed()
                 await other.closed.wait()
-                return
+                return True
             # What was true when the handshake began may not be so any more.
             is_in = self._trust is not None and peer.device in self._trust.allowed.values()
             if not is_in or len(self.client.peers) >= limits.LAN_PEERS_MAX:
-                return
+                return False  # tried again, ever more seldom
+            dial.failures = 0
             self.client.peers[peer.device] = peer
             self._found.set()
             log.info("a device was found on the LAN", device=peer.device.device.hex()[:8])
             self._near_changed()
             await peer.closed.wait()
+            return True
         finally:
             if self.client.peers.get(peer.device) is peer:
                 del self.client.peers[peer.device]

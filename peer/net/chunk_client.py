@@ -33,13 +33,14 @@ from protocol.effects import ChunkNodes, ChunkReply, ChunkRequest, Clock, Proces
 from protocol.errors import (
     AccessDeniedError,
     CorruptChunkError,
+    FullError,
     KinfolderError,
     NoQuorumError,
     NoSourceError,
     ProtocolError,
     UnavailableError,
 )
-from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Statement, open_receipt, open_signed
+from protocol.grants import ChunkRef, Operation, Receipt, ReceiptFor, Signed, Statement, open_receipt, open_signed
 from protocol.ids import ChunkId, FolderId, StorageNodeId, storage_node_id
 from protocol.messages import NodeAddress
 
@@ -48,7 +49,11 @@ CONNECT_S: Final = 5.0
 STALLED_S: Final = 30.0
 SLOWEST_BYTES_PER_S: Final = 16 * limits.KIB
 """A request may take ``STALLED_S``, and beyond it as long as its bytes take at this rate; as storage nodes have it."""
+NO_QUORUM: Final = "the write quorum is not there"
 AVOID_S: Final = 30.0
+PROBE_S: Final = 1.0
+PROBED_MAX: Final = 64
+"""Nodes that are asked at once whether they are there."""
 READ_BYTES: Final = 1 << 20
 
 _FAILURES: Final = (TimeoutError, OSError, ValueError, KinfolderError)
@@ -97,9 +102,10 @@ class ChunkClient:
             granted = allowance.granted
             waiting = self._by_preference(granted.nodes)
             receipts: dict[StorageNodeId, ReceiptFor] = {}
+            full: set[StorageNodeId] = set()
             while waiting and len(receipts) < granted.quorum:
                 targets = waiting[: granted.replicas - len(receipts)]
-                reply = await self._put_once(allowance, targets, chunks, refs)
+                reply = await self._put_once(allowance, targets, chunks, refs, full)
                 receipts |= reply
                 # Where nothing came back, only the node that was asked is known to fail; replicas that are missed
                 # although the quorum stands are made up for by the coordinator.
@@ -107,7 +113,8 @@ class ChunkClient:
             if len(receipts) < granted.quorum:
                 self._grants.forget(folder)
                 raise NoQuorumError(
-                    f"{len(receipts)} of {granted.quorum} storage nodes took the bytes: the write quorum is not there"
+                    f"{len(receipts)} of {granted.quorum} storage nodes took the bytes: "
+                    + (f"{len(full)} without room, which takes a larger disk or another node" if full else NO_QUORUM)
                 )
             self.sent_bytes += size
             return tuple(receipts.values())
@@ -176,7 +183,19 @@ class ChunkClient:
                     holders.update({chunk.id for chunk in receipt.chunks})
         return tuple(receipts), {id for id, count in holders.items() if count >= granted.quorum}
 
+    async def answering(self, nodes: Sequence[NodeAddress]) -> int:
+        """Return how many nodes answer at all, for when nobody else can tell; of very many, the first are asked."""
+        return sum(await asyncio.gather(*(self._answers(node) for node in nodes[:PROBED_MAX])))
+
     # --- One node
+
+    async def _answers(self, node: NodeAddress) -> bool:
+        nothing = Signed(b"", b"")
+        try:
+            async with asyncio.timeout(PROBE_S), self._ask(node, ChunkRequest(api.HAVE_PATH, nothing, nothing, b"")):
+                return True  # it refuses, and so it is there
+        except _FAILURES:
+            return False
 
     async def _have_of(self, allowance: Allowance, node: NodeAddress, refs: Sequence[ChunkRef]) -> ReceiptFor | None:
         proof = self._grants.state(allowance, Operation.HAVE, [node.id], [ChunkRef(ref.id, 0) for ref in refs])
@@ -198,8 +217,12 @@ class ChunkClient:
         targets: Sequence[NodeAddress],
         chunks: Sequence[tuple[ChunkRef, bytes | bytearray]],
         refs: Sequence[ChunkRef],
+        full: set[StorageNodeId],
     ) -> dict[StorageNodeId, ReceiptFor]:
-        """Send a batch to the first target, which forwards it to the others; return the good receipts by node."""
+        """Send a batch to the first target, which forwards it to the others; return the good receipts by node.
+
+        Those that have no room are added to ``full``.
+        """
         first = targets[0]
         proof = self._grants.state(allowance, Operation.PUT, [t.id for t in targets], refs)
         statement = open_signed(proof, Statement)
@@ -223,8 +246,10 @@ class ChunkClient:
             for node, code in told.failed:
                 if node in by_id:
                     self._blame(by_id[node], UnavailableError(code))
+                    full |= {node} if code == FullError.code else set()
         except _FAILURES as error:
             self._blame(first, error)
+            full |= {first.id} if isinstance(error, FullError) else set()
             if isinstance(error, AccessDeniedError):
                 self._grants.forget_all()
         return good

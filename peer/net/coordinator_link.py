@@ -174,13 +174,6 @@ class Session:
             raise ProtocolError(f"the coordinator answered with {type(reply).__name__}")
         return reply
 
-    async def notify(self, body: m.Message) -> None:
-        """Send a notice."""
-        try:
-            await self._channel.send(m.encode_frame(0, body))
-        except ChannelClosedError as error:
-            raise UnavailableError("the link to the coordinator broke") from error
-
     async def _read(self) -> None:
         try:
             while True:

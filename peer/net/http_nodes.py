@@ -7,7 +7,9 @@ Rule 2: whatever is wrong with a node's URL, certificate or connection is an ``U
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final
 
@@ -54,7 +56,7 @@ class HttpNodes:
         url = _url(node, request.path)
         response = await self._http().post(
             url,
-            data=request.body,
+            data=request.body if isinstance(request.body, bytes) else _heard(request.body),
             headers=api.request_headers(request.grant, request.statement, forward=request.forward),
             ssl=self._tls(node, url),
             allow_redirects=False,
@@ -150,6 +152,18 @@ def _url(node: NodeAddress, path: str) -> URL:
     if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host or "")):
         raise ProtocolError("a storage node has no address that may be used")
     return url
+
+
+async def _heard(body: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+    """Yield a body, and ask for whoever reads it how that ended.
+
+    aiohttp reads it in a task of its own. Where the node dies right then, that task fails beside the request, which fails
+    for the same reason and is what tells: nobody else asks how the task ended.
+    """
+    if (writer := asyncio.current_task()) is not None:
+        writer.add_done_callback(lambda task: task.cancelled() or task.exception())
+    async for piece in body:
+        yield piece
 
 
 def _unread(content: aiohttp.StreamReader) -> bytes:

@@ -177,6 +177,10 @@ class MemoryDiscovery:
     async def start(self) -> None:
         """Hear what is announced already."""
         self._switch.discoveries.append(self)
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """Hear what is announced once more."""
         for other in self._switch.discoveries:
             if other is not self and other._shown is not None:
                 self._later(self._on_found, other._shown)

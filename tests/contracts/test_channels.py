@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -328,6 +329,29 @@ def test_where_nobody_listens_nothing_can_be_reached(check):
         await test(world)
 
     check(first)
+
+
+class _HearsTheEndFirst(asyncio.SelectorEventLoop):
+    """A loop so slow that a connection has ended before anything is sent on it."""
+
+    async def create_connection(self, *args: Any, **options: Any) -> Any:
+        transport, protocol = await super().create_connection(*args, **options)
+        while not transport.is_closing():  # noqa: ASYNC110 - the transport has nothing to wait for
+            await asyncio.sleep(0)
+        return transport, protocol
+
+
+@pytest.mark.parametrize("make_loop", [None, _HearsTheEndFirst])
+@pytest.mark.parametrize("dialer", [DeviceDialer(), NodeDialer()], ids=["device", "node"])
+def test_who_breaks_off_at_once_cannot_be_reached(dialer, make_loop):
+    async def main():
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(UnavailableError, match=f"{url} cannot be reached: (it broke off|what answers there)"):
+                await dialer.dial(url, pin=b"", patience=PATIENCE)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
 
 
 def test_an_address_that_is_taken_is_refused_in_one_line(check):

@@ -76,12 +76,31 @@ async def is_(awaitable, value):
     return (await awaitable) == value
 
 
+def test_repair_is_told_of_thin_chunks_once_they_are_committed(world):
+    """It looked before, found nothing, and forgot them until a node came or went."""
+
+    async def main():
+        async with world.running(replicas=2, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1")
+            repair, seen = server.coordinator.repair, []
+
+            def note(noted, counts):
+                seen.append(asyncio.get_running_loop().create_task(copies(server, noted)))  # no other thread has a loop
+                type(repair).note_thin(repair, noted, counts)
+
+            repair.note_thin = note
+            await client.ask(m.AddReceipts(folder.id, (nodes[0][1].receipt(pseudonym, REFS),)))
+            assert await asyncio.gather(*seen) == [{1}]
+
+    run(main)
+
+
 def test_lost_chunks_are_copied_anew(world):
     async def main():
         async with world.running(replicas=2, quorum=1) as server:
             client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2", "n3")
-            for _, node in nodes[:2]:
-                await client.ask(m.AddReceipts(folder.id, (node.receipt(pseudonym, REFS),)))
+            receipts = tuple(node.receipt(pseudonym, REFS) for _, node in nodes[:2])
+            await client.ask(m.AddReceipts(folder.id, receipts))  # at once, or the first copy alone is too few
             # Whichever of the three should hold it, two do: nothing is copied.
             await asyncio.sleep(0.3)
             assert all(one.requests.empty() for one, _ in nodes)
@@ -139,7 +158,7 @@ def test_a_failed_order_is_tried_again(world):
         async with world.running(replicas=2, quorum=1) as server:
             client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
             await client.ask(m.AddReceipts(folder.id, (nodes[0][1].receipt(pseudonym, REFS),)))
-            frame = await asyncio.wait_for(nodes[1][0].requests.get(), 5)
+            frame = await asyncio.wait_for(nodes[1][0].requests.get(), 30)
             await nodes[1][0].answer(frame, m.Failure("unavailable", "no room"))
             await obey(*nodes[1])
             await until(lambda: is_(copies(server, pseudonym), {2}))
@@ -152,10 +171,10 @@ def test_a_node_cannot_hand_in_anothers_receipt(world):
         async with world.running(replicas=2, quorum=1) as server:
             client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
             await client.ask(m.AddReceipts(folder.id, (nodes[0][1].receipt(pseudonym, REFS),)))
-            frame = await asyncio.wait_for(nodes[1][0].requests.get(), 5)
+            frame = await asyncio.wait_for(nodes[1][0].requests.get(), 30)
             forged = TestNode("elsewhere").receipt(pseudonym, REFS)
             await nodes[1][0].answer(frame, m.Replicated((forged,)))
-            await asyncio.wait_for(nodes[1][0].requests.get(), 5)
+            await asyncio.wait_for(nodes[1][0].requests.get(), 30)
             assert await copies(server, pseudonym) == {1}
 
     run(main)

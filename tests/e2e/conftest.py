@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from simulations.launcher import Launcher
 from simulations.processes import Cluster, Device
+
+
+@pytest.fixture(scope="session", autouse=True)
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have what prepares a test start quickly; servers, agents and what tests look at start as a person starts them."""
+    with Launcher(tmp_path_factory.mktemp("launcher")) as running:
+        Cluster.launcher = running
+        yield
+        Cluster.launcher = None
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from peer.api.lines import REQUEST_BYTES_MAX
@@ -148,14 +148,23 @@ def send(address: tuple[str, int], data: bytes) -> None:
 
 
 def send_frame(url: str, data: str | bytes) -> None:
+    """Send a message once the server greets us: an address that has too many connections open is turned away."""
+    until(lambda: _is_sent(url, data), "the server takes one more connection")
+
+
+def _is_sent(url: str, data: str | bytes) -> bool:
     with connect(url, compression=None, proxy=None, max_size=None) as client:
-        client.recv(timeout=10)
+        try:
+            client.recv(timeout=10)
+        except ConnectionClosed:
+            return False
         try:
             client.send(data)
             while True:
                 client.recv(timeout=0.3)
         except (TimeoutError, WebSocketException, OSError):
             pass
+    return True
 
 
 def frames(chance: random.Random) -> Iterator[str | bytes]:

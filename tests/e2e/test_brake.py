@@ -137,6 +137,26 @@ def test_what_comes_back_by_itself_waits_no_more(world: World) -> None:
     assert dict(tree_of(world.one)) == before
 
 
+def test_what_a_restore_brings_back_waits_no_more(world: World) -> None:
+    """It is the file that it was: it does not go again, neither now nor with what is let pass later."""
+    before = world.fill()
+    world.sync(world.b)
+    assert run(world.a, "snapshot", "create", "work", "then").code == 0
+    empty(world.one)
+    assert run(world.a, "sync", "--timeout", "60").code == 4
+    result = run(world.a, "restore", str(world.one / "d1" / "f1"), "--snapshot", "then")
+    assert (result.code, "1 file restored" in result.out) == (0, True), result
+    assert run(world.a, "sync", "--timeout", "60").code == 4
+    assert (world.one / "d1" / "f1").read_bytes() == before["d1/f1"]
+    assert world.held(world.a) == {"kind": "deletions", "files": FILES - 1}
+    result = run(world.a, "restore", str(world.one / "d2"), "--snapshot", "then")
+    assert (result.code, "4 files restored" in result.out) == (0, True), result
+    assert run(world.a, "approve", "work").code == 0
+    world.sync(world.a, world.b, world.a)
+    rest = {path: data for path, data in before.items() if path.startswith("d2") or path in {"d1", "d1/f1"}}
+    assert world.assert_same() == rest
+
+
 def test_a_removal_that_the_watcher_saw_passes_and_is_reverted(world: World) -> None:
     before = world.fill()
     with agents(world.cluster.root, world.a, world.b):

@@ -21,6 +21,7 @@ import pytest
 import zstandard
 from websockets.sync.client import connect
 
+from peer.commands.service import unit_text
 from simulations.processes import Cluster, Device, tree_of
 from tests.e2e.ears import Ear, Wire
 from tests.e2e.kit import (
@@ -31,7 +32,9 @@ from tests.e2e.kit import (
     ask,
     assert_no_tracebacks,
     free_port,
+    logs_of,
     restart,
+    run,
     run_command,
     settle,
     until,
@@ -237,11 +240,12 @@ class World(NamedTuple):
 PLANTED_NAMES: Final = (
     *("file name", "later file name", "directory name", "later directory name", "name of an ignored file"),
     *("folder name", "first device name", "second device name", "link target", "name of a link", "name in a link"),
-    *("name of an empty file", "name on the lan"),
+    *("name of an empty file", "name on the lan", "beside name", "beside snapshot"),
 )
 PLANTED_BYTES: Final = (
     *("small content", "later content", "large content", "packed content", "content of an ignored file"),
     *("one side of a conflict", "other side of a conflict", "rule", "removed content", "content on the lan"),
+    "beside content",
 )
 
 
@@ -331,7 +335,48 @@ def test_the_same_search_finds_it_all_on_the_devices(world: World) -> None:
     found |= hits([("names", names), ("links", links), *labels], world.tokens)
     missing = world.tokens.keys() - {what for _, what, _ in found}
     gone = {"file name", "directory name", "removed content", "one side of a conflict"}
-    assert missing <= gone | {"name on the lan", "content on the lan"}, missing  # these are planted below
+    later = {"name on the lan", "content on the lan", "beside name", "beside content", "beside snapshot"}
+    assert missing <= gone | later, missing  # these are planted below
+
+
+def test_nothing_that_is_written_beside_the_folder_holds_what_was_planted(world: World, tmp_path: Path) -> None:
+    """A device's logs, its spool, what it says of its state, its service: after snapshot, restore and exclusion as well."""
+    a, _ = world.devices
+    one, two = (world.cluster.root / name for name in ("one", "two"))
+    name, data, snapshot = (world.tokens[what] for what in ("beside name", "beside content", "beside snapshot"))
+    path, folder = one / name.decode(), world.name("folder name")
+    path.write_bytes(data * 40)
+    a.sync()
+    with agents(world.cluster.root, *world.devices):
+        settle(*world.devices)
+        for node in world.cluster.nodes:
+            node.kill()
+        path.write_bytes(data * 50)
+        until(lambda: any((a.home / "spool").glob("*.spool")), "it is spooled")
+        ask(a, "snapshot", folder=folder, name=snapshot.decode())
+        spooled = [(each.name, each.name.encode() + each.read_bytes()) for each in (a.home / "spool").iterdir()]
+        for node in world.cluster.nodes:
+            restart(node)
+        settle(*world.devices)
+        to = tmp_path / "old"
+        first = ask(a, "history", path=str(path))["versions"][-1]["id"]
+        nothing = {"at_ms": None, "ago_ms": None, "snapshot": None}
+        ask(a, "restore", path=str(path), version=first, to=str(to), **nothing)
+        assert to.read_bytes() == data * 40
+        ask(a, "exclude", path=str(path), remove=False, free=True)
+        ask(a, "exclude", path=str(path), remove=True, free=False)
+        settle(*world.devices)
+        assert (two / path.name).read_bytes() == data * 50
+        doctor = run(a, "doctor")
+        assert doctor.code in {0, 1, 4}
+    unit = unit_text(a.home)
+    logs = [(str(log), log.read_bytes()) for log in logs_of(world.cluster)]
+    assert spooled
+    assert len(logs) > 6
+    shown = {what: token for what, token in world.tokens.items() if what not in {"folder name", "first device name"}}
+    assert not hits([*spooled, ("doctor", doctor.text.encode()), ("service", unit.encode())], shown)
+    assert not hits(logs, shown)
+    assert hits([("control", path.name.encode() + path.read_bytes())], world.tokens)
 
 
 def test_nothing_that_passes_on_a_lan_holds_what_was_planted(world: World) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
+from protocol import limits
 from simulations.processes import Cluster, Device, Process, command, tree_of
 from tests.e2e.ears import Ear
 from tests.e2e.kit import (
@@ -169,38 +172,67 @@ def test_devices_that_stop_in_the_middle_cost_seconds(world: World) -> None:
         assert far(b) > 0
 
 
+BAD: Final = (
+    *("garbage", "bomb", "noise", "twice", "drip", "silence", "stall", "endless", "oversized", "huge_frame"),
+    *(("unasked", "hang_up") if "KIN_TEST_FULL" in os.environ else ()),
+)
+"""What devices that turned bad do, each another thing: see ``hostile_peer.py``."""
+
+
 @contextmanager
-def bad(world: World, device: Device, how: str) -> Iterator[Process]:
-    args = [sys.executable, "-m", "tests.e2e.hostile_peer", str(device.home), how]
-    process = Process(args, world.cluster.root / f"bad-{how}.log").start()
+def bad(world: World, **turned: Device) -> Iterator[Path]:
+    """Have devices do on the LAN what their names say; give the log of who was asked."""
+    pairs = [each for how, device in turned.items() for each in (str(device.home), how)]
+    log = world.cluster.root / f"bad-{len(turned)}.log"
+    process = Process([sys.executable, "-m", "tests.e2e.hostile_peer", *pairs], log).start()
     try:
-        yield process
+        yield log
     finally:
         process.stop()
 
 
-@pytest.mark.parametrize("how", ["garbage", "drip"])
-def test_a_device_that_turned_bad_costs_seconds(world: World, how: str) -> None:
-    """It is the only one on the LAN, and it is asked: the file comes from the storage node, and is right."""
-    a, b, c = world.a, world.b, world.c
-    world.path(b, f"good {how}").write_bytes(os.urandom(3 * MIB))
-    world.path(b, f"small {how}").write_bytes(os.urandom(1_000))
-    b.sync()
-    with bad(world, c, how) as process, agents(world.cluster.root, a):
-        settle(a)
-        assert same(world, a, b)
-        assert lan(a)["received_bytes"] < MIB
-        assert far(a) > 3 * MIB
-        assert process.args[-1] == how
-        told = world.cluster.root / f"bad-{how}.log"
-        for number in range(5):  # it may be found only after the first files have come
-            if "asked" in told.read_text():
-                break
-            world.path(b, f"again {how} {number}").write_bytes(os.urandom(3 * MIB))
+def test_devices_that_turned_bad_cost_seconds(world: World) -> None:
+    """They are the only ones on the LAN, and all are asked: files come from the storage node, right, in bounded memory."""
+    a, b = world.a, world.b
+    turned = {how: world.cluster.link_device(a, how) for how in BAD}
+    for device in turned.values():
+        device.get("docs", world.root(device))
+    names = iter(range(1_000))
+    with bad(world, **turned) as log, agents(world.cluster.root, a):
+        assert a.agent is not None
+        until(lambda: lan(a)["peers"] == len(BAD), "all are found")
+        before = a.agent.peak_memory_bytes()
+
+        def is_asked_by_all() -> bool:
+            for size in (1_000, 2 * MIB):
+                world.path(b, f"good {next(names)}").write_bytes(os.urandom(size))
             b.sync()
             settle(a)
+            return set(BAD) <= set(log.read_text().split())
+
+        until(is_asked_by_all, "each was asked")
         assert same(world, a, b)
-        assert "asked" in told.read_text()
+        assert far(a) > 2 * MIB
+        assert a.agent.peak_memory_bytes() - before < 64 * MIB
+
+
+def test_strangers_that_keep_its_door_busy_cost_a_device_nothing(world: World) -> None:
+    """Connections that say nothing, or noise: a few are kept waiting, for a few seconds, and files go on."""
+    a, b = world.a, world.b
+    with agents(world.cluster.root, a, b), contextlib.ExitStack() as stack:
+        meet(a, b)
+        assert a.agent is not None
+        descriptors = Path(f"/proc/{a.agent.pid}/fd")
+        before = len(os.listdir(descriptors))
+        for number in range(300):
+            with contextlib.suppress(OSError):
+                stranger = stack.enter_context(socket.create_connection(("127.0.0.1", lan(a)["port"]), timeout=0.01))
+                if number % 2:
+                    stranger.sendall(os.urandom(500))
+        world.path(a, "while strangers call").write_bytes(os.urandom(3 * MIB))
+        settle(a, b)
+        assert same(world, a, b)
+        assert len(os.listdir(descriptors)) - before <= limits.LAN_HANDSHAKES_MAX + 8
 
 
 def test_off_is_off(world: World) -> None:

@@ -6,14 +6,13 @@ import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from peer.engine.waiting import REASONS
 from peer.reports import TEXTS
 from protocol import limits
-from simulations.processes import Cluster, Device, tree_of
+from simulations.processes import Cluster
 from tests.e2e.kit import (
     agents,
     ask,
@@ -25,6 +24,7 @@ from tests.e2e.kit import (
     start_agent,
     until,
 )
+from tests.e2e.worlds import World
 
 STATUS = "test_status.py"
 CAUSED = {
@@ -62,20 +62,6 @@ def test_every_reason_has_a_test_or_cannot_occur() -> None:
         (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == test)
         said = {node.value for node in ast.walk(found) if isinstance(node, ast.Constant)}
         assert reason in said, f"{file}::{test} does not look for {reason}"
-
-
-class World(NamedTuple):
-    cluster: Cluster
-    a: Device
-    b: Device
-    one: Path
-    two: Path
-
-    def assert_same(self) -> dict[str, bytes]:
-        settle(self.a, self.b)
-        one, two = dict(tree_of(self.one)), dict(tree_of(self.two))
-        assert one == two
-        return one
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,14 @@ def test_a_lost_device_is_out_at_once_and_the_others_go_on(cluster: Cluster, pai
         assert (refused.code, refused.out) == (1, "")
         assert "taken out of the account" in refused.err
         assert len(refused.err.strip().splitlines()) == 1
-        assert any("taken out" in line for line in kit.ask(phone)["warnings"])
+        state = kit.ask(phone)
+        assert any("taken out" in line for line in state["warnings"])
+        assert (state["taken_out"], state["in_sync"]) == (True, False)
+        assert [(row["state"], "taken out" in row["text"]) for row in state["folders"]] == [("stopped", True)]
+        checked = kit.run(phone, "doctor")
+        assert (checked.code, "account: this device (Phone) was taken out of the account" in checked.out) == (1, True)
+        for told in (checked.out, kit.run(phone, "status").out):
+            assert not any(word in told for word in ("in between", "does not hold", "cannot be reached", "in sync"))
         assert not (three / "after").exists()
         assert (three / "after on the phone").read_text() == "its own"
         rows = {row["name"]: row for row in kit.ask(b, "devices")["devices"]}
@@ -84,6 +91,8 @@ def test_a_lost_device_is_out_at_once_and_the_others_go_on(cluster: Cluster, pai
     assert (again.code, "is out of the account already" in again.out) == (0, True)
     alone = kit.run(phone, "status")
     assert "taken out of the account" in alone.text
+    assert "in sync" not in alone.out
+    assert kit.run(phone, "doctor").out.count("taken out") == 1
     kit.assert_no_tracebacks(cluster)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.e2e.kit import (
     by_servers_alone,
     reasons,
     restart,
+    run,
     settle,
     start_agent,
     until,
@@ -86,6 +89,12 @@ def meet(*devices: Device) -> None:
     until(lambda: all(ask(device, "lan", switch=None)["peers"] == len(devices) - 1 for device in devices), "they met")
 
 
+def foreign(device: Device) -> int:
+    """Return how many entries of others a device folds that the coordinator has not ordered."""
+    with contextlib.closing(sqlite3.connect(f"file:{device.home}/state.db?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT count(*) FROM foreign_tail").fetchone()[0])
+
+
 def history(device: Device, path: Path) -> list[dict[str, Any]]:
     """Return a path's versions, the newest first; none while it is not recorded."""
     with contextlib.suppress(UserError):
@@ -146,6 +155,31 @@ def test_what_an_author_left_behind_that_is_gone_is_sent_by_who_took_it_over(tmp
             by_servers_alone(c)
             settle(c)
             assert world.has(c, files)
+
+
+def test_what_an_author_left_behind_that_began_anew_is_sent_by_who_took_it_over(tmp_path: Path) -> None:
+    """He is near again, but under another number: he does not send what he wrote under the old one."""
+    with World(tmp_path, "a", "b") as world:
+        a, b = world.devices
+        files = {"large": os.urandom(3 * MIB), "small": b"small"}
+        with agents(world.cluster.root, a, b):
+            meet(a, b)
+            settle(a, b)
+            with no_storage(world):
+                for name, data in files.items():
+                    world.path(a, name).write_bytes(data)
+                until(lambda: world.has(b, files), "all of it is at b")
+                assert "were not sent yet" in ask(a, "remove", folder="docs", everywhere=False)["note"]
+                # Other chunks and segments than those that the entries name, or they would be there by chance.
+                world.path(a, "large").write_bytes(b"edited while it was forgotten")
+                ask(a, "get", folder="docs", path=str(world.root(a)))
+                meet(a, b)
+            world.path(a, "more").write_bytes(b"under its new number")
+            settle(a, b)
+            until(lambda: foreign(b) == 0, "nothing of a's waits at b")
+            ask(b, "snapshot", folder="docs", name="with a")
+            assert dict(tree_of(world.root(a))) == dict(tree_of(world.root(b)))
+            assert files["large"] in dict(tree_of(world.root(b))).values()
 
 
 def test_a_folder_is_forgotten_once_its_changes_are_sent_or_with_a_word_about_them(tmp_path: Path) -> None:
@@ -252,3 +286,30 @@ def test_an_author_that_is_killed_at_any_moment_loses_nothing_and_signs_nothing_
             assert dict(tree_of(world.root(a))) == dict(tree_of(world.root(b)))
             assert all(len(history(a, world.path(a, name))) == 1 for name in files)
             assert world.spooled(a) == 0
+
+
+def test_a_damaged_spool_is_found_by_a_checkup_and_what_it_advises_mends_it(tmp_path: Path) -> None:
+    with World(tmp_path, "a") as world:
+        (a,) = world.devices
+        with agents(world.cluster.root, a):
+            with no_storage(world):
+                world.path(a, "file").write_bytes(os.urandom(300_000))
+                until(lambda: world.spooled(a) > 300_000, "a state waits that is soon nowhere else")
+                before = world.spooled(a)
+                world.path(a, "file").write_bytes(os.urandom(200_000))
+                until(lambda: world.spooled(a) > before + 200_000, "the next one waits, too")
+                assert "spool" not in found(a)
+                (file,) = (a.home / "spool").glob("*.spool")
+                file.write_bytes(bytes(before) + file.read_bytes()[before:])
+                assert found(a)["spool"] == "wrong"
+                newest = world.path(a, "file").read_bytes()
+                ask(a, "remove", folder="docs", everywhere=False)
+                ask(a, "get", folder="docs", path=str(world.root(a)))
+            settle(a)
+            assert world.path(a, "file").read_bytes() == newest
+            assert found(a).get("spool", "ok") == "ok"
+
+
+def found(device: Device) -> dict[str, str]:
+    """Return what a checkup says, by what was looked at."""
+    return {row["check"]: row["state"] for row in json.loads(run(device, "doctor", "--json").out)["checks"]}

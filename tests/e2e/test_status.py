@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -33,20 +32,7 @@ from tests.e2e.kit import (
     until,
     without_root_rights,
 )
-
-
-class World(NamedTuple):
-    cluster: Cluster
-    a: Device
-    b: Device
-    one: Path
-    two: Path
-
-    def assert_same(self) -> dict[str, bytes]:
-        settle(self.a, self.b)
-        one, two = dict(tree_of(self.one)), dict(tree_of(self.two))
-        assert one == two
-        return one
+from tests.e2e.worlds import World
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +140,16 @@ def test_no_coordinator(world: World) -> None:
         assert time.monotonic() - started < 5, "reports do not wait for who is away"
         check_wait(world.a, 3, "work/without coordinator: waits for the coordinator")
         # Nothing to send: the line says what is missing all the same.
-        check_wait(world.b, 3, "the coordinator cannot be reached")
+        check_wait(world.b, 3, "cannot be reached")
+        # And status says the same, and counts storage nodes itself.
+        assert (ask(world.b)["in_sync"], folder_of(ask(world.b), "work")["state"]) == (False, "waiting")
+        assert "cannot be reached" in folder_of(ask(world.b), "work")["text"]
+        assert ask(world.b)["storage"]["reachable"] == 3
+        world.cluster.nodes[0].kill()
+        assert ask(world.b)["storage"]["reachable"] == 2
     finally:
         restart(world.cluster.coordinator)
+        restart(world.cluster.nodes[0])
     world.assert_same()
 
 

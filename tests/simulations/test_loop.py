@@ -533,7 +533,7 @@ def test_many_runs_in_one_process_leave_nothing_behind():
 
 def test_tasks_that_ended_are_not_remembered():
     async def main(loop):
-        for _ in range(20_000):
+        for _ in range(10_000):
             await asyncio.create_task(asyncio.sleep(0))
         return len(loop._born)
 

@@ -109,7 +109,7 @@ def test_installing_and_removing_twice_is_as_once(machine, capsys):
 def test_without_a_user_manager_it_says_what_to_start(machine):
     give_keys(machine.home, KeyOptions(no_keyring=True))
     (machine.root / "broken").touch()
-    with pytest.raises(UserError, match=r"kin --home .*home run") as error:
+    with pytest.raises(UserError, match=r"-m peer\.cli --home .*home run") as error:
         service.install(machine.session)
     assert error.value.exit_code == 1
     assert not machine.unit.exists()

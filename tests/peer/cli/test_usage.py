@@ -63,7 +63,11 @@ def test_what_is_not_in_this_version_refuses_whatever_it_is_given(name):
         (["init", "--device", "Laptop"], "Missing option '--user'"),
         (["conflicts", "--keep", "a", "--drop", "b"], "give one of --keep and --drop"),
         (["exclude", "--remove"], "name the path"),
-        (["service", "restart"], "'install|remove'"),
+        (
+            ["service", "restart"],
+            "'install|remove': 'restart' is not one of 'install', 'remove'. See: kin service --help",
+        ),
+        (["stauts"], "Did you mean 'status'? See: kin --help"),
         (["host", "--listen", "here"], "'here' is not HOST:PORT"),
         (["recover", "--recovery-file", "words"], "not in this version"),
     ],

@@ -80,6 +80,13 @@ def test_a_removed_file_has_a_history_which_goes_on_when_it_is_made_anew(one):
     assert one.told("d/f")[-2:] == [("edited", "d/f"), ("restored", "d/f")]
 
 
+def test_an_empty_file_that_was_removed_and_is_back_was_restored(one):
+    one.do("create", "f", "")
+    one.do("remove", "f")
+    one.do("create", "f", "")
+    assert one.told("f") == [("created", "f"), ("removed", "f"), ("restored", "f")]
+
+
 def test_who_stood_there_before_counts_until_he_left(one):
     one.do("create", "log", "t1")
     one.do("move", "log", "log.1")

@@ -21,6 +21,8 @@ def row(path: str, reason: str) -> dict[str, Any]:
 
 def device(**changes: Any) -> dict[str, Any]:
     status = {
+        "device": {"id": "00", "name": "Phone"},
+        "taken_out": False,
         "agent": "running",
         "network": "online",
         "coordinator": "wss://x",
@@ -28,6 +30,7 @@ def device(**changes: Any) -> dict[str, Any]:
         "folders": [folder()],
     }
     told = {"coordinator": {"state": "up", "text": "", "skew_ms": 5}, "directories": 10, "degraded": False}
+    told["spool_damaged"] = {"work": 0}
     for name, value in changes.items():
         (told if name in told else status)[name] = value
     return {**told, "status": status}
@@ -54,6 +57,29 @@ def test_all_well():
     found = diagnose(facts())
     assert {each.grade for each in found} == {Grade.WELL}
     assert exit_code(found) == 0
+
+
+def test_a_device_that_was_taken_out_is_told_so_and_nothing_of_a_man_in_the_middle():
+    refused = {"state": "revoked", "text": "taken out", "skew_ms": 0}
+    told = device(taken_out=True, network="unreachable", coordinator=refused, folders=[folder(state="stopped")])
+    found = {each.check: each for each in diagnose(facts(device=told))}
+    assert found["account"].grade is Grade.WRONG
+    assert "taken out of the account" in found["account"].text
+    assert "kin link" in found["account"].advice
+    assert not found.keys() & {"coordinator", "storage", "folder work"}
+    assert not any("between" in each.advice for each in found.values())
+
+
+def test_storage_is_not_judged_while_network_use_is_stopped():
+    told = device(network="offline", storage={"nodes": 3, "reachable": 0, "replicas": 3, "quorum": 2})
+    assert {each.grade for each in diagnose(facts(device=told))} == {Grade.WELL, Grade.NOTE}
+
+
+def test_what_waits_for_storage_and_is_damaged_is_told():
+    found = [
+        each for each in diagnose(facts(device=device(spool_damaged={"a": 0, "work": 2}))) if each.check == "spool"
+    ]
+    assert [(each.grade, "2 of the chunks of work" in each.text) for each in found] == [(Grade.WRONG, True)]
 
 
 W, P, N = Grade.WRONG, Grade.PERSON, Grade.NOTE

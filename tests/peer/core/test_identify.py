@@ -8,13 +8,14 @@ from peer.core.identify import Identification, Identified
 from peer.core.matching import is_backup_name
 from peer.core.tree import Item, MemoryTree
 from protocol.entries import Kind
-from tests.peer.core.disks import SimDisk, Watcher, acts, disk_of, scanned
+from simulations.plan.disk import MemoryDisk
+from tests.peer.core.disks import Watcher, acts, disk_of, scanned
 from tests.peer.core.trees import file
 
 # --- What was done: (sentence, before, what, acts, files that had to be read)
 
 
-def vim(disk: SimDisk) -> None:
+def vim(disk: MemoryDisk) -> None:
     disk.write("4913", "")
     disk.remove("4913")
     disk.move("f", "f~")
@@ -22,37 +23,37 @@ def vim(disk: SimDisk) -> None:
     disk.remove("f~")
 
 
-def office(disk: SimDisk) -> None:
+def office(disk: MemoryDisk) -> None:
     disk.write("~tmp", "new")
     disk.move("f", "bak")
     disk.move("~tmp", "f")
     disk.remove("bak")
 
 
-def save_by_rename(disk: SimDisk) -> None:
+def save_by_rename(disk: MemoryDisk) -> None:
     disk.write("tmp", "new")
     disk.move("tmp", "f")
 
 
-def emacs(disk: SimDisk) -> None:
+def emacs(disk: MemoryDisk) -> None:
     disk.move("f", "f~")
     disk.write("f", "new")
 
 
-def rotate(disk: SimDisk) -> None:
+def rotate(disk: MemoryDisk) -> None:
     disk.move("log.1", "log.2")
     disk.move("log", "log.1")
     disk.write("log", "4")
 
 
-def reuse_inode(disk: SimDisk) -> None:
+def reuse_inode(disk: MemoryDisk) -> None:
     number = disk.at("f").number
     disk.remove("f")
     disk.write("r", "xx")
     assert disk.at("r").number == number
 
 
-def invert(disk: SimDisk) -> None:
+def invert(disk: MemoryDisk) -> None:
     disk.move("A/B", "B")
     disk.move("A", "B/A")
 
@@ -60,20 +61,20 @@ def invert(disk: SimDisk) -> None:
 def each(*calls):
     """Do one call after the other: ("move", "f", "g")."""
 
-    def do(disk: SimDisk) -> None:
+    def do(disk: MemoryDisk) -> None:
         for name, *arguments in calls:
             getattr(disk, name)(*arguments)
 
     return do
 
 
-def keep_mtime(disk: SimDisk, path: str, data: str) -> None:
+def keep_mtime(disk: MemoryDisk, path: str, data: str) -> None:
     mtime = disk.at(path).mtime
     disk.write(path, data)
     disk.touch(path, mtime)
 
 
-def replace_by_copy(disk: SimDisk) -> None:
+def replace_by_copy(disk: MemoryDisk) -> None:
     disk.mkdir("copy")
     disk.write("copy/f", "3")
     disk.write("copy/g", "2")
@@ -81,7 +82,7 @@ def replace_by_copy(disk: SimDisk) -> None:
     disk.move("copy", "D")
 
 
-def renew(disk: SimDisk) -> None:
+def renew(disk: MemoryDisk) -> None:
     for number, (_, inode) in enumerate(disk.walk()):
         inode.number = 1_000 + number
 

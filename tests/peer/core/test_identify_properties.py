@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peer.core.identify import Identified
-from tests.peer.core.disks import SimDisk, Watcher
+from simulations.plan.disk import MemoryDisk
+from tests.peer.core.disks import Watcher
 
 OPS = [
     "write",
@@ -34,7 +35,7 @@ class World:
     """A disk, and a ledger of what each path truly is."""
 
     def __init__(self, tick_ns: int) -> None:
-        self.disk = SimDisk(tick_ns=tick_ns)
+        self.disk = MemoryDisk(tick_ns=tick_ns)
         self.ledger: dict[str, int] = {}
         self._count = 0
 

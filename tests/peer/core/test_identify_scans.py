@@ -6,7 +6,8 @@ import pytest
 
 from peer.core.identify import Identification, Identified
 from peer.core.observations import Listing
-from tests.peer.core.disks import Hash, acts, scanned
+from simulations.plan.disk import Hash
+from tests.peer.core.disks import acts, scanned
 
 # --- What cannot be seen
 

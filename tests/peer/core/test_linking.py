@@ -320,3 +320,28 @@ def test_the_machines_show_nothing_and_cannot_be_pickled():
         assert "not shown" in repr(machine)
         with pytest.raises(TypeError):
             pickle.dumps(machine)
+
+
+def test_a_name_that_is_taken_is_refused_until_its_device_is_taken_out():
+    account = RealAccount("anna")
+    other = account.add("Phone")
+
+    def introduce() -> list:
+        there = ExistingDevice(
+            CODE, account.state, account.keys, account.device, hpke=account.hpke, entropy=Stream("existing")
+        )
+        here = NewDevice(CODE, DeviceSecrets.create(Stream("d")), "Phone", "Linux", entropy=Stream("new"))
+        said = list(here.start())
+        while said:
+            sends = [one.data for one in said if isinstance(one, Send)]
+            answers = [made for data in sends for made in there.handle(data, NOW_MS)]
+            if not any(isinstance(one, Send) for one in answers):
+                return answers
+            said = [made for one in answers if isinstance(one, Send) for made in here.handle(one.data, NOW_MS)]
+        return []
+
+    (failed,) = introduce()
+    assert isinstance(failed, Failed)
+    assert "has a device Phone already" in failed.reason
+    account.revoke(other)
+    assert any(isinstance(one, Compare) for one in introduce())

@@ -582,6 +582,20 @@ def test_what_is_missing_without_proof_comes_back():
 # --- The order and the cost
 
 
+def test_nothing_is_done_about_what_depends_on_what_is_in_transfer():
+    """A file that moves out of a removed directory into a new one stays while the new one cannot be made."""
+    here = {"O": ("o", "/"), "f": ("o/f", "x")}
+    there = {"P": ("p", "/"), "f": ("p/f", "x")}
+    assert names(plan_of(here, here, there).steps) == ["Place p", "Rename f -> f", "Delete o"]
+    assert plan_of(here, here, there, busy={node("P")}) == Plan((), ())
+    assert names(plan_of(here, here, there, busy={node("O")}).steps) == ["Place p", "Rename f -> f"]
+
+
+def test_an_act_of_what_is_in_transfer_waits():
+    here, synced = {"f": ("f", "y"), "g": ("g", "y")}, {"f": ("f", "x"), "g": ("g", "x")}
+    assert names(plan_of(here, synced, synced, busy={node("f")}).acts) == ["Edit g"]
+
+
 def test_the_same_trees_give_the_same_plan():
     before, after = CHANGES[2][1], CHANGES[2][2]
     three = trees(before, before, after)

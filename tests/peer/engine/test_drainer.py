@@ -46,7 +46,7 @@ def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
         world.observer.has_looked, world.observer._full_wanted = True, False
         for part in ("pull", "push", "plan"):
             engine._block_part(part, UserError("not here"))
-            engine._part_blocked[part].until_s = 1e12
+            engine.outlook.parts[part].until_s = 1e12
         turns = 0
         turn = engine._turn
 
@@ -69,7 +69,7 @@ def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
             assert turns <= 2
             spool.may_end.set()
             await engine.quiet()
-            assert engine.trouble == "not here"
+            assert engine.outlook.trouble == "not here"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

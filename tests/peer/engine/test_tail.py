@@ -204,6 +204,23 @@ def test_log_and_tail_are_folded_as_if_ordered_so_and_all_that_changes_is_looked
     assert world.database.call(lambda db: folders.foreign_size(db, 1)) == (0, 0)
 
 
+def test_what_its_own_tail_alone_has_shown_is_looked_at_again_once_the_log_orders_it_otherwise():
+    """Two names that count as one, with equal bytes: the older node lends the item its id, and the log decides which is older."""
+    device = Device(OWN, Log())
+    device.create("\u00e9", "t1")
+    device.create("e\u0301", "t1")
+    first, second = device.log.entries.values()
+    assert second.header.needs == ()
+    world = World([first, second])
+    world.put_tail([first.hash, second.hash])
+    [before] = world.tree()
+    world.take_dirty()
+    world.order([second.hash, first.hash])
+    [after] = world.tree()
+    assert before != after
+    assert {before, after} <= world.take_dirty()
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_what_a_void_entry_of_another_device_brought_goes_and_all_that_changes_is_looked_at(seed: int) -> None:
     chance = random.Random(seed)

@@ -197,11 +197,11 @@ def test_the_loop_empties_the_trash_and_is_quiet_meanwhile(world):
         uploader = SimpleNamespace(spool=SimpleNamespace())
         parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, None]
         engine = FolderEngine(*parts)
-        engine.online = False
+        engine.outlook.online = False
         world.observer.has_looked, world.observer._full_wanted = True, False
         for part in ("pull", "push", "plan"):
             engine._block_part(part, UserError("not here"))
-            engine._part_blocked[part].until_s = 1e12
+            engine.outlook.parts[part].until_s = 1e12
         world.trash("f")
         world.observer._trash_s = world.clock.s + 0.05
         task = asyncio.create_task(engine.run())

@@ -14,6 +14,7 @@ from zeroconf import (  # type: ignore[attr-defined]  # documented, and in no __
 )
 
 from peer.core.lan import SERVICE_TYPE
+from peer.lan import discovery as discovery_module
 from peer.lan.discovery import RESOLVING_MAX, WAITING_MAX, Discovery, interfaces
 from peer.lan.doors import Announced
 from tests.e2e.ears import GROUP, PORT
@@ -103,6 +104,72 @@ def test_thousands_of_names_wait_in_a_bounded_queue(shout):
                 assert len(discovery._waiting) <= WAITING_MAX
                 assert len(discovery._resolving) <= RESOLVING_MAX
         await discovery.close()
+
+    run(test)
+
+
+def invented(names: int) -> bytes:
+    """Return a packet of names that nobody has, to be kept for a week."""
+    out = DNSOutgoing(RESPONSE)
+    for _ in range(names):
+        out.add_answer_at_time(DNSPointer(SERVICE_TYPE, 12, 1, 7 * 86_400, f"{os.urandom(24).hex()}.{SERVICE_TYPE}"), 0)
+    (packet,) = out.packets()
+    assert isinstance(packet, bytes)
+    return packet
+
+
+def scheduled(discovery: Discovery) -> int:
+    """Return how many names the library's browser keeps."""
+    browser = discovery._browser
+    return 0 if browser is None else len(browser.query_scheduler._next_scheduled_for_alias)
+
+
+def test_a_flood_of_names_is_forgotten_and_who_is_real_is_found_again(shout, monkeypatch):
+    """Records that live long push a real announcement out of the library's cache."""
+    monkeypatch.setattr(discovery_module, "PAUSE_S", 0.2)
+
+    async def test() -> None:
+        found, other = Found(), Found()
+        discovery = Discovery(["127.0.0.1"], found.on_found, found.gone.append)
+        real = Discovery(["127.0.0.1"], other.on_found, other.gone.append)
+        await discovery.start()
+        await real.start()
+        name = os.urandom(8).hex()
+        most = 0
+        for number in range(1_500):
+            shout(invented(15))
+            await asyncio.sleep(0)
+            most = max(most, scheduled(discovery))
+            if number == 1_000:
+                await real.announce(name, 4002, TAGS)
+        assert 0 < most <= discovery_module.RECORDS_MAX + 15
+        assert (await found.wait_for(name)).port == 4002
+        assert len(discovery._waiting) <= WAITING_MAX
+        await discovery.close()
+        await real.close()
+
+    run(test)
+
+
+def test_who_announces_himself_while_the_queue_is_full_is_found_afterwards(shout, monkeypatch):
+    monkeypatch.setattr(discovery_module, "PAUSE_S", 0.2)
+    monkeypatch.setattr(discovery_module, "WAITING_MAX", 20)
+
+    async def test() -> None:
+        found, other = Found(), Found()
+        discovery = Discovery(["127.0.0.1"], found.on_found, found.gone.append)
+        real = Discovery(["127.0.0.1"], other.on_found, other.gone.append)
+        await discovery.start()
+        await real.start()
+        for _ in range(10):
+            shout(invented(15))
+        while not discovery._has_missed:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        name = os.urandom(8).hex()
+        await real.announce(name, 4002, TAGS)
+        assert (await found.wait_for(name)).port == 4002
+        await discovery.close()
+        await real.close()
 
     run(test)
 

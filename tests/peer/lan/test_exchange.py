@@ -13,7 +13,9 @@ from blake3 import blake3
 from peer.core.chunk_sealing import seal_chunk
 from peer.core.lan import LanDevice, allowed_devices
 from peer.doors import SystemClock, ThreadProcessor
+from peer.engine.tasks import end
 from peer.lan import client as client_module
+from peer.lan import exchange
 from peer.lan.client import LanClient, PeerConnection
 from peer.lan.network import SystemLan
 from peer.lan.server import LanServer
@@ -386,5 +388,53 @@ def test_a_greeting_is_demanded():
         await stream.write_frame(1, GetChunks(FOLDER, (wanted(b"x"),)))
         with pytest.raises((UnavailableError, ProtocolError)):
             await stream.read_frame()
+
+    run(test)
+
+
+def test_who_is_of_no_use_now_is_dialled_ever_more_seldom(monkeypatch):
+    """There are as many connections as there may be; a dial that ends well and is of no use counts as one that failed."""
+    monkeypatch.setattr(limits, "LAN_PEERS_MAX", 0)
+    monkeypatch.setattr(exchange, "RETRY_S_MIN", 0.01)
+
+    async def test(world):
+        context = SimpleNamespace(
+            clock=SystemClock(), processor=world.processor, doors=SimpleNamespace(lan=SystemLan())
+        )
+        one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
+        one._trust = Trust(world.desktop, world.allowed(world.desktop))
+        dial = exchange._Dial()
+        task = asyncio.create_task(one._keep(dial, ["127.0.0.1"], world.server.port))
+        while dial.failures < 3:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        await end([task])
+
+    run(test)
+
+
+def test_who_never_had_a_turn_makes_room_and_is_asked_for_again(monkeypatch):
+    monkeypatch.setattr(exchange, "CANDIDATES_MAX", 3)
+
+    async def test(world):
+        context = SimpleNamespace(
+            clock=SystemClock(), processor=world.processor, doors=SimpleNamespace(lan=SystemLan())
+        )
+        one = exchange.Lan(context, {})  # type: ignore[arg-type]  # all of it that is used
+        asked: list[bool] = []
+        one._discovery = SimpleNamespace(ask_again=lambda: asked.append(True))
+        for name in ("open", "oldest", "newest"):
+            dial = one._dials[name] = exchange._Dial()
+            dial.task, dial.is_dialled = asyncio.create_task(asyncio.sleep(60)), name == "open"
+        tasks = [dial.task for dial in one._dials.values() if dial.task is not None]
+        assert one._make_room()
+        assert (list(one._dials), asked) == (["open", "newest"], [True])
+        one._dials["spare"] = exchange._Dial()
+        one._dials["spare"].task, one._dials["spare"].is_spare = tasks[1], True
+        one._dials["newest"].is_dialled = True
+        assert one._make_room()
+        assert (list(one._dials), asked) == (["open", "newest"], [True])
+        one._dials["third"] = one._dials["newest"]
+        assert not one._make_room()
+        await end(tasks)
 
     run(test)

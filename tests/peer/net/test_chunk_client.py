@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -422,3 +423,35 @@ def test_who_stops_taking_keeps_what_came(tmp_path):
 
     asyncio.run(run())
     assert parts_in(tmp_path) == {IDS[0].hex(): 1_000_000}
+
+
+def test_how_the_sending_of_a_body_ended_is_asked_for(monkeypatch):
+    """Aiohttp sends it in a task; where a node dies as the last bytes leave, that task fails and nobody awaits it."""
+    complaints = []
+    gone = ConnectionResetError("gone")
+
+    async def end(self, chunk=b""):
+        raise gone
+
+    monkeypatch.setattr("aiohttp.http_writer.StreamWriter.write_eof", end)
+
+    async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+        async def handler(request):
+            await request.content.read(8)
+            request.transport.abort()
+            return web.Response()
+
+        async with served(handler) as url:
+            client = client_of(node(url))
+            try:
+                with pytest.raises(NoQuorumError):
+                    await client.put(FOLDER, [(REF, DATA)])
+            finally:
+                await client.close()
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(test())
+    assert complaints == []
