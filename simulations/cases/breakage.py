@@ -44,8 +44,17 @@ async def _delay(world: World, step: Step) -> None:
 
 
 async def _reorder_journal_batch(world: World, step: Step) -> None:
-    world.memory[f"reordered:{step['target']}"] = True  # until its next pass, which may tell that it was shown nonsense
+    """Have the next batch of entries for a device arrive in reverse order.
+
+    That is a log that contradicts itself, which a device must refuse: its next pass may fail and say so. The pass after it
+    is shown the log as it is, and has to apply all of it; so a case sees one failing pass in its middle, and no harm.
+    """
+    world.memory[f"reordered:{step['target']}"] = True
     world.hands.tricks.reorder(world.peers[step["target"]].machine)
+
+
+async def _reap_tombstones(world: World, step: Step) -> None:
+    """Let the coordinator forget what it may of what was removed: that is nothing, since it keeps the whole log."""
 
 
 class Stored(NamedTuple):
@@ -114,4 +123,5 @@ OPERATIONS: Final[Mapping[str, Callable[[World, Step], Awaitable[None]]]] = {
     "reorder_journal_batch": _reorder_journal_batch,
     "corrupt_chunk": _corrupt_chunk,
     "repair_chunk": _repair_chunk,
+    "reap_tombstones": _reap_tombstones,
 }

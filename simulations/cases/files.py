@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import string
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,11 @@ SHORT_PATH_CHARS: Final = 260
 """What ``path_max`` is: the limit of a device with short paths."""
 PART_CHARS: Final = 200
 _UNICODE: Final = range(0x80, 0x1001)
+SPARSE_BYTES: Final = 4096
+"""Of a content within a hole."""
+_FORBIDDEN: Final = '\\:?*"><|'
+"""What Windows lets no name hold."""
+_SIGNS: Final = (*(sign for sign in string.punctuation if sign not in "/."), " ", "\u00e9")
 
 
 def _with_parents(peer: Peer, path: str) -> str:
@@ -252,6 +258,38 @@ def write_long_path(world: World, peer: Peer, step: Step) -> None:
     write_in_place(world, peer, path, str(step["token"]), DEFAULT_BYTES)
 
 
+def write_sparse(world: World, peer: Peer, step: Step) -> None:
+    """Write a file that is all hole, but for a content at some offsets, cut at the end."""
+    path, token = step["path"], str(step["token"])
+    target, size = _with_parents(peer, path), world.size(step["size"])
+    offsets = step["data_at"] if isinstance(step["data_at"], list) else [step["data_at"]]
+    remember(peer, path)
+    with peer.disk.open(target) as file:
+        file.truncate(0)
+        file.truncate(size)
+        for offset in map(world.size, offsets):
+            if data := content(token, SPARSE_BYTES)[: max(0, size - offset)]:
+                file.write(data, offset)
+    world.contents.note(token, peer.disk.digest(target), Origin(peer.name, path))
+
+
+def write_name_matrix(world: World, peer: Peer, step: Step) -> None:
+    """Write files, each with a content of its own, whose names hold signs that some system does not like.
+
+    Raises:
+        Skipped: There is no such set.
+    """
+    match step["set"]:
+        case "ascii_punct_positions":
+            names = [name for sign in _SIGNS for name in (f"{sign}word", f"wo{sign}rd", f"word{sign}")]
+        case "windows_forbidden":
+            names = [f"wo{sign}rd" for sign in _FORBIDDEN]
+        case other:
+            raise Skipped(f"write_name_matrix: unknown set {other}")
+    for name in names:
+        write_in_place(world, peer, name, f"{peer.name}:{name}", DEFAULT_BYTES)
+
+
 def write_conflict_copy_of(world: World, peer: Peer, step: Step) -> None:
     """Write into the one conflict copy that lies beside a path."""
     directory = step["path"].rpartition("/")[0]
@@ -342,7 +380,7 @@ OPERATIONS: Final[Mapping[str, Callable[[World, Peer, Step], None]]] = {
     each.__name__: each
     for each in (
         write, append, mkdir, mkdir_raw, mkdir_chain, delete, rename, rename_many, copy, symlink, touch, touch_all,
-        restore_mtime, write_keep_stat, replace_atomic, chmod, write_many, write_long_path, write_conflict_copy_of,
-        write_random_unicode, plant_outside, remove_root, random_tree,
+        restore_mtime, write_keep_stat, replace_atomic, chmod, write_many, write_long_path, write_sparse,
+        write_name_matrix, write_conflict_copy_of, write_random_unicode, plant_outside, remove_root, random_tree,
     )
 }  # fmt: skip

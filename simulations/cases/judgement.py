@@ -20,7 +20,8 @@ from simulations.cases.world import Peer, World
 
 AT_ONCE: Final = frozenset({"guard", "remote_unchanged", "db_unchanged"})
 """Judged right after the last step."""
-_BY_RUNNER: Final = frozenset({"converged", "stable"})
+_BY_RUNNER: Final = frozenset({"converged", "converged_members_only", "stable"})
+"""All devices are of one user here, so all are members."""
 _HISTORY: Final = "history"
 
 

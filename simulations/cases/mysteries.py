@@ -3,8 +3,8 @@
 The model is that of Hughes, Pierce, Arts and Norell, "Mysteries of Dropbox" (ICST 2016): a server's value, a multiset of conflicts, and for
 each node its value, whether it has the server's newest one (fresh), and whether its own was sent (clean).
 
-One thing is added to its first version, whose rules for deletion its authors refined: what was written against a value that was
-deleted meanwhile may take its place instead of becoming a conflict.
+One rule is added to its first version, whose rules for deletion its authors refined: what was written against a value that was
+deleted meanwhile takes its place instead of becoming a conflict (docs/decisions/a-write-beats-a-removal.md).
 
 Rule 1: a run is right if hidden uploads and downloads can be put between what was seen so that all of it could be.
 """
@@ -90,8 +90,6 @@ def _hidden(state: State) -> Iterator[State]:
     for node in range(len(state.local)):
         if not state.clean[node]:
             yield _up(state, node)
-            if state.server == MISSING and not state.fresh[node]:
-                yield _put_server(state._replace(clean=_put(state.clean, node, True)), node)
         elif not state.fresh[node]:
             yield state._replace(
                 local=_put(state.local, node, state.server),
@@ -104,7 +102,7 @@ def _up(state: State, node: int) -> State:
     sent = state._replace(clean=_put(state.clean, node, True))
     if value == state.server:
         return sent
-    if state.fresh[node]:
+    if state.fresh[node] or state.server == MISSING:
         return _put_server(sent, node)
     return sent if value == MISSING else sent._replace(conflicts=sent.conflicts | {value})
 

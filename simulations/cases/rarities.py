@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from simulations.cases.grammar import Skipped, in_nfc
-from simulations.cases.hands import Failed
+from simulations.cases.hands import NO_ACCOUNTS, Failed
 from simulations.cases.reckoning import restored
 from simulations.cases.trees import is_file, without
 from simulations.cases.world import Peer, World
@@ -127,14 +127,14 @@ def source_mtime_untouched(world: World, name: str, peers: Sequence[Peer]) -> No
 
 async def published_versions_are_prefixes_or_full(world: World, path: str, peers: Sequence[Peer]) -> None:
     """Each version in the history, and each state seen on another device, is the content up to some block."""
-    allowed: set[str] | None = world.memory.get(f"prefixes:{path}")
+    allowed = world.published.get(path)
     if allowed is None:
         raise Skipped(f"nothing was written slowly to {path}")
     async for version, digest in restored(world, peers[0], path):
         if digest not in allowed:
             raise Failed(f"version {version} of {path} is no beginning of what was written that ends with a block")
-    for device, digest in world.memory.get(f"seen:{path}", ()):
-        if digest not in allowed:
+    for seen, device, digest in world.seen:
+        if seen == path and digest not in allowed:
             raise Failed(f"{device} had a {path} that is no beginning of what was written that ends with a block")
 
 
@@ -183,11 +183,29 @@ def simfs_equals_realfs(world: World, value: bool, peers: Sequence[Peer]) -> Non
         raise Failed("; ".join(found[:3]))
 
 
+def location_of(world: World, wanted: Mapping[str, Sequence[str]], peers: Sequence[Peer]) -> None:  # noqa: ARG001 - a judge
+    """Just these devices hold the bytes of a path, as every device sees it.
+
+    Raises:
+        Skipped: No command says it.
+    """
+    raise Skipped("no command says which devices hold the bytes of a file")
+
+
+def no_merge_without_consent(world: World, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG001, FBT001 - a judge
+    """No directory holds both what was private and what was shared.
+
+    Raises:
+        Skipped: Nothing is shared with other accounts.
+    """
+    raise Skipped(NO_ACCOUNTS)
+
+
 KEYS: Final[Mapping[str, Callable[[World, Any, Sequence[Peer]], Awaitable[None] | None]]] = {
     each.__name__: each
     for each in (
         on_ci, case_sensitive_devices_exact, deterministic_choice_on, all_allowed_names_on, mtime,
         source_mtime_untouched, published_versions_are_prefixes_or_full, no_cross_folder_leak,
-        duplicate_identity_detected, explainable_by, simfs_equals_realfs,
+        duplicate_identity_detected, explainable_by, simfs_equals_realfs, location_of, no_merge_without_consent,
     )
 }  # fmt: skip

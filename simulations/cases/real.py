@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from simulations.cases.grammar import Case, Skipped
-from simulations.cases.hands import Failed, Machine, Means, Packs, Told, Tricks
+from simulations.cases.hands import LATER_NEEDS, LATER_OPERATIONS, Failed, Machine, Means, Packs, Told, Tricks
 from simulations.cases.real_disk import RealDisk
 from simulations.launcher import Launched, Launcher, Result, without_root_rights
 from simulations.processes import Cluster
@@ -38,20 +38,24 @@ _MEASURED: Final = frozenset({"transfers", "no_content_transfer"})
 _BREAKS_ACCOUNT: Final = frozenset(
     {
         "tamper_db", "snapshot_state", "restore_state", "restore_disk", "clone_as", "join_empty", "join_nonempty",
-        "wipe_folder_and_rejoin",
+        "wipe_folder_and_rejoin", "register_dead_peers",
     }
 )  # fmt: skip
 _SIMULATED: Final = "only the simulator can do this"
 MEANS: Final = Means(
-    operations=dict.fromkeys(
-        (
-            "advance_time", "hook_during_sync", "lock_file", "unlock_file", "rename_matrix", "reorder_journal_batch",
-            "sync_with_injection", "unmount_subtree", "delay", "scan_path", "upload_start", "upload_start_dedup",
-            "upload_finish",
+    operations={
+        **LATER_OPERATIONS,
+        **dict.fromkeys(
+            (
+                "advance_time", "hook_during_sync", "lock_file", "unlock_file", "rename_matrix", "reorder_journal_batch",
+                "sync_with_injection", "unmount_subtree", "delay", "scan_path", "upload_start", "upload_start_dedup",
+                "upload_finish",
+            ),
+            _SIMULATED,
         ),
-        _SIMULATED,
-    ),
+    },
     needs={
+        **LATER_NEEDS,
         "fs:constant_mtime": "only the simulator has a file system without times",
         "fs:short_path_limit": "only the simulator has a file system with short paths",
         "case_insensitive_fs": "needs a file system that folds case",
@@ -60,7 +64,12 @@ MEANS: Final = Means(
         "file_lock": "Linux has no lock that keeps others from opening a file",
         "every_step": "only the simulator can crash at every step",
     },
-    present=frozenset({"symlink", "fault:network", "fault:coordinator_rollback", "fault:crash", "fault:storage_corrupt"}),
+    present=frozenset(
+        {
+            "symlink", "multi_folder", "fault:network", "fault:coordinator_rollback", "fault:crash",
+            "fault:storage_corrupt",
+        }
+    ),
 )  # fmt: skip
 _COMMANDS: Final[Mapping[str, Callable[[Mapping[str, Any]], tuple[str, ...]]]] = {
     "add": lambda given: ("add", given["path"], "--name", given["name"]),
@@ -455,4 +464,4 @@ def needs_own_servers(case: Case) -> bool:
 
 def needs_own_account(case: Case) -> bool:
     """Whether a case leaves its devices unfit for another."""
-    return any(step["op"] in _BREAKS_ACCOUNT for step in case.steps)
+    return "multi_folder" in case.needs or any(step["op"] in _BREAKS_ACCOUNT for step in case.steps)

@@ -30,6 +30,9 @@ LANES: Final = 3
 Verdict = Literal["pass", "fail", "skipped"]
 
 
+_EVERY_STEP: Final = "$every_step"
+
+
 class Outcome(NamedTuple):
     """What came of one case with one set of parameters."""
 
@@ -122,6 +125,8 @@ class Runner:
             Skipped: It cannot be run.
         """
         remarks, effects = self._run_once(case, order, number, 0)
+        if not effects and any(_EVERY_STEP in step.values() for step in case.steps):
+            raise Failed("there is no effect to crash at")
         for effect in range(1, effects + 1):
             try:
                 remarks += self._run_once(case, order, number, effect)[0]

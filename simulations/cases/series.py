@@ -18,6 +18,7 @@ from simulations.cases.contents import DEFAULT_BYTES, Origin, content, digest_of
 from simulations.cases.files import Step, alter, append_block, write
 from simulations.cases.grammar import Skipped
 from simulations.cases.hands import OpenFile
+from simulations.cases.programs import fsx
 from simulations.cases.trees import CONTROL, is_file
 from simulations.cases.world import Peer, World
 
@@ -238,7 +239,7 @@ def inject_partial_temp(world: World, peer: Peer, step: Step) -> None:
 OPERATIONS: Final[Mapping[str, Callable[[World, Peer, Step], Awaitable[None] | None]]] = {
     each.__name__: each
     for each in (
-        office_save, append_series, rewrite_n_times, random_alter, sync_with_restarts, sqlite_db,
-        sqlite_txn, sqlite_txn_open, sqlite_txn_commit, plant_temp, inject_partial_temp,
+        office_save, append_series, rewrite_n_times, random_alter, sync_with_restarts, fsx, sqlite_db, sqlite_txn,
+        sqlite_txn_open, sqlite_txn_commit, plant_temp, inject_partial_temp,
     )
 }  # fmt: skip

@@ -21,9 +21,10 @@ def _key(connection: sqlite3.Connection) -> int:
 
 
 def head(database: sqlite3.Connection) -> int:
-    """Return the highest position of the folder's log that the device has; 0 if it has none."""
-    found = database.execute("SELECT max(position) FROM log WHERE folder = ?", (_key(database),)).fetchone()
-    return int(found[0] or 0)
+    """Return the highest position of the folder's log that the device has, the sum of several; 0 if it has none."""
+    keys = [row[0] for row in database.execute("SELECT key FROM folder")]
+    heads = (database.execute("SELECT max(position) FROM log WHERE folder = ?", (key,)).fetchone() for key in keys)
+    return sum(int(found[0] or 0) for found in heads)
 
 
 def rows_digest(database: sqlite3.Connection) -> str:

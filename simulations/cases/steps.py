@@ -6,14 +6,14 @@ Rule 1: what cannot be done here raises ``Skipped`` with the reason before anyth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, ClassVar, Final
 
-from simulations.cases import breakage, files, mysteries, series, state, tricky
+from simulations.cases import breakage, files, mysteries, programs, series, state, tricky
 from simulations.cases.files import Step
 from simulations.cases.grammar import ACTORS, Case, Skipped
-from simulations.cases.hands import Means, lacks, must
+from simulations.cases.hands import Failed, Means, lacks, must
 from simulations.cases.judgement import Judge
 from simulations.cases.trees import is_below
 from simulations.cases.world import Begun, Peer, World
@@ -32,6 +32,9 @@ def check_known(case: Case, means: Means) -> None:
             raise Skipped(f"{step['op']}: the runner cannot do this")
 
 
+_AFTER_SETUP: Final = "as after the setup"
+
+
 class Stepper:
     """Does the steps of one case in one world."""
 
@@ -39,7 +42,9 @@ class Stepper:
         self._world = world
         self._judge = judge
         self._begun: dict[str, Begun] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        """What runs beside the steps of a phase."""
+        self._phase: Any = None
 
     async def set_up(self) -> None:
         """Make the folder on the first device with what the setup says, and bring it to all others."""
@@ -54,6 +59,9 @@ class Stepper:
             if not peer.machine.has_folder:
                 await world.get(peer)
         await world.settle()
+        if any(step["op"] == "restore_disk" for step in world.case.steps):
+            for peer in world.peers.values():
+                await peer.machine.keep(_AFTER_SETUP)
         self._judge.note_setup()
 
     async def run(self) -> None:
@@ -67,7 +75,7 @@ class Stepper:
             if number == len(self._world.case.steps) - 1:
                 self._judge.note_before_last()
             await self._do(step)
-        await self._join_loop()
+        await self._join_loops()
         await self._world.stop_agents()
         for begun in self._begun.values():
             await begun.finish()
@@ -82,14 +90,11 @@ class Stepper:
         op, world = step["op"], self._world
         if op in files.OPERATIONS or op in series.OPERATIONS:
             world.sync_steps.clear()
-        if op == "rename_loop":
-            self._loop = asyncio.create_task(series.rename_loop(world, world.peers[step["device"]], step))
-            return
-        if op != "sync_random_during":
-            await self._join_loop()
+        if step["phase"] != self._phase or op == "settle":
+            await self._join_loops()
+        self._phase = step["phase"]
         if step["device"] in ACTORS - {"OWNER"} and step["device"] not in world.peers:
-            await breakage.OPERATIONS[op](world, step)
-            world.due |= set(world.peers)
+            await self._by_actor(step)
             return
         peers = (
             world.active()
@@ -100,7 +105,18 @@ class Stepper:
             await self.syncs[op](self, peers, step)
             return
         for peer in peers:
-            await self._by_hand(peer, step)
+            if op in LOOPS:
+                self._loops.append(asyncio.create_task(LOOPS[op](world, peer, step)))
+            else:
+                await self._by_hand(peer, step)
+
+    async def _by_actor(self, step: Step) -> None:
+        """Do an operation of the environment."""
+        work = breakage.OPERATIONS.get(step["op"])
+        if work is None:
+            raise Skipped(f"{step['op']}: not an operation of {step['device']}")
+        await work(self._world, step)
+        self._world.due |= set(self._world.peers)
 
     async def _by_hand(self, peer: Peer, step: Step) -> None:
         """Do an operation of one device, and note what it changed."""
@@ -118,10 +134,10 @@ class Stepper:
             await _DEVICES[op](world, peer, step)
             world.due.add(peer.name)
 
-    async def _join_loop(self) -> None:
-        """Wait for the loop that runs beside passes."""
-        if self._loop is not None:
-            loop, self._loop = self._loop, None
+    async def _join_loops(self) -> None:
+        """Wait for what runs beside the steps of a phase."""
+        loops, self._loops = self._loops, []
+        for loop in loops:
             await loop
 
     # --- Passes
@@ -158,10 +174,29 @@ class Stepper:
             await self._begun.pop(peer.name).finish()
 
     async def _sync_random_during(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
-        assert self._loop is not None
+        for loop in self._loops:
+            for peer in peers:
+                await series.sync_at_random(self._world, peer, loop)
+        await self._join_loops()
+
+    async def _sync_during(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+        for loop in self._loops:
+            for peer in peers:
+                await programs.sync_during(self._world, peer, loop)
+        await self._join_loops()
+
+    async def _upload_start(self, peers: Sequence[Peer], step: Step) -> None:
         for peer in peers:
-            await series.sync_at_random(self._world, peer, self._loop)
-        await self._join_loop()
+            await self._by_hand(peer, {**step, "op": "write"})
+            held = self._world.hands.tricks.hold_entries(peer.machine)
+            self._begun[peer.name] = begun = self._world.begin_pass(peer)
+            if not await begun.comes_to(held):
+                raise Failed(f"the pass of {peer.name} ended before it sent an entry")
+
+    async def _upload_finish(self, peers: Sequence[Peer], step: Step) -> None:
+        for peer in peers:
+            self._world.hands.tricks.release_entries(peer.machine)
+        await self._sync_finish(peers, step)
 
     async def _mysteries_generator(self, peers: Sequence[Peer], step: Step) -> None:
         await mysteries.generate(self._world, peers, step)
@@ -188,6 +223,10 @@ class Stepper:
         "sync_start": _sync_start,
         "sync_finish": _sync_finish,
         "sync_random_during": _sync_random_during,
+        "sync_during": _sync_during,
+        "upload_start": _upload_start,
+        "upload_start_dedup": _upload_start,
+        "upload_finish": _upload_finish,
         "append_alternating": _append_alternating,
         "mysteries_generator": _mysteries_generator,
         "check": _check,
@@ -273,6 +312,24 @@ async def _restore_state(world: World, peer: Peer, step: Step) -> None:
             raise Skipped(f"restore_state: unknown scope {scope}")
 
 
+async def _restore_disk(world: World, peer: Peer, step: Step) -> None:
+    """The whole disk goes back to how it was after the setup."""
+    if (step["scope"], step["age"]) != ("all", "old"):
+        raise Skipped(f"restore_disk: unknown scope {step['scope']} or age {step['age']}")
+    await world.stop_agent(peer)
+    await peer.machine.put_back(_AFTER_SETUP, home=True, files=True)
+
+
+async def _clone_as(world: World, peer: Peer, step: Step) -> None:
+    await world.clone(peer, step["name"])
+
+
+async def _register_dead_peers(world: World, peer: Peer, step: Step) -> None:
+    """The account has more devices, none of which ever runs."""
+    for number in range(step["count"]):
+        await world.hands.join(f"dead-{peer.name}-{number}")
+
+
 # --- What stays off a device
 
 
@@ -314,12 +371,20 @@ _DEVICES: Final[Mapping[str, Callable[[World, Peer, Step], Awaitable[None]]]] = 
     "join_nonempty": _join_nonempty,
     "snapshot_state": _snapshot_state,
     "restore_state": _restore_state,
+    "restore_disk": _restore_disk,
+    "clone_as": _clone_as,
+    "register_dead_peers": _register_dead_peers,
     "set_ignore": _set_ignore,
     "set_ignore_dir": _exclude,
     "drop_local_copy": _exclude,
 }
 
 
+LOOPS: Final[Mapping[str, Callable[[World, Peer, Step], Coroutine[Any, Any, None]]]] = {
+    "rename_loop": series.rename_loop,
+    "write_slow": programs.write_slow,
+}
+"""Operations that begin and go on beside the other steps of their phase."""
 KNOWN: Final = frozenset(
-    {*files.OPERATIONS, *series.OPERATIONS, *Stepper.syncs, *_DEVICES, *breakage.OPERATIONS, "rename_loop"}
+    {*files.OPERATIONS, *series.OPERATIONS, *Stepper.syncs, *_DEVICES, *breakage.OPERATIONS, *LOOPS}
 )

@@ -209,6 +209,30 @@ class VirtualTricks:
 
         link.alter = alter
 
+    def hold_entries(self, machine: Machine) -> asyncio.Event:
+        """Have the next entries that a device sends be held back, with all after them; say when they are."""
+        network, coordinator = self._hands.world.network, self._hands.world.coordinator.name
+        name = _of(machine).machine.name
+        link, held = network.link(name, coordinator), asyncio.Event()
+
+        def alter(data: bytes) -> bytes:
+            try:
+                frame = m.decode_frame(data)
+            except ProtocolError:
+                return data
+            if isinstance(frame.body, m.RegisterEntries):
+                link.alter = None
+                network.clog(name, coordinator)
+                held.set()
+            return data
+
+        link.alter = alter
+        return held
+
+    def release_entries(self, machine: Machine) -> None:
+        """Let them go on."""
+        self._hands.world.network.unclog(_of(machine).machine.name, self._hands.world.coordinator.name)
+
     def delay(self, machine: Machine, seconds: float) -> None:
         """Have all that goes to a device arrive so much later."""
         name = _of(machine).machine.name

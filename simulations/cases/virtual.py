@@ -21,7 +21,7 @@ from peer.device import Device
 from protocol.errors import KinfolderError
 from simulations.cases import tricks
 from simulations.cases.grammar import MIB, Case, Skipped, size_of
-from simulations.cases.hands import Json, Machine, Means, Packs, Told
+from simulations.cases.hands import LATER_NEEDS, LATER_OPERATIONS, Json, Machine, Means, Packs, Told
 from simulations.cases.virtual_disk import VirtualDisk
 from simulations.databases import image_of, open_image
 from simulations.devices import FILES, FOLDER, HOME, ROOT, DeviceImage, DeviceMachine
@@ -38,13 +38,6 @@ KILLED: Final = -9
 CONTENT_BYTES_MAX: Final = 24 * MIB
 """Of all that the steps of a case write, about: more than that is made smaller."""
 KEPT_BYTES_MAX: Final = 16 * MIB
-_LATER: Final[Mapping[str, str]] = {
-    "acl": "other accounts: not in this version",
-    "nested_share": "other accounts: not in this version",
-    "quota": "the coordinator has no limit of stored bytes",
-    "gc": "storage nodes collect no garbage",
-    "feature:atomic_dirs": "the product takes no directory as one value",
-}
 _FILE_SYSTEMS: Final[Mapping[str, Personality]] = {
     "case_insensitive_fs": Personality(folds_case=True),
     "fs:nfd": Personality(stores_nfd=True),
@@ -54,8 +47,8 @@ _FILE_SYSTEMS: Final[Mapping[str, Personality]] = {
 }
 """By need; for the device that it names, or for all."""
 MEANS: Final = Means(
-    operations={},
-    needs=_LATER,
+    operations=LATER_OPERATIONS,
+    needs=LATER_NEEDS,
     present=frozenset(
         {
             "symlink", "multi_folder", "file_lock", "every_step", "fault:network", "fault:coordinator_rollback",
@@ -194,8 +187,14 @@ class VirtualHands:
         self._tricks = tricks.VirtualTricks(self)
 
     async def devices(self, names: Sequence[str]) -> Sequence[VirtualMachine]:
-        """Return the devices of the image."""
-        return [self._take(name, each, has_folder=True) for name, each in zip(names, self.world.devices, strict=False)]
+        """Return the devices of the image; where each directory is to be a folder, those without one."""
+        machines = self.world.devices[1:] if is_parted(self._case) else self.world.devices
+        for machine in machines if is_parted(self._case) else ():
+            machine.user.make_directories(ROOT)
+        return [
+            self._take(name, each, has_folder=not is_parted(self._case))
+            for name, each in zip(names, machines, strict=False)
+        ]
 
     def _take(self, name: str, machine: DeviceMachine, *, has_folder: bool) -> VirtualMachine:
         made = VirtualMachine(self, name, machine, has_folder=has_folder)
@@ -320,13 +319,14 @@ class VirtualWorlds:
 
     def run(self, case: Case, seed: str, story: Callable[[VirtualHands], Coroutine[Any, Any, T]]) -> T:
         """Do something in a world of its own, and return what comes of it."""
-        image = prepared(len(case.devices) + 1, 1, spare=1)
+        others = 1 if is_parted(case) else 0  # the one that has the folder of the image, and does nothing
+        image = prepared(others + len(case.devices) + 1, 1, spare=len(case.devices) + 1 if others else 1)
         number = crc32(seed.encode())
         world = World(
             number,
             image,
             schedule=Schedule.SHUFFLED if number % 2 else Schedule.FIFO,
-            personalities=[personality_of(case, name) for name in case.devices],
+            personalities=[*[PLAIN] * others, *(personality_of(case, name) for name in case.devices)],
         )
         for step in case.steps:
             for event in EXPECTED_ERRORS.get(step["op"], ()):
@@ -353,6 +353,11 @@ EXPECTED_ERRORS: Final[Mapping[str, Sequence[str]]] = {
     "reorder_journal_batch": ("stopped",),
 }
 """What the product logs where a case breaks something on purpose, by operation."""
+
+
+def is_parted(case: Case) -> bool:
+    """Whether each directory in a device's root is a folder of its own."""
+    return "multi_folder" in case.needs
 
 
 def personality_of(case: Case, device: str) -> Personality:

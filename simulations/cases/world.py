@@ -18,12 +18,13 @@ from simulations.cases import state
 from simulations.cases.contents import Contents
 from simulations.cases.grammar import MIB, Case, in_nfc, size_of
 from simulations.cases.hands import NEEDS_PERSON, Failed, Hands, Json, Machine, Told, must
-from simulations.cases.trees import difference, is_below, is_file, without
+from simulations.cases.trees import CONTROL, DIRECTORY, difference, is_below, is_file, without
 
 PASS_S: Final = 150.0
 FAULT_PASS_S: Final = 10.0
 """How long a pass may try, once something was broken on purpose."""
 ROUNDS_MAX: Final = 10
+LOOK_S: Final = 0.05
 FRESH: Final = "fresh"
 _COPY: Final = re.compile(r" \(conflict, .*, [0-9a-f]{8}\)")
 
@@ -48,6 +49,8 @@ class Peer:
         """What steps made here and none took away since: path to what a tree says of it."""
         self.left: dict[str, tuple[str, int]] = {}
         """Of files that steps last wrote here: what a tree says, and the mtime."""
+        self.folders: dict[str, None] = {}
+        """Its folders, where each top-level directory is one."""
         self.last: dict[str, tuple[int, int, int]] = {}
         """Size, inode and mtime of the last file at a path, before a step changed it."""
 
@@ -78,7 +81,8 @@ class Peer:
 
     def tree(self) -> dict[str, str]:
         """Return what stands there now."""
-        return self.disk.tree(self.root)
+        tree = self.disk.tree(self.root)
+        return without(tree, {f"{name}/{CONTROL}" for name in self.folders}) if self.folders else tree
 
 
 class Pass(NamedTuple):
@@ -127,6 +131,16 @@ class World:
         """Files outside the roots: device, path on its disk, bytes, mtime."""
         self.memory: dict[str, Any] = {}
         """What operations keep for one another."""
+        self.folders: dict[str, None] = {}
+        """The names of the account's folders, where each top-level directory is one."""
+        self.is_parted = "multi_folder" in case.needs
+        """Whether it is."""
+        self.slow: dict[str, str] = {}
+        """Paths that a program writes block by block just now, and on which device."""
+        self.published: dict[str, set[str]] = {}
+        """Of such a path: what may be seen of it elsewhere, as a tree says it."""
+        self.seen: list[tuple[str, str, str]] = []
+        """What was: path, device and what its tree said after a pass."""
         self._times: dict[tuple[str, str], tuple[str, int]] = {}
         self.crash_effect = 0
         """Before which effect the command crashes that is to crash at every step; 0: none."""
@@ -136,8 +150,9 @@ class World:
     # --- Devices
 
     async def begin(self) -> None:
-        """Have the devices of the case; nothing is on their disks yet."""
-        for machine in await self.hands.devices(self.case.devices):
+        """Have the devices of the case, but for those that a step copies from others; nothing is on their disks yet."""
+        copies = {step["name"] for step in self.case.steps if step["op"] == "clone_as"}
+        for machine in await self.hands.devices([name for name in self.case.devices if name not in copies]):
             self.take(machine)
 
     def take(self, machine: Machine) -> Peer:
@@ -151,6 +166,13 @@ class World:
         peer = self.take(await self.hands.join(name))
         await self.get(peer)
         return peer
+
+    async def clone(self, peer: Peer, name: str) -> None:
+        """Have a second device take part, with copies of a device's home and files."""
+        await self.stop_agent(peer)
+        copy = self.take(await self.hands.clone(peer.machine, name))
+        copy.excluded, copy.folders = set(peer.excluded), dict(peer.folders)
+        copy.made, copy.last = dict(peer.made), dict(peer.last)
 
     def size(self, value: Any) -> int:
         """Return a size in bytes as it is here: large ones may be smaller, if links are slower."""
@@ -169,12 +191,16 @@ class World:
         return await peer.machine.kin(method, **params)
 
     async def status(self, peer: Peer) -> Json:
-        """Return what the device says of the folder."""
+        """Return what the device says of the folder; of several: of the first that is held or missing, and all items."""
         folders = (await self.told(peer))["folders"]
-        found = [folder for folder in folders if folder["name"] == self.folder]
+        names = self.folders if self.is_parted else (self.folder,)
+        found = [folder for folder in folders if folder["name"] in names]
         if not found:
             raise Failed(f"kin status of {peer.name} names no folder")
-        row: Json = found[0]
+        row: Json = next((each for each in found if each["held"] or each["state"] == "missing"), found[0])
+        if self.is_parted:
+            items = [{**item, "path": f"{each['name']}/{item['path']}"} for each in found for item in each["unsynced"]]
+            row = {**row, "unsynced": items}
         return row
 
     async def told(self, peer: Peer) -> Json:
@@ -182,23 +208,50 @@ class World:
         return must(await self.kin(peer, "status", all=True), "kin status").result
 
     async def add(self, peer: Peer) -> None:
-        """Make the device's root the case's folder."""
+        """Make the device's root the case's folder, or each directory in it one."""
+        if self.is_parted:
+            await self._part(peer)
+            return
         must(await self.kin(peer, "add", path=peer.root, name=self.folder), "kin add")
         peer.machine.has_folder = True
 
+    async def _part(self, peer: Peer) -> None:
+        """Make each directory in the device's root a folder, and bring all others that there are."""
+        tops = [path for path, kind in self.tree(peer).items() if "/" not in path and kind == DIRECTORY]
+        for name in [*tops, *self.folders]:
+            if name in peer.folders:
+                continue
+            if name in self.folders:
+                must(await self.kin(peer, "get", folder=name, path=peer.at(name)), "kin get")
+            else:
+                must(await self.kin(peer, "add", path=peer.at(name), name=name), "kin add")
+                self.folders[name] = None
+                self.due |= set(self.peers)
+            peer.folders[name] = None
+
     async def get(self, peer: Peer) -> None:
         """Bring the folder to the device's root, whatever lies there."""
+        if self.is_parted:
+            await self._part(peer)
+            return
         must(await self.kin(peer, "get", folder=self.folder, path=peer.root), "kin get")
         peer.machine.has_folder = True
 
     async def remove(self, peer: Peer) -> None:
         """Have the device forget the folder."""
+        for name in peer.folders:
+            must(await self.kin(peer, "remove", folder=name, everywhere=False), "kin remove")
+        if self.is_parted:
+            peer.folders.clear()
+            return
         must(await self.kin(peer, "remove", folder=self.folder, everywhere=False), "kin remove")
         peer.machine.has_folder = False
 
     async def approve(self, peer: Peer) -> None:
         """Let a mass change pass that is held."""
-        must(await self.kin(peer, "approve", folder=self.folder), "kin approve")
+        for folder in (await self.told(peer))["folders"] if self.is_parted else ({"name": self.folder, "held": True},):
+            if folder["held"]:
+                must(await self.kin(peer, "approve", folder=folder["name"]), "kin approve")
 
     async def exclude(self, peer: Peer, path: str, *, remove: bool = False) -> None:
         """Keep a path off the device, or have it come back."""
@@ -248,6 +301,8 @@ class World:
         """
         before = self.tree(peer)
         await self._end_deafness(peer)
+        if self.is_parted:
+            await self._part(peer)
         made = self._judged(self._note(peer, before, await self._run_pass(peer)))
         if self.memory.pop(f"reordered:{peer.name}", None):
             self.due.add(peer.name)
@@ -283,11 +338,12 @@ class World:
     @property
     def is_obstructed(self) -> bool:
         """Whether a fault, or a file that a program holds open, may keep a pass from its end."""
-        return self.has_fault or any(key.startswith(("transaction:", "locked:", "reordered:")) for key in self.memory)
+        return self.has_fault or bool(self.slow) or any(key.startswith(("transaction:", "locked:", "reordered:")) for key in self.memory)
 
     def _note(self, peer: Peer, before: dict[str, str], told: Told) -> Pass:
         with peer.machine.database() as database:
             after, head = self.tree(peer), state.head(database)
+        self.seen += [(path, peer.name, after[path]) for path in self.published if after.get(path, DIRECTORY) != DIRECTORY]
         is_clean = told.code == 0 or before == after
         self.due -= {peer.name} if is_clean else set()
         if head > self.head:
@@ -307,7 +363,7 @@ class World:
         """Return the devices that are neither offline nor stopped, in the order of ``*``."""
         chosen = self.order if names is None else tuple(names)
         rest = [name for name in self.peers if name not in chosen] if names is None else []
-        return [self.peers[name] for name in (*chosen, *rest) if self.peers[name].is_active]
+        return [self.peers[name] for name in (*chosen, *rest) if name in self.peers and self.peers[name].is_active]
 
     async def settle(self) -> None:
         """Bring all to rest: passes of those devices on which, or for which, something happened, in turn.
@@ -417,6 +473,12 @@ class Begun:
         self.before = world.tree(peer)
         """The device's tree when it began."""
         self._task = asyncio.create_task(world.bare_pass(peer))
+
+    async def comes_to(self, moment: asyncio.Event) -> bool:
+        """Wait until something happens in it; tell whether it did before the end."""
+        while not moment.is_set() and not self._task.done():
+            await asyncio.sleep(LOOK_S)
+        return moment.is_set()
 
     async def finish(self) -> Pass:
         """Wait for its end; what another device did meanwhile may have come too late for it."""
