@@ -368,7 +368,7 @@ class Applier:
                     self._check_link(directory, item)
                     fs.make_link(parent, item.name, item.content.target)
             except OSError as error:
-                raise refusal(fs, parent, item.name, error) from None
+                raise refusal(fs, parent, item.name, error, self._spelling) from None
             self._touched.add(directory)
             self._places.move(item)
             return self._now(parent, item.name, ready.new)
@@ -448,7 +448,7 @@ class Applier:
             except OSError as error:
                 if self._is_respelled(parent, new_parent, item.name, before):
                     return self._respell(expected, item)
-                raise refusal(self._fs, new_parent, item.name, error) from None
+                raise refusal(self._fs, new_parent, item.name, error, self._spelling) from None
             self._touched |= {directory, new_directory}
             after = self._fs.lstat(new_parent, item.name)
             if not same_node(before, after):
@@ -469,7 +469,8 @@ class Applier:
         except OSError:
             return False
         is_here = self._fs.fstat(parent)[:2] == self._fs.fstat(new_parent)[:2]
-        return is_here and same_node(found, before) and not is_listed(self._fs, new_parent, name)
+        is_it = is_here and same_node(found, before)
+        return is_it and (not is_listed(self._fs, new_parent, name) or self._spelling.respells)
 
     def _respell(self, expected: Item, item: Item) -> Fingerprint | None:
         """Give a file another spelling of its name, by way of a hidden one; a crash in between brings it back."""
