@@ -105,10 +105,15 @@ async def _make_account(machine: DeviceMachine) -> tuple[Kept, bytes]:
     return await _filled(machine, Joined(record, secrets, account_keys, (genesis,), ()))
 
 
-async def link(show: Callable[[Report], Coroutine[Any, Any, Any]], other: DeviceMachine) -> tuple[Kept, bytes]:
+async def link(
+    show: Callable[[Report], Coroutine[Any, Any, Any]], other: DeviceMachine, name: str = ""
+) -> tuple[Kept, bytes]:
     """Let a machine on which nothing runs into an account; return what it then keeps.
 
-    ``show``: has a device of the account show its code, and report it.
+    Args:
+        show: Has a device of the account show its code, and report it.
+        other: The machine.
+        name: Of the device that it becomes; the machine's if it is empty.
     """
     shown: asyncio.Queue[str] = asyncio.Queue()
 
@@ -118,16 +123,16 @@ async def link(show: Callable[[Report], Coroutine[Any, Any, Any]], other: Device
 
     showing = asyncio.create_task(show(report))
     code = await shown.get()
-    found = await other.process(lambda: _be_linked(other, other.doors(), code))
+    found = await other.process(lambda: _be_linked(other, other.doors(), code, name or other.name))
     await showing
     return found
 
 
-async def _be_linked(machine: DeviceMachine, doors: Doors, code: str) -> tuple[Kept, bytes]:
+async def _be_linked(machine: DeviceMachine, doors: Doors, code: str, name: str) -> tuple[Kept, bytes]:
     async def confirm(_: str) -> bool:
         return True
 
-    return await _filled(machine, await be_linked(doors, parse_link_code(code), URL, machine.name, confirm))
+    return await _filled(machine, await be_linked(doors, parse_link_code(code), URL, name, confirm))
 
 
 async def _filled(machine: DeviceMachine, joined: Joined) -> tuple[Kept, bytes]:

@@ -89,9 +89,7 @@ def is_listed(fs: FileSystem, directory: Handle, name: str) -> bool:
     return any(each.name == name for each in fs.list(directory))
 
 
-def refusal(
-    fs: FileSystem, directory: Handle, name: str, error: OSError, spelling: Spelling
-) -> OSError | DiskError:
+def refusal(fs: FileSystem, directory: Handle, name: str, error: OSError, spelling: Spelling) -> OSError | DiskError:
     """Return what a failed attempt to make a name means: ``name`` if it is the name's fault, else the error itself."""
     if error.errno in {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}:
         return DiskError("name", _CANNOT_HOLD)

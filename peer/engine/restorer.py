@@ -101,7 +101,9 @@ class Restorer:
         if path and moment.tail is None and moment.own is None:
             way = await self._context.database.run(lambda db: old_file(db, follower, path, moment.position))
             if way:
-                return await self._context.processor.run(Past.of, self._context.database, self._context.entropy(8).hex(), way)
+                return await self._context.processor.run(
+                    Past.of, self._context.database, self._context.entropy(8).hex(), way
+                )
         return await fold_past(self._context, follower, moment)
 
     async def record_what_is_there(self) -> int:

@@ -188,10 +188,9 @@ def _kind(case: Case, value: Any) -> Case:
         if len(names) > 2:
             raise Skipped("kind=unicode: more than two names differ by case")
         if len(names) == 2:
-            new |= {
-                name: unicodedata.normalize(form, f"\u00e9{folded}")
-                for name, form in zip(names, ("NFC", "NFD"), strict=True)
-            }
+            one, other = names
+            new[one] = unicodedata.normalize("NFC", f"\u00e9{folded}")
+            new[other] = unicodedata.normalize("NFD", f"\u00e9{folded}")
     return case._replace(
         needs=tuple(need.replace("case_insensitive_fs", "fs:folds_forms") for need in case.needs),
         setup=_respelt(case.setup, new),

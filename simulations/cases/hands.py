@@ -113,7 +113,7 @@ class UserDisk(Protocol):
         """Make a symbolic link."""
 
     def rename(self, path: str, new_path: str, /) -> None:
-        """Move as rename(2) does."""
+        """Move, as the system call of that name does."""
 
     def link(self, path: str, new_path: str, /) -> None:
         """Give a file a second name."""

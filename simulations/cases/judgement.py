@@ -22,7 +22,13 @@ AT_ONCE: Final = frozenset({"guard", "remote_unchanged", "db_unchanged"})
 """Judged right after the last step."""
 _BY_RUNNER: Final = frozenset({"converged", "converged_members_only", "stable"})
 """All devices are of one user here, so all are members."""
-_HISTORY: Final = "history"
+_HISTORY: Final = ("history", "published_versions")
+"""What keys have in their names that ask for old versions."""
+
+
+def _asks_for_old(expectation: Mapping[str, Any]) -> bool:
+    text = json.dumps(expectation)
+    return any(part in text for part in _HISTORY)
 
 
 class _Marks(NamedTuple):
@@ -124,7 +130,7 @@ class Judge:
         plain: dict[str, Any] = {}
         old: dict[str, Any] = {}
         for key, value in self.world.case.expectation.items():
-            which = at_once if key in AT_ONCE else old if _HISTORY in json.dumps({key: value}) else plain
+            which = at_once if key in AT_ONCE else old if _asks_for_old({key: value}) else plain
             which[key] = value
         if gone := self.written_over():
             plain["survive"] = [token for token in plain["survive"] if token not in gone]
@@ -214,8 +220,7 @@ class Judge:
     def _empty_dirs(self, paths: Sequence[str], peers: Sequence[Peer]) -> None:
         for peer in peers:
             tree = self.world.tree(peer)
-            for path in paths:
-                path = peer.shown(path)
+            for path in map(peer.shown, paths):
                 if tree.get(path) != DIRECTORY or any(is_below(each, path) and each != path for each in tree):
                     raise Failed(f"{path} on {peer.name} is no empty directory")
 

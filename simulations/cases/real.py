@@ -196,7 +196,8 @@ class Account:
         home, existing = self._new_home(name), next(iter(self._homes.values()))
         showing = self.site.spawn(existing, "link-code", "--yes")
         code = showing.line(READY_S).strip()
-        where = ("--coordinator", self.site.cluster.url, "--device", name, "--no-keyring", "--yes")
+        known = f"{name}-{self._number}"  # no name is given twice, also if the device that had it is no more
+        where = ("--coordinator", self.site.cluster.url, "--device", known, "--no-keyring", "--yes")
         try:
             self.site.kin(home, "link", code, *where)
         finally:

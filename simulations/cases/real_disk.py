@@ -125,7 +125,7 @@ class RealDisk:
         os.symlink(target, path)
 
     def rename(self, path: str, new_path: str) -> None:
-        """Move as rename(2) does."""
+        """Move, as the system call of that name does."""
         os.rename(path, new_path)
 
     def link(self, path: str, new_path: str) -> None:

@@ -19,7 +19,7 @@ from simulations.cases.files import Step, alter, append_block, write
 from simulations.cases.grammar import Skipped
 from simulations.cases.hands import OpenFile
 from simulations.cases.programs import fsx
-from simulations.cases.trees import CONTROL, is_file
+from simulations.cases.trees import CONTROL, STAGES, is_file
 from simulations.cases.world import Peer, World
 
 RESTART_S_MAX: Final = 2.0
@@ -212,7 +212,7 @@ def sqlite_txn_commit(world: World, peer: Peer, step: Step) -> None:  # noqa: AR
 
 
 def _temp_directory(peer: Peer) -> str:
-    directory = peer.at(f"{CONTROL}/tmp")
+    directory = peer.at(f"{CONTROL}/{STAGES}")
     if not peer.disk.is_directory(directory):
         raise Skipped("the product keeps no directory of temp files in the root")
     return directory

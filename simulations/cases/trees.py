@@ -10,6 +10,8 @@ from blake3 import blake3
 
 DIRECTORY: Final = "<dir>"
 CONTROL: Final = ".kinfolder"
+STAGES: Final = "tmp"
+"""In it: where the product puts files together."""
 
 Tree = Mapping[str, str]
 """Path to ``<dir>``, ``<link:TEXT>``, or the digest of a file's bytes (:func:`simulations.cases.contents.digest_of`)."""

@@ -20,7 +20,7 @@ from simulations.cases import rename_matrix
 from simulations.cases.grammar import Skipped
 from simulations.cases.hands import Machine
 from simulations.cases.real_disk import RealDisk
-from simulations.cases.trees import CONTROL
+from simulations.cases.trees import CONTROL, STAGES
 from simulations.delays import Delay
 from simulations.devices import ROOT
 from simulations.disk import SimDisk
@@ -133,7 +133,7 @@ class VirtualTricks:
 
         match point:
             case "A":
-                stages = f"{machine.root}/{CONTROL}/tmp/"
+                stages = f"{machine.root}/{CONTROL}/{STAGES}/"
                 board.before(lambda call: call.call == "open_file" and call.path().startswith(stages), act)
             case "B":
                 board.before(displaces, act)
@@ -257,7 +257,8 @@ async def _quiet(device: Device) -> None:
 
 async def _applied(device: Device) -> None:
     await device.need_link()
-    while not await device._is_settled(list(device.engines.values()), patient=False):  # noqa: SLF001 - a pass, but for its look at the disk
+    # A pass, but for its look at the disk; nobody is told when it is over.
+    while not await device._is_settled(list(device.engines.values()), patient=False):  # noqa: ASYNC110, SLF001
         await asyncio.sleep(LOOK_S)
 
 

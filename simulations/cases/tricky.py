@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from simulations.cases.contents import Origin, content, digest_of
@@ -33,7 +34,7 @@ def deed(world: World, peer: Peer, text: str) -> Act:
     for pattern, kind in _DO:
         if match := pattern.fullmatch(text):
             found = match.groupdict()
-            return lambda: _noted(world, peer, lambda: _do(world, peer, kind, found))
+            return partial(_noted, world, peer, partial(_do, world, peer, kind, found))
     raise Skipped(f"unknown deed {text!r}")
 
 

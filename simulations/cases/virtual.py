@@ -18,7 +18,7 @@ from zlib import crc32
 from peer import folder_commands
 from peer.api.backend import METHODS
 from peer.device import Device
-from protocol.errors import KinfolderError
+from protocol.errors import EXIT_FAILED, EXIT_USAGE, KinfolderError, UserError
 from simulations.cases import tricks
 from simulations.cases.grammar import MIB, Case, Skipped, size_of
 from simulations.cases.hands import LATER_NEEDS, LATER_OPERATIONS, Json, Machine, Means, Packs, Told
@@ -84,17 +84,16 @@ class VirtualMachine:
 
     async def kin(self, method: str, /, **params: Any) -> Told:
         """Run a command."""
-        return await self._told(method, params, lambda device: _call(device, method, params))
+        return await self._told(method, lambda device: _call(device, method, params))
 
-    async def _told(
-        self, method: str, params: Json, work: Callable[[Device], Awaitable[Json]], crash_at: int = 0
-    ) -> Told:
+    async def _told(self, method: str, work: Callable[[Device], Awaitable[Json]], crash_at: int = 0) -> Told:
         try:
             result = await self.ask(method, work, crash_at)
         except KinfolderError as error:
-            if error.exit_code == 2 and "not in this version" in str(error):
+            code = error.exit_code if isinstance(error, UserError) else EXIT_FAILED
+            if code == EXIT_USAGE and "not in this version" in str(error):
                 raise Skipped(f"kin {method}: not in this version") from error
-            return Told(error.exit_code, str(error), {})
+            return Told(code, str(error), {})
         except MachineGone:
             return Told(KILLED, "was killed", {})
         return Told(int(result.get("exit", 0)), "; ".join(result.get("remains", ())), result)
@@ -109,7 +108,7 @@ class VirtualMachine:
 
     async def crash(self, method: str, params: Json, effect: int) -> int:
         """Run a command that crashes before its n-th effect (0: never); return how many effects it had."""
-        await self._told(method, params, lambda device: _call(device, method, params), effect)
+        await self._told(method, lambda device: _call(device, method, params), effect)
         return self.machine.host.effects
 
     @property
@@ -184,6 +183,7 @@ class VirtualHands:
         self._spare_is_free = True
         self._coordinators: dict[str, CoordinatorImage] = {}
         self._was_cut: list[str] = []
+        self._linked = 0
         self._tricks = tricks.VirtualTricks(self)
 
     async def devices(self, names: Sequence[str]) -> Sequence[VirtualMachine]:
@@ -223,7 +223,8 @@ class VirtualHands:
 
             await (self._spare.command(work) if spare is None else spare.ask("link_code", work))
 
-        keys, database = await link(show, machine)
+        self._linked += 1
+        keys, database = await link(show, machine, f"{machine.name}-{self._linked}")  # no name is given twice
         machine.keys = keys
         machine.tamper(database)
 

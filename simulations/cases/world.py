@@ -24,7 +24,6 @@ PASS_S: Final = 150.0
 FAULT_PASS_S: Final = 10.0
 """How long a pass may try, once something was broken on purpose."""
 ROUNDS_MAX: Final = 10
-LOOK_S: Final = 0.05
 FRESH: Final = "fresh"
 _COPY: Final = re.compile(r" \(conflict, .*, [0-9a-f]{8}\)")
 
@@ -49,6 +48,8 @@ class Peer:
         """What steps made here and none took away since: path to what a tree says of it."""
         self.left: dict[str, tuple[str, int]] = {}
         """Of files that steps last wrote here: what a tree says, and the mtime."""
+        self.touches = 0
+        """How often its user did something."""
         self.folders: dict[str, None] = {}
         """Its folders, where each top-level directory is one."""
         self.last: dict[str, tuple[int, int, int]] = {}
@@ -303,7 +304,10 @@ class World:
         await self._end_deafness(peer)
         if self.is_parted:
             await self._part(peer)
+        touches = peer.touches
         made = self._judged(self._note(peer, before, await self._run_pass(peer)))
+        if peer.touches != touches:
+            self.due.add(peer.name)
         if self.memory.pop(f"reordered:{peer.name}", None):
             self.due.add(peer.name)
         return made
@@ -338,12 +342,18 @@ class World:
     @property
     def is_obstructed(self) -> bool:
         """Whether a fault, or a file that a program holds open, may keep a pass from its end."""
-        return self.has_fault or bool(self.slow) or any(key.startswith(("transaction:", "locked:", "reordered:")) for key in self.memory)
+        return (
+            self.has_fault
+            or bool(self.slow)
+            or any(key.startswith(("transaction:", "locked:", "reordered:")) for key in self.memory)
+        )
 
     def _note(self, peer: Peer, before: dict[str, str], told: Told) -> Pass:
         with peer.machine.database() as database:
             after, head = self.tree(peer), state.head(database)
-        self.seen += [(path, peer.name, after[path]) for path in self.published if after.get(path, DIRECTORY) != DIRECTORY]
+        self.seen += [
+            (path, peer.name, after[path]) for path in self.published if after.get(path, DIRECTORY) != DIRECTORY
+        ]
         is_clean = told.code == 0 or before == after
         self.due -= {peer.name} if is_clean else set()
         if head > self.head:
@@ -398,6 +408,7 @@ class World:
         """Remember what a step of the user changed on a device."""
         after = self.tree(peer)
         self.due.add(peer.name)
+        peer.touches += 1
         for path in before:
             if path not in after:
                 self.removed.add(path)
@@ -476,8 +487,10 @@ class Begun:
 
     async def comes_to(self, moment: asyncio.Event) -> bool:
         """Wait until something happens in it; tell whether it did before the end."""
-        while not moment.is_set() and not self._task.done():
-            await asyncio.sleep(LOOK_S)
+        waiting = asyncio.create_task(moment.wait())
+        self._task.add_done_callback(lambda _: waiting.cancel())
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
         return moment.is_set()
 
     async def finish(self) -> Pass:

@@ -116,7 +116,7 @@ def test_who_saves_just_after_the_swap_has_not_seen_what_came(tmp_path, way):
     seen = folder.seen()
     item = item_at("f", b"new")
     staged = folder.stage([(item, b"new")])
-    is_swapped = []
+    is_swapped: list[str] = []
 
     def before(name, _):
         if is_swapped == [name]:
