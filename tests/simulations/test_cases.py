@@ -497,7 +497,7 @@ def step(op: str, device: str = "A", phase: int = 2, **fields: Any) -> dict[str,
     return {"phase": phase, "device": device, "op": op, **fields}
 
 
-SLOW = step("write_slow", path="s", token="s", size="8KB", block="1KB", interval_s=5)
+SLOW = step("write_slow", path="s", token="s", size="4KB", block="1KB", interval_s=1)
 OF_STEPS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "write_slow": ([SLOW, step("sync_during"), step("sync", "B")], {"exists": {"s": "s"}, "published_versions_are_prefixes_or_full": "s"}),
     "write_sparse": ([step("write_sparse", path="s", size="1MB", data_at=["64KB", "1MB"], token="s")], {"exists": {"s": "s"}}),
