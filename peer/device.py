@@ -577,9 +577,8 @@ class Device:
             if (
                 head is not None
                 and head.checkpoint.checkpoint.position != engine.record.position
-                and not (
-                    engine.record.frozen or engine.failed or engine.outlook.is_deceived or engine.outlook.is_out_of_room
-                )
+                and not (engine.record.frozen or engine.failed)
+                and not (engine.outlook.is_deceived or engine.outlook.is_out_of_room)
             ):
                 engine.pull()
                 behind = True
@@ -606,11 +605,10 @@ class Device:
                 reasons.add(row["reason"])
             if not folder["unsynced"] and folder["state"] != "in_sync":
                 remains.append(f"{folder['name']}: {folder['text'] or 'is still being worked on'}")
-                is_away = folder["state"] == "working" or not self.coordinator.is_up  # since it was asked just now
-                is_full = any(
-                    e.record.id.hex() == folder["id"] and e.outlook.is_out_of_room for e in self.engines.values()
-                )
-                reasons.add("disk_full" if is_full else "queued" if is_away else "error")
+                # It waits for nothing that has a name: it moved since its rows were read, or the coordinator went away.
+                moves = folder["state"] == "working" or not folder["text"] or not self.coordinator.is_up
+                full = {e.record.id.hex() for e in self.engines.values() if e.outlook.is_out_of_room}
+                reasons.add("disk_full" if folder["id"] in full else "queued" if moves else "error")
         if code == EXIT_TIMEOUT and not remains:
             up = self.coordinator.is_up
             remains.append("the coordinator did not answer in time" if up else "the coordinator cannot be reached")

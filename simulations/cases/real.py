@@ -162,6 +162,7 @@ class Account:
         self.user = user
         self.folders = 0
         self._homes: dict[str, Path] = {}
+        self._forgotten: set[str] = set()
         self._number = 0
 
     def home(self, name: str) -> Path:
@@ -173,6 +174,7 @@ class Account:
     def forget(self, name: str) -> None:
         """Have the next home of that name be a new device."""
         shutil.rmtree(self._homes.pop(name), ignore_errors=True)
+        self._forgotten.add(name)
 
     def copied_home(self, name: str, copy: str) -> Path:
         """Return another home that says that it is the same device."""
@@ -196,8 +198,8 @@ class Account:
         home, existing = self._new_home(name), next(iter(self._homes.values()))
         showing = self.site.spawn(existing, "link-code", "--yes")
         code = showing.line(READY_S).strip()
-        known = f"{name}-{self._number}"  # no name is given twice, also if the device that had it is no more
-        where = ("--coordinator", self.site.cluster.url, "--device", known, "--no-keyring", "--yes")
+        called = f"{name} {self._number}" if name in self._forgotten else name  # an account has each name once
+        where = ("--coordinator", self.site.cluster.url, "--device", called, "--no-keyring", "--yes")
         try:
             self.site.kin(home, "link", code, *where)
         finally:

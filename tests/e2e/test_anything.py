@@ -21,7 +21,7 @@ from protocol.errors import KinfolderError
 from simulations.processes import Cluster, Device, tree_of
 from tests.e2e.kit import agents, ask, assert_no_tracebacks, by_servers_alone, settle
 
-VECTORS = 600 if "KIN_TEST_FULL" in os.environ else 45
+VECTORS = 600 if "KIN_TEST_FULL" in os.environ else 36
 CALLS = 3_000 if "KIN_TEST_FULL" in os.environ else 400
 SEED = int(os.environ.get("KIN_BAD_SEED", "1"))
 WORDS = (

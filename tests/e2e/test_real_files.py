@@ -164,7 +164,7 @@ def test_hard_links_are_files_of_their_own_and_an_edit_shows_in_both(world: Worl
 
 
 def test_file_times_ten_years_off_are_kept_and_cause_nothing(world: World) -> None:
-    now_ns = (world.one / "run.sh").stat().st_mtime_ns
+    now_ns = time.time_ns()
     ten_years_ns = 10 * 365 * 86_400 * 10**9
     times = {"past": now_ns - ten_years_ns, "future": now_ns + ten_years_ns, "epoch": 0, "before": -(10**9) * 86_400}
     for name, time_ns in times.items():
