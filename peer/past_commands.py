@@ -209,7 +209,7 @@ async def restore(device: Device, params: Json, report: Report) -> Json:
     now_ms = device.coordinator.now_ms()
     await device.context.database.run(lambda db: _find_moment(db, engine, params, now_ms))
     await _be_ready(device, engine)
-    restorer = Restorer(device.context, engine, device.home)
+    restorer = Restorer(device.context, engine)
     await restorer.record_what_is_there()
     moment = await device.context.database.run(lambda db: _find_moment(db, engine, params, now_ms))
     before = await device.context.database.run(lambda db: _newest(db, engine))
@@ -313,7 +313,7 @@ async def create_snapshot(device: Device, folder: str, name: str | None) -> Json
     ):
         raise UserError(f"{engine.record.name} has a snapshot {name} already: choose another name")
     await _be_ready(device, engine)
-    left = await Restorer(device.context, engine, device.home).record_what_is_there()
+    left = await Restorer(device.context, engine).record_what_is_there()
     recorder = engine.hands.recorder
     async with engine.hands.disk:
         if not engine.record.number:

@@ -27,6 +27,7 @@ from peer.store import folders as store
 from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
+from peer.store.obstacles import obstacle
 from peer.store.spool import spooled
 from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
@@ -281,7 +282,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         total += 1
         counted.add(id)
         if len(rows) < most:
-            row = _row(engine, here, base, want, (local, remote))
+            row = _row(db, engine, here, base, want, (local, remote))
             if (
                 held is not None
                 and row["reason"] == "queued"
@@ -386,7 +387,14 @@ def _reason_unordered(device: Device, engine: FolderEngine) -> str:
     return "no_coordinator" if is_away else ""
 
 
-def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item | None, trees: tuple[Any, Any]) -> Json:
+def _row(
+    db: sqlite3.Connection,
+    engine: FolderEngine,
+    here: Item | None,
+    base: Item | None,
+    want: Item | None,
+    trees: tuple[Any, Any],
+) -> Json:
     changed_here = (here is None) != (base is None) or (
         here is not None
         and base is not None
@@ -399,19 +407,24 @@ def _row(engine: FolderEngine, here: Item | None, base: Item | None, want: Item 
     path = shown.name if not above else f"{above}/{shown.name}"
     reason = engine.outlook.reason_for(shown.id)
     if reason == "queued" and not changed_here:
-        reason = _reason_above(engine, shown, trees[1])
+        reason = _reason_above(db, engine, shown, trees[1])
     return _line(path, "up" if changed_here else "down", reason, shown.content.size)
 
 
-def _reason_above(engine: FolderEngine, item: Item, tree: Any) -> str:
-    """Return why the nearest directory above that is held up waits, since what is in it waits for it."""
-    above = tree.item(item.parent)
+def _reason_above(db: sqlite3.Connection, engine: FolderEngine, item: Item, tree: Any) -> str:
+    """Return why an item waits that this process has not tried, or the nearest directory above that is held up.
+
+    What is in such a directory waits for it.
+    """
+    here: Item | None = item
     for _ in range(limits.DEPTH_MAX):
-        if above is None:
+        if here is None:
             break
-        if above.id in engine.outlook.blocked:
-            return engine.outlook.reason_for(above.id)
-        above = tree.item(above.parent)
+        if here.id in engine.outlook.blocked:
+            return engine.outlook.reason_for(here.id)
+        if reason := obstacle(db, engine.record.key, here.id):
+            return reason
+        here = tree.item(here.parent)
     return "queued"
 
 

@@ -90,6 +90,8 @@ class End:
             await self._wait_for_room(len(data))
         self.host.effect()
         link = self._way.link
+        if link.alter is not None:
+            data = link.alter(data)
         self._loop.note("send", link.name, data)
         self._in_use_bytes += len(data)
         if link.cut_after_bytes is not None:
@@ -100,6 +102,8 @@ class End:
                     data = divide(data, through)
                     self._carry(len(data), self._other_end()._take, data)
                 self._carry(_PACKET_BYTES, self.break_both, "cut off")
+                if link.on_cut is not None:
+                    link.on_cut()
                 return
         self._carry(len(data) + _PACKET_BYTES, self._other_end()._take, data)
 

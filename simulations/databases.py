@@ -168,6 +168,10 @@ class SimDatabase:
         """Call this whenever an operation was undone."""
         self._undone.append(callback)
 
+    def scratch(self, name: str, schema: str) -> sqlite3.Connection:  # noqa: ARG002 - nothing is left that would need a name
+        """Make a database in memory, which nobody else ever sees."""
+        return open_image(empty_image(schema))
+
     async def close(self) -> None:
         """Finish what is queued and close; whoever comes later is refused."""
         self._closed = True

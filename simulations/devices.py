@@ -6,9 +6,11 @@ Rule 1: the user's files and the home lie on two disks, so that either can be pu
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+from peer.api.backend import Report
 from peer.config import Settings
 from peer.core.hpke import EphemeralHpke
 from peer.core.keys import AccountKeys, DeviceSecrets
@@ -17,7 +19,7 @@ from peer.engine.context import Doors
 from peer.store.home import device_record
 from peer.store.keyfile import Lock
 from peer.store.schema import SCHEMA
-from simulations.databases import SimDatabase, empty_image, open_image
+from simulations.databases import SimDatabase, empty_image
 from simulations.disk import SimDisk, Standing
 from simulations.disk_door import SimFiles
 from simulations.disk_images import Image, put_back, take_image
@@ -30,11 +32,17 @@ from simulations.personalities import PLAIN, Personality
 from simulations.user_files import UserFiles
 from simulations.watcher import FINE, SimWatchers, Weather
 
+T = TypeVar("T")
+
 HOME: Final = "/kin"
 FILES: Final = "/home"
 FOLDER: Final = "docs"
 ROOT: Final = f"{FILES}/{FOLDER}"
 CONTROL: Final = ".kinfolder"
+
+
+def _told_nobody(_: object) -> None:
+    """Hear how far something is, and tell nobody."""
 
 
 class Kept(NamedTuple):
@@ -88,7 +96,8 @@ class DeviceMachine(Machine):
         super().__init__(around, f"device-{number}")
         self._lan = around.lan
         self._address = f"10.0.0.{number + 1}"
-        self._weather = weather
+        self.weather = weather
+        """How badly the watchers of its next process do."""
         self._weather_chance = self.loop.chance(f"weather/{self.name}")
         self.disk = self.make_disk(personality)
         self.home: SimDisk = self.make_disk(number=2)
@@ -127,7 +136,7 @@ class DeviceMachine(Machine):
         """Return the doors of its process of now."""
         loop, host = self.loop, self.host
         self.files = SimFiles(self.disk, life=host)
-        self._watchers = SimWatchers(self.disk, self._weather_chance, self._weather)
+        self._watchers = SimWatchers(self.disk, self._weather_chance, self.weather)
         return Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,
@@ -138,11 +147,20 @@ class DeviceMachine(Machine):
             nodes=SimNodes(self.network, host),
             lan=SimLan(loop, self.network, host, self._lan, self._address),
             watchers=self._watchers,
-            open_scratch=lambda _home, _name: open_image(b""),
         )
 
     async def _start(self) -> None:
-        self._database = SimDatabase(self.loop, self.host, self._kept)
+        self.device = device = await self._open()
+        ready = asyncio.Event()
+        running = asyncio.create_task(device.run(ready.set), name="agent")
+        is_ready = asyncio.create_task(ready.wait())
+        await asyncio.wait([running, is_ready], return_when=asyncio.FIRST_COMPLETED)
+        is_ready.cancel()
+        if running.done():
+            running.result()
+
+    async def _open(self, *, online: bool = True, keeps: bool = True) -> Device:
+        self._database = SimDatabase(self.loop, self.host, self._kept, keeps=keeps)
         record = await self._database.run(device_record)
         assert record is not None
         device = Device(
@@ -152,17 +170,11 @@ class DeviceMachine(Machine):
             self._database,
             record,
             self.keys,
+            online=online,
             settings=lambda: Settings(home=Path(HOME)),
         )
         await device.load()
-        self.device = device
-        ready = asyncio.Event()
-        running = asyncio.create_task(device.run(ready.set), name="agent")
-        is_ready = asyncio.create_task(ready.wait())
-        await asyncio.wait([running, is_ready], return_when=asyncio.FIRST_COMPLETED)
-        is_ready.cancel()
-        if running.done():
-            running.result()
+        return device
 
     async def _stop(self) -> None:
         await self.device.close()
@@ -176,11 +188,51 @@ class DeviceMachine(Machine):
     def _lose_power(self) -> None:
         """Lose nothing more: a commit is durable."""
 
+    async def command(
+        self, work: Callable[[Device], Awaitable[T]], *, online: bool = True, keeps: bool = True, crash_at: int = 0
+    ) -> T:
+        """Have a process of its own open the home, do something and end, as a command does where no agent runs.
+
+        Args:
+            work: What it does with the open device.
+            online: Whether it may use the network.
+            keeps: False for a rehearsal.
+            crash_at: It crashes before this effect of it; 0: it does not.
+
+        Raises:
+            MachineGone: It ended before that was done.
+        """
+
+        async def opened() -> T:
+            device = await self._open(online=online, keeps=keeps)
+            try:
+                return await work(device)
+            finally:
+                await device.close()
+
+        return await self.process(opened, crash_at=crash_at)
+
+    async def process(self, work: Callable[[], Coroutine[Any, Any, T]], *, crash_at: int = 0) -> T:
+        """Have a process do something and end.
+
+        Raises:
+            MachineGone: It ended before that was done.
+        """
+        self._begin()
+        if crash_at:
+            self.crash_at(crash_at)
+        try:
+            return await self.do(work())
+        finally:
+            if self.is_running:
+                self._end()
+                self.network.process_ended(self.host)
+
     # --- Asking its agent
 
-    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+    async def call(self, method: str, report: Report = _told_nobody, /, **params: Any) -> dict[str, Any]:
         """Ask the agent for something, as a command would."""
-        return await self.do(self.device.call(method, params, lambda _: None))
+        return await self.do(self.device.call(method, params, report))
 
     async def sync(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Bring it in sync as far as that can be; return what is left."""
@@ -190,6 +242,16 @@ class DeviceMachine(Machine):
     def position(self) -> int:
         """How far it has applied the folder's log."""
         return max((engine.record.position for engine in self.device.engines.values()), default=0)
+
+    @property
+    def kept_database(self) -> bytes:
+        """What it knows, as of the last commit."""
+        return self._kept if self._database is None else self._database.image()
+
+    def tamper(self, database: bytes) -> None:
+        """Have it know something else; it must not run."""
+        assert not self.is_running
+        self._kept = database
 
     # --- What stands there
 
@@ -208,8 +270,7 @@ class DeviceMachine(Machine):
 
     def image(self) -> DeviceImage:
         """Return all that it keeps, as of this instant: what a backup of the whole machine holds."""
-        database = self._kept if self._database is None else self._database.image()
-        return DeviceImage(self.keys, take_image(self.disk), take_image(self.home), database)
+        return DeviceImage(self.keys, take_image(self.disk), take_image(self.home), self.kept_database)
 
     def restore(self, image: DeviceImage, *, files: bool = True, database: bool = True) -> None:
         """Go back to an image: the user's files, what the device knows (database and home), or both; it must not run."""

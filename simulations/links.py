@@ -55,6 +55,12 @@ class Link:
         """Whether packets are lost, so that whoever waits for an answer gives up some day."""
         self.cut_after_bytes: int | None = None
         """Break the channel whose bytes are these on their way; None: never."""
+        self.on_cut: Callable[[], None] | None = None
+        """Called when that breaks one."""
+        self.alter: Callable[[bytes], bytes] | None = None
+        """Sees every message that is sent on it, and says what goes instead."""
+        self.carried_bytes = 0
+        """What was sent on it so far, whether it arrived or not."""
         self._free_ns = 0
         self._ways: dict[Way, None] = {}
         """Ways on which something is held back, in the order in which that began."""
@@ -67,6 +73,7 @@ class Link:
     def arrival_ns(self, size: int) -> int:
         """Return when what is sent now arrives, if nothing is in its way."""
         now_ns = self._loop.now_ns
+        self.carried_bytes += size
         self._free_ns = max(now_ns, self._free_ns) + size * SECOND_NS // self.bytes_per_s
         return self._free_ns + self.delay.draw(self._chance)
 

@@ -66,6 +66,10 @@ class Machine(ABC):
 
     async def start(self) -> None:
         """Begin a process; return once it works."""
+        self._begin()
+        await self.do(self._start())
+
+    def _begin(self) -> None:
         assert not self.is_running, f"{self.name} runs already"
         self.network.power_on(self.name)
         self.is_on = True
@@ -73,7 +77,6 @@ class Machine(ABC):
         self._over = self.loop.create_future()
         self.is_running = True
         self.loop.note("start", self.name)
-        await self.do(self._start())
 
     async def stop(self) -> None:
         """End the process in good order."""

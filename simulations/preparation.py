@@ -6,10 +6,13 @@ Rule 1: an image is made on virtual time from a seed that no history has, so tha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import Any, Final
 
+from coordinator.store.repository import Repository
 from peer import folder_commands
+from peer.api.backend import Report
 from peer.core.keys import AccountRoot, DeviceSecrets
 from peer.core.links import make_account
 from peer.device import Device
@@ -30,13 +33,19 @@ USER: Final = "anna"
 
 
 @cache
-def prepared(devices: int = 3, nodes: int = 3) -> WorldImage:
-    """Return a world at rest: one account, all devices linked, one folder on all of them, in it nothing yet."""
+def prepared(devices: int = 3, nodes: int = 3, spare: int = 0) -> WorldImage:
+    """Return a world at rest: one account, all devices linked, one folder on all of them, in it nothing yet.
+
+    Args:
+        devices: How many devices there are.
+        nodes: How many storage nodes; where these are fewer than the usual copies, there are fewer copies.
+        spare: So many of the devices, the last ones, have no folder.
+    """
     world = World(SEED, WorldImage(0, None, (None,) * nodes, (None,) * devices))
     images: list[WorldImage] = []
 
     async def story(world: World) -> None:
-        await _set_up(world)
+        await _set_up(world, spare)
         await world.stop_all()
         images.append(world.image())
 
@@ -44,37 +53,40 @@ def prepared(devices: int = 3, nodes: int = 3) -> WorldImage:
     return images[0]
 
 
-async def _set_up(world: World) -> None:
+async def _set_up(world: World, spare: int) -> None:
     await world.coordinator.start()
     await world.coordinator.do(_let_nodes_in(world))
     await asyncio.gather(*(node.start() for node in world.nodes))
     first, *others = world.devices
-    keys, database = await _alone(first, _make_account(first))
+    keys, database = await first.process(lambda: _make_account(first))
     await first.become(keys, database)
-    await first.do(folder_commands.add(first.device, ROOT, FOLDER, place=_any_place))
+    await first.do(folder_commands.add(first.device, ROOT, FOLDER, place=any_place))
     await first.sync()
     for other in others:
-        keys, database = await _link(first, other)
+        keys, database = await link(lambda report: first.call("link_code", report, yes=True), other)
         await other.become(keys, database)
-        await other.do(folder_commands.get(other.device, FOLDER, ROOT, place=_any_place))
+        if other in world.devices[len(world.devices) - spare :]:
+            continue
+        await other.do(folder_commands.get(other.device, FOLDER, ROOT, place=any_place))
         await other.sync()
     await world.settle()
 
 
 async def _let_nodes_in(world: World) -> None:
     now_ms = SimClock(world.loop, world.coordinator.host).now_ms()
-    await world.coordinator.service.database.write(
-        lambda repository: repository.settings.add_token(TOKEN, "storage", "", len(world.nodes), now_ms)
-    )
+    service, nodes = world.coordinator.service, len(world.nodes)
+
+    def change(repository: Repository) -> None:
+        repository.settings.add_token(TOKEN, "storage", "", nodes, now_ms)
+        repository.settings.set_copies(min(nodes, service.replicas), min(nodes, service.quorum))
+
+    await service.database.write(change)
+    await service.refresh()
 
 
-async def _any_place(_: Device, path: str) -> str:
+async def any_place(_: Device, path: str) -> str:
+    """Take any directory of a simulated disk for a root: the checks of :func:`peer.folder_commands.new_root` ask the real one."""
     return path
-
-
-async def _alone(machine: DeviceMachine, work: Any) -> Any:
-    """Have a machine do something on which no agent runs, as a command."""
-    return await machine.loop.spawn(machine.host, work)
 
 
 async def _make_account(machine: DeviceMachine) -> tuple[Kept, bytes]:
@@ -93,25 +105,34 @@ async def _make_account(machine: DeviceMachine) -> tuple[Kept, bytes]:
     return await _filled(machine, Joined(record, secrets, account_keys, (genesis,), ()))
 
 
-async def _link(first: DeviceMachine, other: DeviceMachine) -> tuple[Kept, bytes]:
+async def link(
+    show: Callable[[Report], Coroutine[Any, Any, Any]], other: DeviceMachine, name: str = ""
+) -> tuple[Kept, bytes]:
+    """Let a machine on which nothing runs into an account; return what it then keeps.
+
+    Args:
+        show: Has a device of the account show its code, and report it.
+        other: The machine.
+        name: Of the device that it becomes; the machine's if it is empty.
+    """
     shown: asyncio.Queue[str] = asyncio.Queue()
 
     def report(event: dict[str, Any]) -> None:
         if "code" in event:
             shown.put_nowait(event["code"])
 
-    showing = asyncio.create_task(first.do(first.device.call("link_code", {"yes": True}, report)))
+    showing = asyncio.create_task(show(report))
     code = await shown.get()
-    found: tuple[Kept, bytes] = await _alone(other, _be_linked(other, other.doors(), code))
+    found = await other.process(lambda: _be_linked(other, other.doors(), code, name or other.name))
     await showing
     return found
 
 
-async def _be_linked(machine: DeviceMachine, doors: Doors, code: str) -> tuple[Kept, bytes]:
+async def _be_linked(machine: DeviceMachine, doors: Doors, code: str, name: str) -> tuple[Kept, bytes]:
     async def confirm(_: str) -> bool:
         return True
 
-    return await _filled(machine, await be_linked(doors, parse_link_code(code), URL, machine.name, confirm))
+    return await _filled(machine, await be_linked(doors, parse_link_code(code), URL, name, confirm))
 
 
 async def _filled(machine: DeviceMachine, joined: Joined) -> tuple[Kept, bytes]:

@@ -183,6 +183,11 @@ class NodeMachine(Machine):
         put_back(self.disk, image.packs)
         self._index = SimIndexFile(image.chunk_index)
 
+    def forget_index(self) -> None:
+        """Lose the index of its packs, which it then makes anew; it must not run."""
+        assert not self.is_running
+        self._index = SimIndexFile()
+
     def wipe(self) -> None:
         """Lose all chunks, as with a new disk: the node is who it was, and has nothing; it must not run."""
         assert not self.is_running

@@ -79,7 +79,8 @@ class World:
         self.network = Network(self.loop)
         self.lan = Segment()
         self._wall_ns = image.wall_ns
-        around = Surroundings(self.loop, self.network, self.lan, image.wall_ns)
+        self._around = around = Surroundings(self.loop, self.network, self.lan, image.wall_ns)
+        self._weather = weather
         self.coordinator = CoordinatorMachine(around, image.coordinator)
         self.nodes = [NodeMachine(around, number, one) for number, one in enumerate(image.nodes)]
         self.devices = [
@@ -95,6 +96,12 @@ class World:
         self.lost: list[Machine] = []
         """Machines that nobody starts again."""
         self._expected: list[Callable[[str, str], bool]] = []
+
+    def add_device(self, image: DeviceImage | None, personality: Personality = PLAIN) -> DeviceMachine:
+        """Have one more device, which does not run."""
+        machine = DeviceMachine(self._around, len(self.devices), image, personality=personality, weather=self._weather)
+        self.devices.append(machine)
+        return machine
 
     # --- The run
 

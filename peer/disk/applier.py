@@ -369,7 +369,7 @@ class Applier:
                     self._check_link(directory, item)
                     fs.make_link(parent, item.name, item.content.target)
             except OSError as error:
-                raise refusal(fs, parent, item.name, error) from None
+                raise refusal(fs, parent, item.name, error, self._spelling) from None
             self._touched.add(directory)
             self._places.move(item)
             return self._now(parent, item.name, ready.new)
@@ -425,6 +425,10 @@ class Applier:
             self._touched.add(directory)
             checked = self._swaps.replace(ready.swap, parent, name, ready.stage, found, ready.new)
             self._checked.append(msgspec.structs.replace(ready.swap, checked=checked))
+            at = look(self._fs, parent, name)
+            if at is None or not same_node(at, ready.new):
+                # Whoever saved or removed within these few calls had the old one before him, and has not seen the new one.
+                raise StopStep("missing" if at is None else "changed")
             if item.id != expected.id:
                 self._places.move(item, expected.id)
             return self._now(parent, name, ready.new)
@@ -458,7 +462,7 @@ class Applier:
             except OSError as error:
                 if self._is_respelled(parent, new_parent, item.name, before):
                     return self._respell(expected, item)
-                raise refusal(self._fs, new_parent, item.name, error) from None
+                raise refusal(self._fs, new_parent, item.name, error, self._spelling) from None
             self._touched |= {directory, new_directory}
             after = self._fs.lstat(new_parent, item.name)
             if not same_node(before, after):
@@ -479,7 +483,8 @@ class Applier:
         except OSError:
             return False
         is_here = self._fs.fstat(parent)[:2] == self._fs.fstat(new_parent)[:2]
-        return is_here and same_node(found, before) and not is_listed(self._fs, new_parent, name)
+        is_it = is_here and same_node(found, before)
+        return is_it and (not is_listed(self._fs, new_parent, name) or self._spelling.respells)
 
     def _respell(self, expected: Item, item: Item) -> Fingerprint | None:
         """Give a file another spelling of its name, by way of a hidden one; a crash in between brings it back."""

@@ -17,7 +17,6 @@ from peer.engine.accounts import AccountBook
 from peer.lan.doors import LanNetwork
 from peer.net.coordinator_link import CoordinatorLink
 from peer.store.database import Database
-from peer.store.scratch import OpenScratch, open_scratch
 from peer.store.spool import SpoolFiles
 from protocol.effects import ChunkNodes, Clock, Dialer, Entropy, FileSystem, Processor, Watchers
 from protocol.errors import SecurityError
@@ -49,7 +48,6 @@ class Doors(msgspec.Struct, frozen=True):
     nodes: ChunkNodes
     lan: LanNetwork
     watchers: Watchers
-    open_scratch: OpenScratch = open_scratch
 
 
 class FolderRing:

@@ -40,8 +40,9 @@ from peer.engine.recorder import Planned, Recorder
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import AWAITED, DISK_FULL, OF_NETWORK, Blocked, Progress, longer, told
+from peer.engine.waiting import AWAITED, DISK_FULL, LASTING, OF_NETWORK, Blocked, Progress, longer, told
 from peer.store.folders import FolderRecord
+from peer.store.obstacles import put_obstacles
 from protocol.errors import (
     CorruptStateError,
     HistoryError,
@@ -118,6 +119,8 @@ class FolderEngine:
         self._missed: dict[ItemId, int] = {}
         """How often in a row the disk did not hold what a step for an item expected."""
         self._tried: dict[ItemId, Blocked] = {}
+        self._obstacles: dict[ItemId, str] | None = None
+        """What is kept of why items cannot stand here; None: not known."""
         self._changes = 1
         self._changes_planned = 0
         self._cursor = b""
@@ -199,6 +202,7 @@ class FolderEngine:
                 self._wake.clear()
                 if not await self._turn():
                     if self._is_quiet():
+                        await self._keep_obstacles()
                         self._tell_quiet()
                     if not await self._tidy():
                         await self._sleep()
@@ -640,6 +644,13 @@ class FolderEngine:
         why = self.outlook.blocked.pop(id, None)
         if why is not None:
             self._tried[id] = why
+
+    async def _keep_obstacles(self) -> None:
+        """Keep why items cannot stand on this disk, for reports of processes that do not try it themselves."""
+        found = {id: why.reason for id, why in self.outlook.blocked.items() if why.reason in LASTING}
+        if found != self._obstacles:
+            await self._context.database.run(lambda db: put_obstacles(db, self.record.key, found))
+            self._obstacles = found
 
     # --- For status
 

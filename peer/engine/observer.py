@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
+from unicodedata import normalize
 
 import structlog
 from blake3 import blake3
@@ -24,8 +25,11 @@ from peer.core.hints import Hints, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
 from peer.core.observations import Listing
+from peer.core.spellings import Spellings
+from peer.core.tree import ItemId
 from peer.core.witness import Witness
 from peer.disk.journal import Journal
+from peer.disk.naming import respells
 from peer.disk.recovery import Emptied, empty_trash, is_unfinished, recover
 from peer.disk.roots import Root, RootGuard, RootIdentity, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
@@ -33,6 +37,7 @@ from peer.disk.stages import clean_stages
 from peer.disk.walk import DiskError, is_gone, kind_of, text_of
 from peer.engine.brake import Brake
 from peer.engine.context import Context
+from peer.store.fold_store import ItemTable
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.effects import Access, DiskEvent, DiskEventKind, Watcher
 from protocol.entries import Kind
@@ -102,6 +107,8 @@ class Observer:
         self._at_once = True
         self.rules_changed = False
         """Whether other rules are in force since this was last set back."""
+        self._respells: bool | None = None
+        """Whether this disk shows names in another Unicode form than they were given; None: nothing asked for it yet."""
         self.has_looked = False
         """Whether everything was looked at under the rules in force; before that, absence proves nothing."""
         self.restless = 0
@@ -222,6 +229,11 @@ class Observer:
 
     def is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - the shape that the scanner calls
         """Tell whether this device leaves a path of its disk alone."""
+        if self._respells and not path.isascii() and self._is_excluded(normalize("NFC", path), is_directory):
+            return True
+        return self._is_excluded(path, is_directory)
+
+    def _is_excluded(self, path: str, is_directory: bool) -> bool:  # noqa: FBT001 - see above
         if self.apart:
             above = self.apart.above(path)
             if above is not None and above != self.lifted:
@@ -315,6 +327,7 @@ class Observer:
         """What was seen or watched until now says nothing about what stands at the root next."""
         self._stop_watcher()
         self._witness.forget()
+        self._respells = None
         self._full_wanted, self.has_looked = True, False
 
     async def check(self) -> str:
@@ -463,10 +476,18 @@ class Observer:
         listings = scan(root, where, is_ignored=self.is_excluded, unsettled=unsettled)
         problems: dict[str, str] = {}
         listed: list[str] = []
+        spellings = await context.database.run(lambda db: _spellings(db, folder)) if self._respells else None
         while True:
             part = await context.processor.run(lambda: list(islice(listings, LISTINGS_PER_STEP)))
             if not part:
                 break
+            if self._respells is None and not all(map(_is_plain, part)):
+                self._respells = await context.processor.run(respells, root, context.entropy)
+                if self._respells:
+                    return await self._scan_once(root, spots, unsettled)
+            if spellings is not None:
+                listed += (listing.path for listing in part if not listing.path.isascii())
+                part = await context.database.run(lambda _, part=part: [*map(spellings.respelled, part)])  # type: ignore[misc]
             for listing in part:
                 listed.append(listing.path)
                 # What is not to be judged yet is no problem: it is looked at in a moment, or at once if somebody asks.
@@ -534,6 +555,20 @@ def _read_rules(root: Root) -> bytes:
         raise DiskError("unreadable", f"{IGNORE_FILE} cannot be read: {text_of(error)}") from error
     finally:
         root.fs.close(handle)
+
+
+def _is_plain(listing: Listing) -> bool:
+    """Whether no disk would show one of these names in another Unicode form."""
+    return all(sighting.name.isascii() for sighting in listing.sightings)
+
+
+def _spellings(db: sqlite3.Connection, folder: int) -> Spellings:
+    local = LocalTree(db, folder)
+
+    def standing(inode: tuple[int, int]) -> ItemId | None:
+        return next((item.id for item, _ in local.holders(*inode) if item.is_directory), None)
+
+    return Spellings((local, SyncedTree(db, folder), ItemTable(db, folder)), standing)
 
 
 def _observe(identification: Identification, listings: Iterable[Listing]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -20,8 +19,8 @@ from peer.core.tree import Item
 from peer.engine.context import Context, FolderRing
 from peer.engine.follower import Follower
 from peer.store import folders
+from peer.store.database import Database
 from peer.store.fold_store import FOLD_SCHEMA, SqliteState
-from peer.store.scratch import OpenScratch
 from protocol.entries import AdmittedEntry, Entry, parse_entry
 from protocol.errors import KinfolderError, UserError
 from protocol.history import ItemKind, LogItem
@@ -55,27 +54,26 @@ class Past:
         """Where the tree that shall be is put together."""
 
     @staticmethod
-    def open(open_scratch: OpenScratch, home: Path, name: str) -> Past:
+    def open(database: Database, name: str) -> Past:
         """Make an empty one; runs in the pool.
 
         Raises:
             UserError: The disk that holds the home does not take it.
         """
         try:
-            db = open_scratch(home, name)
-            db.executescript(FOLD_SCHEMA)
+            db = database.scratch(name, FOLD_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"an older state cannot be put together in {home}: {error}", code="disk_full") from error
+            raise UserError(f"an older state cannot be put together: {error}", code="disk_full") from error
         return Past(db)
 
     @staticmethod
-    def of(open_scratch: OpenScratch, home: Path, name: str, items: Iterable[Item]) -> Past:
+    def of(database: Database, name: str, items: Iterable[Item]) -> Past:
         """Make one of which only these items are known; runs in the pool.
 
         Raises:
             UserError: The disk that holds the home does not take it.
         """
-        past = Past.open(open_scratch, home, name)
+        past = Past.open(database, name)
         with past.together():
             for item in items:
                 past.state.tree.put(item)
@@ -111,14 +109,14 @@ class Past:
         self._db.close()
 
 
-async def fold_past(context: Context, follower: Follower, home: Path, moment: Moment) -> Past:
+async def fold_past(context: Context, follower: Follower, moment: Moment) -> Past:
     """Return the state of a folder at a moment.
 
     Raises:
         UserError: The disk that holds the home has no room for it.
     """
     run = context.processor.run
-    past: Past = await run(Past.open, context.doors.open_scratch, home, context.entropy(8).hex())
+    past: Past = await run(Past.open, context.database, context.entropy(8).hex())
     try:
         key, control = follower.record.key, follower.control
         assert control is not None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -92,10 +91,9 @@ class Outcome(msgspec.Struct):
 class Restorer:
     """Brings back what stood in one folder."""
 
-    def __init__(self, context: Context, engine: FolderEngine, home: Path) -> None:
+    def __init__(self, context: Context, engine: FolderEngine) -> None:
         self._context = context
         self._engine = engine
-        self._home = home
 
     async def fold(self, moment: Moment, path: str) -> Past:
         """Return the folder as it was; of it only a file, where that is what the path means and needs no folding."""
@@ -104,9 +102,9 @@ class Restorer:
             way = await self._context.database.run(lambda db: old_file(db, follower, path, moment.position))
             if way:
                 return await self._context.processor.run(
-                    Past.of, self._context.doors.open_scratch, self._home, self._context.entropy(8).hex(), way
+                    Past.of, self._context.database, self._context.entropy(8).hex(), way
                 )
-        return await fold_past(self._context, follower, self._home, moment)
+        return await fold_past(self._context, follower, moment)
 
     async def record_what_is_there(self) -> int:
         """Look at the whole folder and record it, as far as that can be done now; return how many items remain.

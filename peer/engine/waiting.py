@@ -16,6 +16,8 @@ DISK_FULL: Final = "disk_full"
 CODES: Final = {AWAITED: "no_source", "occupied": "queued", "unavailable": "no_coordinator", "behind": "no_coordinator"}
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 60.0
+LASTING: Final = frozenset({"name", "disk_full", "locked", "read_only", "unreadable"})
+"""What stays so until somebody does something about this disk, or about the item."""
 REASONS: Final = frozenset(
     [
         "changing",

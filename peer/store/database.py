@@ -45,10 +45,24 @@ class Database(Protocol):
     def on_rollback(self, callback: Undone) -> None:
         """Call this, in the thread of the operations, whenever one was undone: what memory holds of it is not so."""
 
+    def scratch(self, name: str, schema: str) -> sqlite3.Connection:
+        """Make a database of its own, on the disk that holds this one; it is gone once it is closed. Blocks.
+
+        Args:
+            name: As no other has it that is open.
+            schema: Statements that make its tables.
+
+        Raises:
+            OSError, sqlite3.Error: The disk does not take it.
+        """
+
     async def close(self) -> None:
         """Finish what is queued and close the file."""
 
 
+SCRATCH: Final = "past-"
+"""How the name of the file of a scratch database begins."""
+SCRATCH_CACHE_KIB: Final = 32 * 1024
 _UNWRITABLE: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 )
@@ -83,6 +97,32 @@ def connect(path: Path | str) -> sqlite3.Connection:
                 f"the disk that holds {path} cannot be written ({error}): is it full, or read-only?", code="disk_full"
             ) from error
         raise CorruptStateError(f"the database {path} is damaged ({error})") from error
+    return connection
+
+
+def make_scratch(directory: Path, name: str, schema: str) -> sqlite3.Connection:
+    """Make a database whose file has no name any more, so that it goes with whoever holds it.
+
+    Raises:
+        OSError, sqlite3.Error: The disk does not take it.
+    """
+    path = directory / f"{SCRATCH}{name}.db"
+    try:
+        for left in directory.glob(f"{SCRATCH}*.db"):  # by a process that was killed between these few lines
+            left.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "journal_mode=OFF",
+            "synchronous=OFF",
+            "locking_mode=EXCLUSIVE",
+            f"cache_size=-{SCRATCH_CACHE_KIB}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.executescript(schema)
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     return connection
 
 
@@ -177,6 +217,7 @@ class ThreadedDatabase:
             schema: Statements that make what is not there yet.
             keeps: False for a rehearsal: whatever is written is gone when this is closed.
         """
+        self._path = path
         self._connection = connect(path)
         self._connection.executescript(schema)
         self._keeps = keeps
@@ -208,6 +249,10 @@ class ThreadedDatabase:
     def on_rollback(self, callback: Undone) -> None:
         """Call this, in the database's thread, whenever an operation was undone."""
         self._undone.append(callback)
+
+    def scratch(self, name: str, schema: str) -> sqlite3.Connection:
+        """Make a database of its own beside this one."""
+        return make_scratch(self._path.parent, name, schema)
 
     async def close(self) -> None:
         """Finish what is queued and close the file; whoever comes later is refused."""
@@ -253,6 +298,12 @@ class InlineDatabase:
     def on_rollback(self, callback: Undone) -> None:
         """Call this whenever an operation was undone."""
         self._undone.append(callback)
+
+    def scratch(self, name: str, schema: str) -> sqlite3.Connection:  # noqa: ARG002 - nothing is left that would need a name
+        """Make a database in memory."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.executescript(schema)
+        return connection
 
     async def close(self) -> None:
         """Close the file."""

@@ -61,6 +61,9 @@ CREATE INDEX IF NOT EXISTS held_kind ON held (folder, is_file, waiting);
 -- What the last scan could not read or will never sync, by path.
 CREATE TABLE IF NOT EXISTS problem (
     folder INTEGER NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
+-- What this disk could not take when it was last tried, by item.
+CREATE TABLE IF NOT EXISTS obstacle (
+    folder INTEGER NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, id)) WITHOUT ROWID;
 
 -- What a person keeps off this device.
 CREATE TABLE IF NOT EXISTS exclusion (

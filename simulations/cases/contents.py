@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import random
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from simulations.cases.grammar import KIB, MIB, Skipped, size_of
+from blake3 import blake3
+
+from simulations.cases.grammar import KIB, MIB, Skipped
+from simulations.cases.hands import OpenFile
 
 DEFAULT_BYTES: Final = KIB
 _HASH_CHARACTERS: Final = 64
@@ -35,14 +38,21 @@ def pieces(token: str, size: int = DEFAULT_BYTES) -> Iterator[bytes]:
     yield hashing.hexdigest().encode()
 
 
+@lru_cache(4096)
+def _small(token: str, size: int) -> bytes:
+    return b"".join(pieces(token, size))
+
+
 def content(token: str, size: int = DEFAULT_BYTES) -> bytes:
     """Return the bytes of a content at once."""
+    if size <= DEFAULT_BYTES:
+        return _small(token, size)
     return b"".join(pieces(token, size))
 
 
 def digest_of(data: bytes) -> str:
     """Return what contents are compared by."""
-    return hashlib.sha256(data).hexdigest()
+    return blake3(data).hexdigest()
 
 
 class Origin(NamedTuple):
@@ -92,7 +102,7 @@ class Contents:
         return {digest_of(data)}
 
 
-def drawn_size(value: object, rnd: random.Random) -> int:
+def drawn_size(value: object, rnd: random.Random, size_of: Callable[[Any], int]) -> int:
     """Return a size in bytes, drawn anew for ``lognormal(M,S)``: 10 to the power of a normal variate."""
     text = str(value)
     if not text.startswith("lognormal("):
@@ -101,12 +111,14 @@ def drawn_size(value: object, rnd: random.Random) -> int:
     return min(_LOGNORMAL_BYTES_MAX, int(math.pow(10, rnd.normalvariate(mean, deviation))))
 
 
-def write_to(handle: int, token: str, size: int) -> str:
-    """Write a content at the handle's position, and return its digest."""
-    hashing = hashlib.sha256()
+def write_to(file: OpenFile, token: str, size: int) -> str:
+    """Write a content at the end of an open file, and return its digest."""
+    if size <= MIB:
+        data = content(token, size)
+        file.write(data)
+        return digest_of(data)
+    hashing = blake3()
     for piece in pieces(token, size):
         hashing.update(piece)
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(handle, view) :]
+        file.write(piece)
     return hashing.hexdigest()

@@ -30,6 +30,8 @@ _KEYS: Final = frozenset(
         "needs", "devices", "setup", "steps", "expectation", "params",
     }
 )  # fmt: skip
+_ALIKE: Final = frozenset({"versioning", "workers"})
+"""Parameters all values of which are the same run here: the first is run only."""
 _SET_BY_STEPS: Final = frozenset({"chain_root", "every_step"})
 
 
@@ -116,7 +118,7 @@ def _span(text: str) -> list[str]:
 
 def _grid(params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     rows: Sequence[Mapping[str, Any]] = params.get("variants", [{}])
-    lists = {key: values for key, values in params.items() if key != "variants"}
+    lists = {key: values[:1] if key in _ALIKE else values for key, values in params.items() if key != "variants"}
     for row in rows:
         for chosen in itertools.product(*lists.values()):
             yield {**row, **dict(zip(lists, chosen, strict=True))}
@@ -161,10 +163,146 @@ def _in_its_world(case: Case, text: str) -> Case:
     return case
 
 
-def _plain_file_system(case: Case, value: Any) -> Case:
-    if value not in {"sensitive", "preserving"}:
-        raise Skipped(f"only the simulator has a file system that is {value}")
-    return case
+def _file_system(case: Case, value: Any, device: str) -> Case:
+    if value in {"sensitive", "preserving"}:
+        return case
+    need = {"insensitive": "case_insensitive_fs", "normalising_to_NFD": "fs:nfd"}.get(value)
+    if need is None:
+        raise Skipped(f"unknown file system {value}")
+    return case._replace(needs=(*case.needs, f"{need}:{device}"))
+
+
+def _kind(case: Case, value: Any) -> Case:
+    """Have the names that differ by case differ by normal form instead, also for the file system that takes them for one."""
+    if value == "case":
+        return case
+    if value != "unicode":
+        raise Skipped(f"unknown value kind={value}")
+    spellings: dict[str, list[str]] = {}
+    for name in _names(case):
+        known = spellings.setdefault(name.casefold(), [])
+        if name not in known:
+            known.append(name)
+    new: dict[str, str] = {}
+    for folded, names in spellings.items():
+        if len(names) > 2:
+            raise Skipped("kind=unicode: more than two names differ by case")
+        if len(names) == 2:
+            one, other = names
+            new[one] = unicodedata.normalize("NFC", f"\u00e9{folded}")
+            new[other] = unicodedata.normalize("NFD", f"\u00e9{folded}")
+    return case._replace(
+        needs=tuple(need.replace("case_insensitive_fs", "fs:folds_forms") for need in case.needs),
+        setup=_respelt(case.setup, new),
+        steps=_respelt(case.steps, new),
+        expectation=_respelt(case.expectation, new),
+    )
+
+
+def _names(case: Case) -> Iterator[str]:
+    for step in (*case.setup, *case.steps):
+        for key in ("path", "src", "dst", "dir", "for_path"):
+            yield from str(step.get(key, "")).split("/")
+
+
+def _respelt(value: Any, new: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return "/".join(new.get(part, part) for part in value.split("/"))
+    if isinstance(value, list | tuple):
+        return type(value)(_respelt(each, new) for each in value)
+    if isinstance(value, dict):
+        return {_respelt(key, new): _respelt(each, new) for key, each in value.items()}
+    return value
+
+
+def _child(case: Case, value: Any) -> Case:
+    """Have B exclude the file that it wrote right after writing it; then that lives on B only."""
+    if value == "unscanned":
+        return case
+    if value != "ignored":
+        raise Skipped(f"unknown value child={value}")
+    at = next(number for number, each in enumerate(case.steps) if each["device"] == "B" and each["op"] == "write")
+    written = case.steps[at]
+    exclude = {"phase": written["phase"], "device": "B", "op": "set_ignore_dir", "path": written["path"]}
+    token = written["token"]
+    expectation = dict(case.expectation)
+    if token in expectation.get("survive", ()):
+        expectation["survive"] = [each for each in expectation["survive"] if each != token]
+    expectation["local_preserved"] = {"B": [*expectation.get("local_preserved", {}).get("B", ()), token]}
+    others = [name for name in case.devices if name != "B"]
+    expectation["invisible"] = {**expectation.get("invisible", {}), **{name: [token] for name in others}}
+    return case._replace(steps=(*case.steps[: at + 1], exclude, *case.steps[at + 1 :]), expectation=expectation)
+
+
+def _when(case: Case, value: Any) -> Case:
+    """Have the agent of the first device that a step names run, or its network use be stopped, when the steps begin."""
+    op = {"running": "start_agent", "paused": "offline"}.get(value)
+    if op is None:
+        raise Skipped(f"unknown value when={value}")
+    begin = {"phase": 0, "device": case.steps[0]["device"], "op": op}
+    return case._replace(steps=(begin, *case.steps))
+
+
+def _subdir(case: Case, value: Any) -> Case:
+    """Have a directory stand before every path of the case."""
+
+    def below(path: str) -> str:
+        return value if path == "." else path if path.startswith("/") else f"{value}/{path}"
+
+    def moved(step: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {
+            key: below(each) if key in {"path", "src", "dst", "dir", "src_dir", "dst_dir", "for_path"} else each
+            for key, each in step.items()
+        }
+
+    def judged(expectation: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: _MOVED[key](each, below, judged) if key in _MOVED else each for key, each in expectation.items()}
+
+    setup = ({"op": "mkdir", "path": value}, *map(moved, case.setup))
+    return case._replace(setup=setup, steps=tuple(map(moved, case.steps)), expectation=judged(case.expectation))
+
+
+def _in_mapping(value: Any, below: Any, _: Any) -> Any:
+    return {below(path): each for path, each in value.items()}
+
+
+def _in_list(value: Any, below: Any, _: Any) -> Any:
+    return [below(path) for path in value]
+
+
+def _in_devices(value: Any, below: Any, judged: Any) -> Any:
+    return {
+        name: judged(each) if isinstance(each, dict) else [below(path) for path in each] for name, each in value.items()
+    }
+
+
+_MOVED: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("exists", "tree_subset", "content_in", "location_of"), _in_mapping),
+    "tree": lambda value, below, judged: {below("."): "<dir>", **_in_mapping(value, below, judged)},
+    "case_sensitive_devices_exact": lambda value, below, judged: {
+        below("."): "<dir>", **_in_mapping(value, below, judged)
+    },
+    **dict.fromkeys(("absent", "empty_dirs"), _in_list),
+    **dict.fromkeys(("on", "on_ci", "absent_on"), _in_devices),
+    **dict.fromkeys(
+        (
+            "sqlite_ok", "last_append_present", "no_append_lost_without_conflict",
+            "published_versions_are_prefixes_or_full",
+        ),
+        lambda value, below, _: below(value),
+    ),
+    "many": lambda value, below, _: {**value, "dir": below(value["dir"])},
+    "mtime": lambda value, below, _: {**value, "path": below(value["path"])},
+    "conflicts": lambda value, below, _: {
+        key: {below(path): count for path, count in each.items()} if key == "of" else each
+        for key, each in value.items()
+    },
+    "one_of": lambda value, _, judged: [judged(each) for each in value],
+    "errors": lambda value, below, _: [
+        {**each, "path": below(each["path"])} if "path" in each else each for each in value
+    ],
+}  # fmt: skip
+"""Where a key of an expectation names paths."""
 
 
 def _creates(case: Case, value: Any) -> Case:
@@ -211,7 +349,7 @@ def _linked(case: Case, value: Any) -> Case:
 def _only(*allowed: Any) -> Any:
     def check(case: Case, value: Any) -> Case:
         if value not in allowed:
-            raise Skipped(f"{value}: the same run as {allowed[0]}, or only the simulator can make it")
+            raise Skipped(f"unknown value {value}")
         return case
 
     return check
@@ -219,16 +357,17 @@ def _only(*allowed: Any) -> Any:
 
 _WORLDS: Final[Mapping[str, Any]] = {
     "B_creates": _creates,
-    "child": _only("unscanned"),
+    "child": _child,
     "delivery": _only("all permutations"),
-    "fs": _plain_file_system,
-    "fs_B": _plain_file_system,
-    "kind": _only("case"),
+    "fs": lambda case, value: _file_system(case, value, "*"),
+    "fs_B": lambda case, value: _file_system(case, value, "B"),
+    "kind": _kind,
     "remote": _linked,
     "side": _side,
     "size_KB": _size_kb,
-    "versioning": _only("none"),
-    "when": _only("paused"),
+    "subdir": _subdir,
+    "versioning": lambda case, _: case,
+    "when": _when,
     "who": _only("receiver", "sender"),
     "workers": lambda case, _: case,
 }

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from simulations.cases import reckoning, state
+from simulations.cases import rarities, reckoning, state
 from simulations.cases.contents import content
-from simulations.cases.grammar import Skipped, in_nfc, size_of
+from simulations.cases.grammar import Skipped, in_nfc
+from simulations.cases.hands import Failed
 from simulations.cases.trees import DIRECTORY, difference, is_below, is_file, without
-from simulations.cases.world import Failed, Peer, World
+from simulations.cases.world import Peer, World
 
 AT_ONCE: Final = frozenset({"guard", "remote_unchanged", "db_unchanged"})
 """Judged right after the last step."""
-_BY_RUNNER: Final = frozenset({"converged", "stable"})
-_HISTORY: Final = "history"
+_BY_RUNNER: Final = frozenset({"converged", "converged_members_only", "stable"})
+"""All devices are of one user here, so all are members."""
+_HISTORY: Final = ("history", "published_versions")
+"""What keys have in their names that ask for old versions."""
+
+
+def _asks_for_old(expectation: Mapping[str, Any]) -> bool:
+    text = json.dumps(expectation)
+    return any(part in text for part in _HISTORY)
 
 
 class _Marks(NamedTuple):
@@ -33,11 +41,13 @@ class _Marks(NamedTuple):
     received: int
 
 
-def _ask(find: Callable[[World, Any, Sequence[Peer]], None]) -> Callable[[Judge, Any, Sequence[Peer]], None]:
+def _ask(
+    find: Callable[[World, Any, Sequence[Peer]], Awaitable[None] | None],
+) -> Callable[[Judge, Any, Sequence[Peer]], Awaitable[None] | None]:
     """Return the judge of a key that needs only the world."""
 
-    def judge(self: Judge, value: Any, peers: Sequence[Peer]) -> None:
-        find(self.world, value, peers)
+    def judge(self: Judge, value: Any, peers: Sequence[Peer]) -> Awaitable[None] | None:
+        return find(self.world, value, peers)
 
     return judge
 
@@ -70,7 +80,11 @@ class Judge:
         """Remember what the last step must not change."""
         device = self.world.case.expectation.get("db_unchanged")
         if device is not None:
-            self._database = state.rows_digest(self.world.peers[device].home)
+            self._database = self._rows(device)
+
+    def _rows(self, device: str) -> str:
+        with self.world.peers[device].machine.database() as database:
+            return state.rows_digest(database)
 
     def note_transfers(self) -> None:
         """Count what was sent and received since the setup, before a fresh device joins."""
@@ -79,7 +93,7 @@ class Judge:
 
     # --- What is expected
 
-    def check(self, expectation: Mapping[str, Any], peers: Sequence[Peer]) -> None:
+    async def check(self, expectation: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         """Judge keys on these devices.
 
         Raises:
@@ -92,7 +106,7 @@ class Judge:
             if key in _BY_RUNNER:
                 continue
             try:
-                self._judge(key, value, peers)
+                await self._judge(key, value, peers)
             except Failed as failure:
                 failures.append(f"{key}: {failure}")
             except Skipped as reason:
@@ -102,11 +116,13 @@ class Judge:
         if skipped is not None:
             raise skipped
 
-    def _judge(self, key: str, value: Any, peers: Sequence[Peer]) -> None:
+    async def _judge(self, key: str, value: Any, peers: Sequence[Peer]) -> None:
         judge = self.keys.get(key)
         if judge is None:
             raise Skipped(f"the runner cannot judge {key}")
-        judge(self, value, peers)
+        judging = judge(self, value, peers)
+        if judging is not None:
+            await judging
 
     def split(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Return the keys judged at once, those judged at the end, and of these the ones that ask for old versions."""
@@ -114,7 +130,7 @@ class Judge:
         plain: dict[str, Any] = {}
         old: dict[str, Any] = {}
         for key, value in self.world.case.expectation.items():
-            which = at_once if key in AT_ONCE else old if _HISTORY in json.dumps({key: value}) else plain
+            which = at_once if key in AT_ONCE else old if _asks_for_old({key: value}) else plain
             which[key] = value
         if gone := self.written_over():
             plain["survive"] = [token for token in plain["survive"] if token not in gone]
@@ -137,17 +153,32 @@ class Judge:
 
     # --- Trees
 
-    def converged(self) -> None:
-        """All devices hold the same tree.
+    async def converged(self) -> None:
+        """All devices hold the same tree, names compared as their disks compare them.
+
+        What a device's disk cannot hold by its name, and its status lists as such, is left out on both.
 
         Raises:
             Failed: Two differ.
         """
-        first, *others = self.world.peers.values()
-        tree = self.world.shared_tree(first)
+        trees = [
+            (peer, self.world.shared_tree(peer), await self._unplaceable(peer)) for peer in self.world.peers.values()
+        ]
+        first, *others = trees
         for other in others:
-            if found := difference(tree, self.world.shared_tree(other)):
-                raise Failed(f"converged: {first.name} / {other.name}: {found}")
+            left_out = first[2] | other[2]
+            one, two = (
+                {other[0].key(first[0].key(path)): kind for path, kind in without(tree, left_out).items()}
+                for _, tree, _ in (first, other)
+            )
+            if found := difference(one, two):
+                raise Failed(f"converged: {first[0].name} / {other[0].name}: {found}")
+
+    async def _unplaceable(self, peer: Peer) -> set[str]:
+        """Return the paths that a disk of a special kind cannot hold, as the product says."""
+        if not peer.machine.is_special:
+            return set()
+        return {row["path"] for row in (await self.world.status(peer))["unsynced"] if row["reason"] == "name"}
 
     def _exists(self, wanted: Mapping[str, str], peers: Sequence[Peer]) -> None:
         for peer in peers:
@@ -155,7 +186,7 @@ class Judge:
             for path, what in wanted.items():
                 if self.world.is_excluded(peer, path):
                     continue
-                kind = tree.get(path)
+                kind = tree.get(peer.shown(path))
                 if kind is None:
                     raise Failed(f"{peer.name} has no {path}")
                 if not self._is(kind, what):
@@ -171,7 +202,7 @@ class Judge:
     def _tree(self, wanted: Mapping[str, str], peers: Sequence[Peer]) -> None:
         self._exists(wanted, peers)
         for peer in peers:
-            more = sorted(set(without(self.world.tree(peer), peer.excluded)) - set(wanted))
+            more = sorted(set(without(self.world.tree(peer), peer.excluded)) - {peer.shown(path) for path in wanted})
             if more:
                 raise Failed(f"{peer.name} also has {more[0]}")
 
@@ -179,7 +210,7 @@ class Judge:
         for peer in peers:
             for path in paths:
                 named = path.replace("$chain_root", self.world.variables.get("chain_root", ""))
-                if os.path.lexists(peer.root / named):
+                if peer.disk.exists(peer.at(named)):
                     raise Failed(f"{peer.name} has {named}")
 
     def _absent_on(self, wanted: Mapping[str, Sequence[str]], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
@@ -189,7 +220,7 @@ class Judge:
     def _empty_dirs(self, paths: Sequence[str], peers: Sequence[Peer]) -> None:
         for peer in peers:
             tree = self.world.tree(peer)
-            for path in paths:
+            for path in map(peer.shown, paths):
                 if tree.get(path) != DIRECTORY or any(is_below(each, path) and each != path for each in tree):
                     raise Failed(f"{path} on {peer.name} is no empty directory")
 
@@ -246,9 +277,7 @@ class Judge:
                     raise Failed(f"{peer.name} has no file with the block {token}")
 
     def _files(self, peer: Peer) -> list[tuple[str, bytes]]:
-        return [
-            (path, (peer.root / path).read_bytes()) for path, kind in self.world.tree(peer).items() if is_file(kind)
-        ]
+        return [(path, peer.disk.read(peer.at(path))) for path, kind in self.world.tree(peer).items() if is_file(kind)]
 
     def _no_duplicates(self, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
         for peer in peers:
@@ -260,7 +289,7 @@ class Judge:
         for peer in peers:
             for path, tokens in wanted.items():
                 allowed = set().union(*(self.world.contents.digests(token) for token in tokens))
-                if self.world.tree(peer).get(path) not in allowed:
+                if self.world.tree(peer).get(peer.shown(path)) not in allowed:
                     raise Failed(f"{path} on {peer.name} holds none of {', '.join(tokens)}")
 
     def _no_foreign_content(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
@@ -302,12 +331,12 @@ class Judge:
                 if len(found) != expected:
                     raise Failed(f"{peer.name} has {len(found)} conflict copies of {path}, not {expected}")
 
-    def _one_of(self, alternatives: Sequence[Mapping[str, Any]], peers: Sequence[Peer]) -> None:
+    async def _one_of(self, alternatives: Sequence[Mapping[str, Any]], peers: Sequence[Peer]) -> None:
         failures: list[str] = []
         skipped: Skipped | None = None
         for each in alternatives:
             try:
-                self.check(each, peers)
+                await self.check(each, peers)
             except Failed as failure:
                 failures.append(str(failure))
             except Skipped as reason:
@@ -318,9 +347,9 @@ class Judge:
             raise skipped
         raise Failed(f"none holds: {' | '.join(failures)}")
 
-    def _on(self, wanted: Mapping[str, Mapping[str, Any]], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
+    async def _on(self, wanted: Mapping[str, Mapping[str, Any]], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
         for name, expectation in wanted.items():
-            self.check(expectation, [self.world.peers[name]])
+            await self.check(expectation, [self.world.peers[name]])
 
     # --- Names
 
@@ -343,8 +372,8 @@ class Judge:
 
     # --- What changed in between
 
-    def _guard(self, wanted: Mapping[str, Any], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
-        reckoning.judge_guard(self.world, wanted, self._marks.trees)
+    async def _guard(self, wanted: Mapping[str, Any], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
+        await reckoning.judge_guard(self.world, wanted, self._marks.trees)
 
     def _remote_unchanged(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
         world = self.world
@@ -356,7 +385,7 @@ class Judge:
                 raise Failed(f"{name} changed: {found}")
 
     def _db_unchanged(self, name: str, peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
-        if state.rows_digest(self.world.peers[name].home) != self._database:
+        if self._rows(name) != self._database:
             raise Failed(f"the state of {name} changed")
 
     def _no_remote_deletes(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
@@ -382,7 +411,7 @@ class Judge:
 
     def _transfers(self, wanted: Mapping[str, Any], peers: Sequence[Peer]) -> None:  # noqa: ARG002 - a judge
         for key, value in wanted.items():
-            limit = size_of(value)
+            limit = self.world.size(value)
             if key == "uploaded_bytes" and limit == 0 and self.stored:
                 raise Failed(f"a storage node took {self.stored} bytes")
             if key == "uploaded_bytes" and limit:
@@ -403,12 +432,12 @@ class Judge:
     def _no_cycle(self, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG002, FBT001 - a judge
         for peer in peers:
             missing = [
-                path for path in peer.made if path in self.world.tree(peer) and not os.path.lexists(peer.root / path)
+                path for path in peer.made if path in self.world.tree(peer) and not peer.disk.exists(peer.at(path))
             ]
             if missing:
                 raise Failed(f"{peer.name} does not reach {missing[0]}")
 
-    keys: ClassVar[Mapping[str, Callable[..., None]]] = {
+    keys: ClassVar[Mapping[str, Callable[..., Awaitable[None] | None]]] = {
         "exists": _exists,
         "tree_subset": _exists,
         "tree": _tree,
@@ -442,7 +471,7 @@ class Judge:
         "no_content_transfer": _no_content_transfer,
         "equals_model": _equals_model,
         "no_cycle": _no_cycle,
-        **{key: _ask(find) for key, find in reckoning.KEYS.items()},
+        **{key: _ask(find) for key, find in {**reckoning.KEYS, **rarities.KEYS}.items()},
     }
     """Who judges which key."""
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from simulations.cases import state
 from simulations.cases.contents import content
 from simulations.cases.grammar import Skipped
-from simulations.cases.trees import difference, is_file
-from simulations.cases.world import Failed, Peer, World, must
+from simulations.cases.hands import Failed
+from simulations.cases.trees import CONTROL, difference, is_file
+from simulations.cases.world import Peer, World
 
 _REASONS: Final[Mapping[str, str]] = {
     "permission": "unreadable",
@@ -32,7 +30,7 @@ _BACK: Final = ("set back", "went back", "older", "restored", "frozen")
 # --- Old versions
 
 
-def history_has(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
+async def history_has(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
     """Each token is live, or the product lists and gives back exactly its bytes.
 
     Raises:
@@ -40,21 +38,21 @@ def history_has(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> N
         Skipped: The product has no history.
     """
     for token in tokens:
-        if not _is_live(world, token, peers) and not _is_restorable(world, token, peers[0]):
+        if not _is_live(world, token, peers) and not await _is_restorable(world, token, peers[0]):
             raise Failed(f"no version has {token}")
 
 
-def survive_or_history(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
+async def survive_or_history(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
     """As :func:`history_has`: what is live is there in either."""
-    history_has(world, tokens, peers)
+    await history_has(world, tokens, peers)
 
 
-def history_or_trash_has(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
+async def history_or_trash_has(world: World, tokens: Sequence[str], peers: Sequence[Peer]) -> None:
     """Each token is live, in the history, or in the trash of the device that wrote it."""
     for token in tokens:
         writers = {origin.device for origin in world.contents.origins[token]}
         if not any(_is_in_trash(world, token, world.peers[name]) for name in writers):
-            history_has(world, [token], peers)
+            await history_has(world, [token], peers)
 
 
 def _is_live(world: World, token: str, peers: Sequence[Peer]) -> bool:
@@ -63,39 +61,46 @@ def _is_live(world: World, token: str, peers: Sequence[Peer]) -> bool:
 
 
 def _is_in_trash(world: World, token: str, peer: Peer) -> bool:
-    trash = peer.root / ".kinfolder" / "trash"
     digests = world.contents.digests(token)
-    return any(each.is_file() and world.reader.digest(str(each)) in digests for each in trash.rglob("*"))
+    return any(kind in digests for kind in peer.disk.tree(peer.at(f"{CONTROL}/trash")).values())
 
 
-def _is_restorable(world: World, token: str, peer: Peer) -> bool:
-    world.site.require("history")
-    world.site.require("restore")
+async def restored(world: World, peer: Peer, path: str) -> AsyncIterator[tuple[str, str]]:
+    """Yield (version, digest of what is restored) for each version of a file that the product lists."""
+    told = await world.kin(peer, "history", path=peer.at(path))
+    for each in told.result["versions"] if told.code == 0 else ():
+        if each["kind"] == "file":
+            digest = await _given_back(world, peer, path, each["id"])
+            if digest:
+                yield each["id"], digest
+
+
+async def _is_restorable(world: World, token: str, peer: Peer) -> bool:
     digests = world.contents.digests(token)
     paths = {origin.path: None for origin in world.contents.origins[token]} | dict.fromkeys(world.copies(peer))
     for path in paths:
-        result = world.kin(peer, "history", str(peer.root / path), "--json")
-        if result.code == 0:
-            versions = json.loads(result.out)["versions"]
-            if any(_gives(world, peer, path, each["id"], digests) for each in versions if each["kind"] == "file"):
+        async for _, digest in restored(world, peer, path):
+            if digest in digests:
                 return True
     return False
 
 
-def _gives(world: World, peer: Peer, path: str, version: str, digests: set[str]) -> bool:
-    """Restore a version beside the files, compare it, and remove it again."""
-    target = peer.root / ".restored-by-the-runner"
+async def _given_back(world: World, peer: Peer, path: str, version: str) -> str:
+    """Restore a version beside the files, return what it is compared by, and remove it again; nothing if it cannot be had."""
+    target = peer.at(".restored-by-the-runner")
+    which = {"version": version, "at_ms": None, "ago_ms": None, "snapshot": None}
     try:
-        result = world.kin(peer, "restore", str(peer.root / path), "--version", version, "--to", str(target))
-        return result.code == 0 and target.is_file() and world.reader.digest(str(target)) in digests
+        told = await world.kin(peer, "restore", path=peer.at(path), to=target, **which)
+        return peer.disk.digest(target) if told.code == 0 and peer.disk.exists(target) else ""
     finally:
-        target.unlink(missing_ok=True)
+        if peer.disk.exists(target):
+            peer.disk.remove_tree(target)
 
 
 # --- What status says
 
 
-def errors(world: World, wanted: Sequence[Mapping[str, Any]], peers: Sequence[Peer]) -> None:  # noqa: ARG001 - a judge
+async def errors(world: World, wanted: Sequence[Mapping[str, Any]], peers: Sequence[Peer]) -> None:  # noqa: ARG001 - a judge
     """The device's status lists items for these reasons.
 
     A name that is no text is either listed or makes the round trip; this is for whoever cannot do the latter.
@@ -104,7 +109,7 @@ def errors(world: World, wanted: Sequence[Mapping[str, Any]], peers: Sequence[Pe
         reason = _reason(each["kind"])
         if each["kind"] == "invalid_name" and _makes_round_trip(world, world.peers[each["device"]]):
             continue
-        rows = world.status(world.peers[each["device"]])["unsynced"]
+        rows = (await world.status(world.peers[each["device"]]))["unsynced"]
         found = [row for row in rows if row["reason"] == reason and row["path"] == each.get("path", row["path"])]
         if len(found) < each.get("min", 1):
             listed = ", ".join(f"{row['path']}: {row['reason']}" for row in rows) or "nothing"
@@ -126,11 +131,11 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def errors_allowed(world: World, kinds: Sequence[str], peers: Sequence[Peer]) -> None:
+async def errors_allowed(world: World, kinds: Sequence[str], peers: Sequence[Peer]) -> None:
     """No status lists items for other reasons than these."""
     allowed = {_reason(kind) for kind in kinds}
     for peer in peers:
-        for row in world.status(peer)["unsynced"]:
+        for row in (await world.status(peer))["unsynced"]:
             if row["reason"] not in allowed:
                 raise Failed(f"status of {peer.name} lists {row['path']} as {row['reason']}")
 
@@ -141,24 +146,24 @@ def _reason(kind: str) -> str:
     return _REASONS[kind]
 
 
-def halted_or_warned(world: World, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG001, FBT001 - a judge
+async def halted_or_warned(world: World, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG001, FBT001 - a judge
     """At least one device's status says that the coordinator went back."""
     for peer in peers:
-        told = world.json(peer, "status", "--all")
+        told = await world.told(peer)
         texts = [*told.get("warnings", ()), *(f"{each['state']} {each['text']}" for each in told["folders"])]
         if any(word in text for text in texts for word in _BACK):
             return
     raise Failed("no status says that the coordinator went back")
 
 
-def judge_guard(world: World, wanted: Mapping[str, Any], before: Mapping[str, Mapping[str, str]]) -> None:
+async def judge_guard(world: World, wanted: Mapping[str, Any], before: Mapping[str, Mapping[str, str]]) -> None:
     """The device's status names what is held, and nobody else has it; then the person lets it pass.
 
     Raises:
         Failed: Nothing is held, or another device changed.
     """
     device, kind = world.peers[wanted["device"]], wanted["kind"]
-    told = world.status(device)
+    told = await world.status(device)
     world.due.add(device.name)
     for name, tree in before.items():
         if name != device.name and (found := difference(tree, world.tree(world.peers[name]))):
@@ -166,7 +171,7 @@ def judge_guard(world: World, wanted: Mapping[str, Any], before: Mapping[str, Ma
     if kind in {"root_missing", "root_marker"}:
         if told["state"] != "missing":
             raise Failed(f"status of {device.name} says {told['state']}, not missing")
-        os.rename(device.root.with_name("moved-away"), device.root)
+        device.disk.rename(device.moved_root, device.root)
         return
     held = told["held"]
     if held is None or held["kind"] != _HELD.get(kind, kind):
@@ -174,7 +179,7 @@ def judge_guard(world: World, wanted: Mapping[str, Any], before: Mapping[str, Ma
     total = sum(is_file(each) for each in before[device.name].values())
     if held["files"] <= wanted.get("threshold", 0) * total:
         raise Failed(f"{held['files']} files are held, of {total}")
-    must(world.kin(device, "approve", world.folder), "kin approve")
+    await world.approve(device)
 
 
 # --- Rows
@@ -183,7 +188,9 @@ def judge_guard(world: World, wanted: Mapping[str, Any], before: Mapping[str, Ma
 def no_stale_db_rows(world: World, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG001, FBT001 - a judge
     """No device's state has a row of what does not stand on its disk."""
     for peer in peers:
-        if stale := state.stale_paths(peer.home, peer.root):
+        with peer.machine.database() as database:
+            stale = state.stale_paths(database, lambda path, peer=peer: peer.disk.exists(peer.at(path)))  # type: ignore[misc]  # a peer of its own for each
+        if stale:
             raise Failed(f"the state of {peer.name} has a row of {stale[0]}")
 
 
@@ -191,7 +198,9 @@ def no_reused_versions(world: World, name: str, peers: Sequence[Peer]) -> None: 
     """No two devices know different entries under one number and counter."""
     known: dict[tuple[int, int], bytes] = {}
     for peer in peers:
-        for version, hash in state.versions(peer.home).items():
+        with peer.machine.database() as database:
+            versions = state.versions(database)
+        for version, hash in versions.items():
             if known.setdefault(version, hash) != hash:
                 raise Failed(f"two entries have the version {version}")
 
@@ -200,9 +209,10 @@ def no_temp_leak(world: World, value: bool, peers: Sequence[Peer]) -> None:  # n
     """No temp file of the product, or of a save, is left."""
     for peer in peers:
         for name in ("tmp", "aside"):
-            left = sorted((peer.root / ".kinfolder" / name).glob("*"))
+            place = peer.at(f"{CONTROL}/{name}")
+            left = peer.disk.list(place) if peer.disk.exists(place) else []
             if left:
-                raise Failed(f"{peer.name} has {left[0].name} in its directory {name}")
+                raise Failed(f"{peer.name} has {left[0]} in its directory {name}")
         saves = set(world.memory.get("saves", ()))
         for path in world.tree(peer):
             if path.rpartition("/")[2] in saves:
@@ -211,13 +221,14 @@ def no_temp_leak(world: World, value: bool, peers: Sequence[Peer]) -> None:  # n
 
 def outside_untouched(world: World, value: bool, peers: Sequence[Peer]) -> None:  # noqa: ARG001, FBT001 - a judge
     """Planted files are as they were, and nothing lies beside them."""
-    expected = {path for path, _, _ in world.planted}
-    for path, data, mtime_ns in world.planted:
-        if not path.is_file() or path.read_bytes() != data or path.stat().st_mtime_ns != mtime_ns:
-            raise Failed(f"{path.name} outside the root was touched")
-        for beside in path.parent.iterdir():
-            if beside not in expected:
-                raise Failed(f"{beside.name} lies outside the root")
+    expected = {(peer.name, path) for peer, path, _, _ in world.planted}
+    for peer, path, data, mtime_ns in world.planted:
+        disk, (above, _, name) = peer.disk, path.rpartition("/")
+        if not disk.exists(path) or disk.read(path) != data or disk.stat(path).mtime_ns != mtime_ns:
+            raise Failed(f"{name} outside the root was touched")
+        for beside in disk.list(above):
+            if (peer.name, f"{above}/{beside}") not in expected:
+                raise Failed(f"{beside} lies outside the root")
 
 
 # --- Appended blocks
@@ -227,14 +238,14 @@ def last_append_present(world: World, path: str, peers: Sequence[Peer]) -> None:
     """The last appended block is in the file."""
     token = world.contents.blocks[path][-1]
     for peer in peers:
-        if content(token) not in (peer.root / path).read_bytes():
+        if content(token) not in peer.disk.read(peer.at(path)):
             raise Failed(f"{path} on {peer.name} lacks {token}")
 
 
 def no_append_lost(world: World, path: str, peers: Sequence[Peer]) -> None:
     """Each appended block is in the file, or in one of its conflict copies."""
     for peer in peers:
-        texts = [(peer.root / each).read_bytes() for each in (path, *world.copies(peer))]
+        texts = [peer.disk.read(peer.at(each)) for each in (path, *world.copies(peer))]
         for token in world.contents.blocks[path]:
             if not any(content(token) in text for text in texts):
                 raise Failed(f"{peer.name} has lost {token}")
@@ -247,7 +258,7 @@ def sqlite_ok(world: World, path: str, peers: Sequence[Peer]) -> None:
     """Each copy of the database is sound."""
     for peer in peers:
         for each in _databases(world, peer, path):
-            found = _ask_database(peer.root / each, "PRAGMA integrity_check")
+            found = _ask_database(peer, each, "PRAGMA integrity_check")
             if found != [("ok",)]:
                 raise Failed(f"{each} on {peer.name}: {found}")
 
@@ -258,7 +269,7 @@ def survive_rows(world: World, wanted: Mapping[str, int], peers: Sequence[Peer])
     for peer in peers:
         for device, count in wanted.items():
             statement = f"SELECT count(*) FROM rows WHERE device = '{device}'"  # noqa: S608 - a device's name
-            counts = [_ask_database(peer.root / each, statement) for each in _databases(world, peer, path)]
+            counts = [_ask_database(peer, each, statement) for each in _databases(world, peer, path)]
             if [(count,)] not in counts:
                 raise Failed(f"{peer.name} has no database with the {count} rows of {device}: {counts}")
 
@@ -268,12 +279,13 @@ def _databases(world: World, peer: Peer, path: str) -> list[str]:
     return [path, *(copy for copy in world.copies(peer) if copy.endswith(suffix))]
 
 
-def _ask_database(path: Path, statement: str) -> list[tuple[Any, ...]]:
+def _ask_database(peer: Peer, path: str, statement: str) -> list[tuple[Any, ...]]:
     """Return the rows of a statement, asked of a copy with its log: asking the database itself would change it."""
     with tempfile.TemporaryDirectory() as scratch:
         for suffix in ("", "-wal"):
-            if os.path.exists(f"{path}{suffix}"):
-                shutil.copyfile(f"{path}{suffix}", os.path.join(scratch, f"database{suffix}"))
+            if peer.disk.exists(peer.at(path + suffix)):
+                with open(os.path.join(scratch, f"database{suffix}"), "wb") as file:
+                    file.write(peer.disk.read(peer.at(path + suffix)))
         with contextlib.closing(sqlite3.connect(os.path.join(scratch, "database"))) as database:
             try:
                 return database.execute(statement).fetchall()
@@ -286,16 +298,15 @@ def _ask_database(path: Path, statement: str) -> list[tuple[Any, ...]]:
 
 def stored_bytes(world: World) -> int:
     """Return how many bytes of chunks the storage nodes hold."""
-    nodes = world.site.cluster.root.glob("node*/packs/**/*")
-    return sum(each.stat().st_size for each in nodes if each.is_file())
+    return sum(disk.stat(f"{path}/{name}").size for disk, path in world.hands.packs() for name in disk.list(path))
 
 
 def received_bytes(world: World) -> int:
     """Return how many bytes came from storage nodes, where these are metered."""
-    return sum(meter.to_client for meter in world.site.cluster.meters)
+    return world.hands.received_bytes()
 
 
-KEYS: Final[Mapping[str, Callable[[World, Any, Sequence[Peer]], None]]] = {
+KEYS: Final[Mapping[str, Callable[[World, Any, Sequence[Peer]], Awaitable[None] | None]]] = {
     "history_has": history_has,
     "survive_or_history": survive_or_history,
     "history_or_trash_has": history_or_trash_has,

@@ -6,25 +6,31 @@ Rule 2: an account that came to harm is given up; the next case gets a new one.
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from simulations.cases import judgement, steps
 from simulations.cases.grammar import Case, Skipped, expand, orders
+from simulations.cases.hands import Failed, Hands, Means
 from simulations.cases.judgement import Judge
-from simulations.cases.world import FRESH, Account, Failed, Site, World
+from simulations.cases.real import RealWorlds
+from simulations.cases.virtual import VirtualWorlds
+from simulations.cases.world import FRESH, World
+
+T = TypeVar("T")
 
 LANES: Final = 3
 """Cases at once: on two cores, one waits for the disk or the network most of the time."""
 
 Verdict = Literal["pass", "fail", "skipped"]
+
+
+_EVERY_STEP: Final = "$every_step"
 
 
 class Outcome(NamedTuple):
@@ -37,31 +43,36 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-class Runner:
-    """Runs cases with real processes on a disk; leaving the block ends all processes."""
+class Worlds(Protocol):
+    """Makes a world for each run of a case."""
 
-    def __init__(self, root: Path, *, lanes: int = LANES) -> None:
-        """Make one that is not started.
+    @property
+    def means(self) -> Means:
+        """What these worlds cannot do."""
+
+    def run(self, case: Case, seed: str, story: Callable[[Any], Coroutine[Any, Any, T]], /) -> T:
+        """Do something in a world of its own, which is given as its hands, and return what comes of it."""
+
+
+class Runner:
+    """Runs cases in worlds of one kind."""
+
+    def __init__(self, worlds: Worlds, *, lanes: int = 1, seeds: int = 1) -> None:
+        """Make one.
 
         Args:
-            root: Where everything lives; it must not be a network file system.
+            worlds: Of which kind.
             lanes: How many cases run at once.
+            seeds: How often each case runs in each order.
         """
-        self._root = root
+        self._worlds = worlds
         self._lanes = lanes
-        self._site = Site(root / "site")
-        self._accounts: queue.SimpleQueue[Account] = queue.SimpleQueue()
-        self._number = 0
-
-    def __enter__(self) -> Self:
-        self._site.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._site.__exit__()
+        self._seeds = seeds
 
     def run(self, raw: Sequence[Mapping[str, Any]], show: Callable[[Outcome], None]) -> list[Outcome]:
         """Run cases, and show each as it ends; return all outcomes in the order of the cases."""
+        if self._lanes == 1:
+            return [self._shown(label, case, show) for label, case in expanded(raw)]
         with ThreadPoolExecutor(self._lanes, thread_name_prefix="lane") as pool:
             waiting = [pool.submit(self._outcome, label, case) for label, case in expanded(raw)]
             outcomes = []
@@ -74,58 +85,67 @@ class Runner:
                 raise
         return outcomes
 
+    def _shown(self, label: str, case: Case | Skipped, show: Callable[[Outcome], None]) -> Outcome:
+        outcome = self._outcome(label, case)
+        show(outcome)
+        return outcome
+
     def _outcome(self, label: str, case: Case | Skipped) -> Outcome:
         started_s = time.monotonic()
         verdict, reason = self._verdict(case)
         return Outcome(label, verdict, " ".join(reason.split()), time.monotonic() - started_s)
 
     def _verdict(self, case: Case | Skipped) -> tuple[Verdict, str]:
-        order: Sequence[str] = ()
-        remarks = []
+        where = ""
+        remarks: dict[str, None] = {}
         try:
             if isinstance(case, Skipped):
                 raise case
-            check(case)
+            check(case, self._worlds.means)
             for order in orders(case):
-                remarks += [f"in the order {','.join(order[:3])}: {remark}" for remark in self._run(case, order)]
+                for number in range(self._seeds):
+                    where = f"in the order {','.join(order[:3])}{f', seed {number}' if self._seeds > 1 else ''}: "
+                    remarks |= dict.fromkeys(where + remark for remark in self._run(case, order, number))
         except Skipped as reason:
             return "skipped", str(reason)
         except Failed as failure:
-            return "fail", f"in the order {','.join(order[:3])}: {failure}"
+            return "fail", f"{where}{failure}"
         except Exception as error:  # noqa: BLE001 - a defect of the runner fails this case, and the others go on
-            return "fail", f"in the order {','.join(order[:3])}: {type(error).__name__}: {error}"
+            return "fail", f"{where}{type(error).__name__}: {error}"
         return "pass", "; ".join(remarks)
 
-    def _run(self, case: Case, order: Sequence[str]) -> list[str]:
-        """Run a case in one order, and return what was judged otherwise than it is written.
+    def _run(self, case: Case, order: Sequence[str], number: int) -> list[str]:
+        """Run a case in one order with one seed, at each of its steps that is to crash, if it says so.
+
+        Returns:
+            What was judged otherwise than it is written.
 
         Raises:
             Failed: It failed.
             Skipped: It cannot be run.
         """
-        with contextlib.ExitStack() as stack:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="case-", dir=self._root)))
-            if steps.needs_own_servers(case):
-                account = stack.enter_context(Site(place / "site", metered=True)).account()
-            elif steps.needs_own_account(case):
-                account = self._site.account()
-            else:
-                account = stack.enter_context(self._lent())
-            world = World(account, case, order, place / "devices", f"{case.label}:{','.join(order)}")
+        remarks, effects = self._run_once(case, order, number, 0)
+        if not effects and any(_EVERY_STEP in step.values() for step in case.steps):
+            raise Failed("there is no effect to crash at")
+        for effect in range(1, effects + 1):
             try:
-                return _play(world)
+                remarks += self._run_once(case, order, number, effect)[0]
+            except Failed as failure:
+                raise Failed(f"with a crash at effect {effect} of {effects}: {failure}") from failure
+        return remarks
+
+    def _run_once(self, case: Case, order: Sequence[str], number: int, effect: int) -> tuple[list[str], int]:
+        seed = f"{case.label}:{','.join(order)}:{number}"
+
+        async def story(hands: Hands) -> tuple[list[str], int]:
+            world = World(hands, case, order, seed)
+            world.crash_effect = effect
+            try:
+                return await _play(world), world.effects
             finally:
                 world.close()
 
-    @contextlib.contextmanager
-    def _lent(self) -> Iterator[Account]:
-        """Lend an account that other cases have used; it comes back only if all went well."""
-        try:
-            account = self._accounts.get_nowait()
-        except queue.Empty:
-            account = self._site.account()
-        yield account
-        self._accounts.put(account)
+        return self._worlds.run(case, seed, story)
 
 
 def expanded(raw: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Case | Skipped]]:
@@ -138,34 +158,34 @@ def expanded(raw: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Case | Ski
             yield each["id"], reason
 
 
-def check(case: Case) -> None:
+def check(case: Case, means: Means) -> None:
     """Skip a case with a step, a capability or a key that is not known here.
 
     Raises:
         Skipped: It has one.
     """
-    steps.check_known(case)
+    steps.check_known(case, means)
     for key in case.expectation:
         if key not in judgement.KNOWN:
             raise Skipped(f"the runner cannot judge {key}")
 
 
-def _play(world: World) -> list[str]:
+async def _play(world: World) -> list[str]:
     """Do a case's steps and judge what came of them; return what was judged otherwise than it is written.
 
     Raises:
         Failed: Something is otherwise than expected.
         Skipped: It cannot be done or judged here.
     """
-    judge = perform(world)
+    judge = await perform(world)
     _, at_the_end, old = judge.split()
     peers = list(world.peers.values())
     if expects_rest(world.case):
-        judge.converged()
-    judge.check(at_the_end, peers)
-    if expects_rest(world.case) and world.case.expectation.get("stable", True) and (found := world.is_at_rest()):
+        await judge.converged()
+    await judge.check(at_the_end, peers)
+    if expects_rest(world.case) and world.case.expectation.get("stable", True) and (found := await world.is_at_rest()):
         raise Failed(f"stable: {found}")
-    judge.check(old, peers)
+    await judge.check(old, peers)
     return [f"{token} was written over in a conflict copy, and is in the history" for token in judge.written_over()]
 
 
@@ -174,7 +194,7 @@ def expects_rest(case: Case) -> bool:
     return bool(case.expectation.get("converged", True))
 
 
-def perform(world: World) -> Judge:
+async def perform(world: World) -> Judge:
     """Do a case's steps, judge what is judged at once, and bring the world to where all else is judged.
 
     Raises:
@@ -182,35 +202,45 @@ def perform(world: World) -> Judge:
         Skipped: It cannot be done or judged here.
     """
     judge = Judge(world)
+    await world.begin()
     stepper = steps.Stepper(world, judge)
-    stepper.set_up()
-    stepper.run()
+    await stepper.set_up()
+    await stepper.run()
     at_once, _, _ = judge.split()
-    judge.check(at_once, list(world.peers.values()))
+    await judge.check(at_once, list(world.peers.values()))
     if expects_rest(world.case):
-        _settle_with_a_fresh_device(world, judge)
+        await _settle_with_a_fresh_device(world, judge)
     else:
         judge.note_transfers()
     return judge
 
 
-def _settle_with_a_fresh_device(world: World, judge: Judge) -> None:
+async def _settle_with_a_fresh_device(world: World, judge: Judge) -> None:
     for peer in world.peers.values():
         peer.is_stopped = False
-    world.settle()
+    await world.settle()
     judge.note_transfers()
-    fresh = world.join(FRESH)
-    world.get(fresh)
-    world.sync(fresh)
+    await world.sync(await world.join(FRESH))
 
 
-def run_all(
+def run_real(
     raw: Sequence[Mapping[str, Any]], show: Callable[[Outcome], None], *, root: Path | None = None
 ) -> list[Outcome]:
-    """Run cases below a directory that is removed in the end."""
+    """Run cases with real processes, below a directory that is removed in the end."""
     place = Path(tempfile.mkdtemp(prefix="kin-cases-", dir=root))
     try:
-        with Runner(place) as runner:
-            return runner.run(raw, show)
+        with RealWorlds(place) as worlds:
+            return Runner(worlds, lanes=LANES).run(raw, show)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def run_virtual(
+    raw: Sequence[Mapping[str, Any]],
+    show: Callable[[Outcome], None],
+    *,
+    seeds: int = 1,
+    full_size: bool = False,
+) -> list[Outcome]:
+    """Run cases on virtual time."""
+    return Runner(VirtualWorlds(full_size=full_size), seeds=seeds).run(raw, show)

@@ -5,26 +5,14 @@ Rule 1: only while no process works on the home.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 _ROOT: Final = bytes(16)
 _ROWS_MAX: Final = 1_000_000
-
-
-@contextlib.contextmanager
-def _open(home: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(f"file:{home / 'state.db'}?mode={mode}", uri=True)
-    try:
-        yield connection
-        connection.commit()
-    finally:
-        connection.close()
 
 
 def _key(connection: sqlite3.Connection) -> int:
@@ -32,48 +20,39 @@ def _key(connection: sqlite3.Connection) -> int:
     return int(found[0]) if found else -1
 
 
-def head(home: Path) -> int:
-    """Return the highest position of the folder's log that the device has; 0 if it has none."""
-    with _open(home) as connection:
-        found = connection.execute("SELECT max(position) FROM log WHERE folder = ?", (_key(connection),)).fetchone()
-        return int(found[0] or 0)
+def head(database: sqlite3.Connection) -> int:
+    """Return the highest position of the folder's log that the device has, the sum of several; 0 if it has none."""
+    keys = [row[0] for row in database.execute("SELECT key FROM folder")]
+    heads = (database.execute("SELECT max(position) FROM log WHERE folder = ?", (key,)).fetchone() for key in keys)
+    return sum(int(found[0] or 0) for found in heads)
 
 
-def rows_digest(home: Path) -> str:
+def rows_digest(database: sqlite3.Connection) -> str:
     """Return a digest of all rows of the device's state."""
     hashing = hashlib.sha256()
-    with _open(home) as connection:
-        for statement in connection.iterdump():
-            hashing.update(statement.encode("utf-8", "surrogateescape"))
+    for statement in database.iterdump():
+        hashing.update(statement.encode("utf-8", "surrogateescape"))
     return hashing.hexdigest()
 
 
-def versions(home: Path) -> dict[tuple[int, int], bytes]:
+def versions(database: sqlite3.Connection) -> dict[tuple[int, int], bytes]:
     """Return the hash of each entry that the device knows, by its author's number and counter."""
-    with _open(home) as connection:
-        rows = connection.execute("SELECT device, seq, hash FROM entry WHERE folder = ?", (_key(connection),))
-        return {(int(device), int(seq)): bytes(hash) for device, seq, hash in rows}
+    rows = database.execute("SELECT device, seq, hash FROM entry WHERE folder = ?", (_key(database),))
+    return {(int(device), int(seq)): bytes(hash) for device, seq, hash in rows}
 
 
-def stale_paths(home: Path, root: Path) -> list[str]:
+def stale_paths(database: sqlite3.Connection, is_there: Callable[[str], bool]) -> list[str]:
     """Return the paths of rows for what does not stand on the disk."""
-    with _open(home) as connection:
-        key = _key(connection)
-        tables = [
-            {id: (parent, name) for id, parent, name in connection.execute(statement, (key,))}
-            for statement in (
-                "SELECT id, parent, name FROM local_item WHERE folder = ?",
-                "SELECT id, parent, name FROM synced_item WHERE folder = ?",
-            )
-        ]
-    return sorted(
-        {
-            path
-            for table in tables
-            for path in (_path(table, id) for id in table)
-            if path and not os.path.lexists(root / path)
-        }
-    )
+    key = _key(database)
+    tables = [
+        {id: (parent, name) for id, parent, name in database.execute(statement, (key,))}
+        for statement in (
+            "SELECT id, parent, name FROM local_item WHERE folder = ?",
+            "SELECT id, parent, name FROM synced_item WHERE folder = ?",
+        )
+    ]
+    paths = {_path(table, id) for table in tables for id in table}
+    return sorted(path for path in paths if path and not is_there(path))
 
 
 def _path(table: dict[bytes, tuple[bytes, bytes]], id: bytes) -> str:
@@ -84,18 +63,17 @@ def _path(table: dict[bytes, tuple[bytes, bytes]], id: bytes) -> str:
     return "/".join(reversed([part for part in parts if part]))
 
 
-def drop_and_add_rows(home: Path, drop: int, add: int) -> None:
+def drop_and_add_rows(database: sqlite3.Connection, drop: int, add: int) -> None:
     """Take the rows of some files out of what the device saw and agreed on, and put in some of files that never were."""
-    with _open(home, "rw") as connection:
-        key = _key(connection)
-        tables = ("local_item", "synced_item")
-        ids = [_files(connection, table, key) for table in tables]
-        both = [id for id in ids[0] if id in set(ids[1])]
-        for table in tables:
-            for number in range(add):
-                _copy_row(connection, table, key, both[-1], number)
-            for id in both[:drop]:
-                connection.execute(f"DELETE FROM {table} WHERE folder = ? AND id = ?", (key, id))  # noqa: S608 - ours
+    key = _key(database)
+    tables = ("local_item", "synced_item")
+    ids = [_files(database, table, key) for table in tables]
+    both = [id for id in ids[0] if id in set(ids[1])]
+    for table in tables:
+        for number in range(add):
+            _copy_row(database, table, key, both[-1], number)
+        for id in both[:drop]:
+            database.execute(f"DELETE FROM {table} WHERE folder = ? AND id = ?", (key, id))  # noqa: S608 - ours
 
 
 def _files(connection: sqlite3.Connection, table: str, key: int) -> Sequence[bytes]:

@@ -5,78 +5,34 @@ Rule 1: what cannot be done here raises ``Skipped`` with the reason before anyth
 
 from __future__ import annotations
 
-import shutil
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, ClassVar, Final
 
-from simulations.cases import breakage, files, series, state
+from simulations.cases import breakage, files, mysteries, programs, series, state, tricky
 from simulations.cases.files import Step
 from simulations.cases.grammar import ACTORS, Case, Skipped
+from simulations.cases.hands import Failed, Means, lacks, must
 from simulations.cases.judgement import Judge
 from simulations.cases.trees import is_below
-from simulations.cases.world import Begun, Failed, Peer, World, must
-
-ONLY_SIMULATED: Final = frozenset(
-    {
-        "advance_time", "hook_during_sync", "lock_file", "unlock_file", "rename_matrix", "reorder_journal_batch",
-        "sync_with_injection", "unmount_subtree",
-    }
-)  # fmt: skip
-_NEEDS: Final[Mapping[str, str]] = {
-    "acl": "the runner does not share between users yet",
-    "nested_share": "the runner does not share between users yet",
-    "multi_folder": "the runner gives each case one folder",
-    "fs:constant_mtime": "only the simulator has a file system without times",
-    "fs:short_path_limit:B": "only the simulator has a file system with short paths",
-    "file_lock": "Linux has no lock that keeps others from opening a file",
-    "quota": "the coordinator has no limit of stored bytes",
-    "gc": "storage nodes collect no garbage",
-    "feature:atomic_dirs": "the product takes no directory as one value",
-}
-_PRESENT: Final = frozenset(
-    {"symlink", "fault:network", "fault:coordinator_rollback", "fault:crash", "fault:storage_corrupt"}
-)
-_OWN_ACCOUNT: Final = frozenset(
-    {"tamper_db", "snapshot_state", "restore_state", "restore_disk", "clone_as", "join_empty", "wipe_folder_and_rejoin"}
-)
-_COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "set_ignore": ("exclude",),
-    "set_ignore_dir": ("exclude",),
-    "drop_local_copy": ("exclude",),
-    "sync_dry_run": ("sync", "--dry-run"),
-}
+from simulations.cases.world import Begun, Peer, World
 
 
-def check_known(case: Case) -> None:
+def check_known(case: Case, means: Means) -> None:
     """Skip a case that nobody here can run.
 
     Raises:
         Skipped: It needs, or does, what cannot be done here.
     """
-    for need in case.needs:
-        if need.startswith("case_insensitive_fs"):
-            raise Skipped("needs a file system that folds case")
-        if need not in _PRESENT:
-            raise Skipped(_NEEDS.get(need, f"unknown capability {need}"))
+    if reason := lacks(case, means):
+        raise Skipped(reason)
     for step in (*case.setup, *case.steps):
-        op = step["op"]
-        if op in ONLY_SIMULATED or "$every_step" in step.values():
-            raise Skipped(f"{op}: only the simulator can do this")
-        if op not in KNOWN:
-            raise Skipped(f"{op}: the runner cannot do this")
+        if step["op"] not in KNOWN:
+            raise Skipped(f"{step['op']}: the runner cannot do this")
 
 
-def needs_own_servers(case: Case) -> bool:
-    """Whether a case breaks or measures the servers, so that no other may use them."""
-    return "transfers" in case.expectation or any(step["op"] in breakage.OPERATIONS for step in case.steps)
-
-
-def needs_own_account(case: Case) -> bool:
-    """Whether a case leaves its devices unfit for another."""
-    return any(step["op"] in _OWN_ACCOUNT for step in case.steps)
+_AFTER_SETUP: Final = "as after the setup"
 
 
 class Stepper:
@@ -86,39 +42,43 @@ class Stepper:
         self._world = world
         self._judge = judge
         self._begun: dict[str, Begun] = {}
-        self._loop: tuple[threading.Thread, list[BaseException]] | None = None
-        self._looping = threading.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        """What runs beside the steps of a phase."""
+        self._phase: Any = None
 
-    def set_up(self) -> None:
+    async def set_up(self) -> None:
         """Make the folder on the first device with what the setup says, and bring it to all others."""
         world = self._world
-        for step in (*world.case.setup, *world.case.steps):
-            if step["op"] in _COMMANDS:
-                world.site.require(*_COMMANDS[step["op"]])
-        if "guard" in world.case.expectation:
-            world.site.require("approve")
         first = world.peers[world.case.first]
-        world.add(first)
+        if not first.machine.has_folder:
+            await world.add(first)
         for step in world.case.setup:
-            self._by_hand(first, step)
-        world.sync(first)
+            await self._by_hand(first, step)
+        await world.sync(first)
         for peer in world.peers.values():
-            if peer is not first:
-                world.get(peer)
-        world.settle()
+            if not peer.machine.has_folder:
+                await world.get(peer)
+        await world.settle()
+        if any(step["op"] == "restore_disk" for step in world.case.steps):
+            for peer in world.peers.values():
+                await peer.machine.keep(_AFTER_SETUP)
         self._judge.note_setup()
 
-    def run(self) -> None:
+    async def run(self) -> None:
         """Do all steps, then judge what is judged before anything else happens."""
+        for written in self._world.case.steps:
+            if written["op"] == "scan_path":
+                for name in self._world.case.named(written["device"]):
+                    await self._world.deafen(self._world.peers[name], applies=False)
         for number, written in enumerate(self._world.case.steps):
             step = {key: self._variable(value) for key, value in written.items()}
             if number == len(self._world.case.steps) - 1:
                 self._judge.note_before_last()
-            self._do(step)
-        self._join_loop()
-        self._world.stop_agents()
+            await self._do(step)
+        await self._join_loops()
+        await self._world.stop_agents()
         for begun in self._begun.values():
-            begun.finish()
+            await begun.finish()
 
     def _variable(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -126,18 +86,15 @@ class Stepper:
                 value = value.replace(f"${name}", chosen)
         return value
 
-    def _do(self, step: Step) -> None:
+    async def _do(self, step: Step) -> None:
         op, world = step["op"], self._world
         if op in files.OPERATIONS or op in series.OPERATIONS:
             world.sync_steps.clear()
-        if op == "rename_loop":
-            self._begin_loop(step)
-            return
-        if op != "sync_random_during":
-            self._join_loop()
+        if step["phase"] != self._phase or op == "settle":
+            await self._join_loops()
+        self._phase = step["phase"]
         if step["device"] in ACTORS - {"OWNER"} and step["device"] not in world.peers:
-            breakage.OPERATIONS[op](world, step)
-            world.due |= set(world.peers)
+            await self._by_actor(step)
             return
         peers = (
             world.active()
@@ -145,12 +102,23 @@ class Stepper:
             else [world.peers[each] for each in world.case.named(step["device"])]
         )
         if op in self.syncs:
-            self.syncs[op](self, peers, step)
+            await self.syncs[op](self, peers, step)
             return
         for peer in peers:
-            self._by_hand(peer, step)
+            if op in LOOPS:
+                self._loops.append(asyncio.create_task(LOOPS[op](world, peer, step)))
+            else:
+                await self._by_hand(peer, step)
 
-    def _by_hand(self, peer: Peer, step: Step) -> None:
+    async def _by_actor(self, step: Step) -> None:
+        """Do an operation of the environment."""
+        work = breakage.OPERATIONS.get(step["op"])
+        if work is None:
+            raise Skipped(f"{step['op']}: not an operation of {step['device']}")
+        await work(self._world, step)
+        self._world.due |= set(self._world.peers)
+
+    async def _by_hand(self, peer: Peer, step: Step) -> None:
         """Do an operation of one device, and note what it changed."""
         op, world = step["op"], self._world
         before = world.tree(peer)
@@ -158,89 +126,96 @@ class Stepper:
             raise Skipped(f"{peer.name} had received {step['path']} before the step: this machine is too quick for it")
         work = files.OPERATIONS.get(op) or series.OPERATIONS.get(op)
         if work is not None:
-            work(world, peer, step)
+            working = work(world, peer, step)
+            if working is not None:
+                await working
             world.note_hand(peer, before)
         else:
-            _DEVICES[op](world, peer, step)
+            await _DEVICES[op](world, peer, step)
             world.due.add(peer.name)
 
-    # --- Loops beside passes
-
-    def _begin_loop(self, step: Step) -> None:
-        peer, errors = self._world.peers[step["device"]], list[BaseException]()
-        self._looping.clear()
-
-        def work() -> None:
-            try:
-                series.rename_loop(self._world, peer, step)
-            except (Failed, Skipped, OSError) as error:
-                errors.append(error)
-            finally:
-                self._looping.set()
-
-        thread = threading.Thread(target=work, name="loop")
-        thread.start()
-        self._loop = thread, errors
-
-    def _join_loop(self) -> None:
-        if self._loop is not None:
-            (thread, errors), self._loop = self._loop, None
-            thread.join()
-            if errors:
-                raise errors[0]
+    async def _join_loops(self) -> None:
+        """Wait for what runs beside the steps of a phase."""
+        loops, self._loops = self._loops, []
+        for loop in loops:
+            await loop
 
     # --- Passes
 
-    def _sync(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - the signature of a step
+    async def _sync(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - the signature of a step
         world = self._world
-        world.stop_agents()
+        await world.stop_agents()
         first = len(world.passes)
         for peer in peers:
-            world.sync(peer)
+            await world.sync(peer)
         world.sync_steps.append((first, len(world.passes)))
 
-    def _settle(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
-        self._world.settle()
+    async def _settle(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+        await self._world.settle()
 
-    def _sync_concurrent(self, peers: Sequence[Peer], step: Step) -> None:
+    async def _sync_concurrent(self, peers: Sequence[Peer], step: Step) -> None:
         delays = {peer.name: float(step.get(f"delay_{peer.name}_s", 0)) for peer in peers}
         earliest = min(delays.values())
-        started_s = time.monotonic()
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
         begun = []
         for peer in sorted(peers, key=lambda each: delays[each.name]):
-            time.sleep(max(0.0, started_s + delays[peer.name] - earliest - time.monotonic()))
-            begun.append(self._world.begin(peer))
+            await asyncio.sleep(max(0.0, started_s + delays[peer.name] - earliest - loop.time()))
+            begun.append(self._world.begin_pass(peer))
         for each in begun:
-            each.finish()
+            await each.finish()
 
-    def _sync_start(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+    async def _sync_start(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
         for peer in peers:
-            self._begun[peer.name] = self._world.begin(peer)
+            self._begun[peer.name] = self._world.begin_pass(peer)
 
-    def _sync_finish(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+    async def _sync_finish(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
         for peer in peers:
-            self._begun.pop(peer.name).finish()
+            await self._begun.pop(peer.name).finish()
 
-    def _sync_random_during(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+    async def _sync_random_during(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+        for loop in self._loops:
+            for peer in peers:
+                await series.sync_at_random(self._world, peer, loop)
+        await self._join_loops()
+
+    async def _sync_during(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+        for loop in self._loops:
+            for peer in peers:
+                await programs.sync_during(self._world, peer, loop)
+        await self._join_loops()
+
+    async def _upload_start(self, peers: Sequence[Peer], step: Step) -> None:
         for peer in peers:
-            series.sync_at_random(self._world, peer, self._looping)
-        self._join_loop()
+            await self._by_hand(peer, {**step, "op": "write"})
+            held = self._world.hands.tricks.hold_entries(peer.machine)
+            self._begun[peer.name] = begun = self._world.begin_pass(peer)
+            if not await begun.comes_to(held):
+                raise Failed(f"the pass of {peer.name} ended before it sent an entry")
 
-    def _append_alternating(self, peers: Sequence[Peer], step: Step) -> None:
-        series.append_alternating(self._world, list(peers), step)
+    async def _upload_finish(self, peers: Sequence[Peer], step: Step) -> None:
+        for peer in peers:
+            self._world.hands.tricks.release_entries(peer.machine)
+        await self._sync_finish(peers, step)
 
-    def _check(self, peers: Sequence[Peer], step: Step) -> None:
+    async def _mysteries_generator(self, peers: Sequence[Peer], step: Step) -> None:
+        await mysteries.generate(self._world, peers, step)
+
+    async def _append_alternating(self, peers: Sequence[Peer], step: Step) -> None:
+        await series.append_alternating(self._world, peers, step)
+
+    async def _check(self, peers: Sequence[Peer], step: Step) -> None:
         keys = {key: value for key, value in step.items() if key not in {"op", "phase", "device"}}
-        self._judge.check(keys, peers)
+        await self._judge.check(keys, peers)
 
-    def _wait(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
-        time.sleep(step["seconds"])
+    async def _wait(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+        await asyncio.sleep(step["seconds"])
 
-    def _dry_run(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
+    async def _dry_run(self, peers: Sequence[Peer], step: Step) -> None:  # noqa: ARG002 - see _sync
         for peer in peers:
-            must(self._world.kin(peer, "sync", "--dry-run"), "kin sync --dry-run")
+            must(await self._world.kin(peer, "preview"), "kin sync --dry-run")
 
-    syncs: ClassVar[Mapping[str, Callable[..., None]]] = {
+    syncs: ClassVar[Mapping[str, Callable[..., Awaitable[None]]]] = {
         "sync": _sync,
         "sync_or_start": _sync,
         "settle": _settle,
@@ -248,7 +223,12 @@ class Stepper:
         "sync_start": _sync_start,
         "sync_finish": _sync_finish,
         "sync_random_during": _sync_random_during,
+        "sync_during": _sync_during,
+        "upload_start": _upload_start,
+        "upload_start_dedup": _upload_start,
+        "upload_finish": _upload_finish,
         "append_alternating": _append_alternating,
+        "mysteries_generator": _mysteries_generator,
         "check": _check,
         "wait_virtual": _wait,
         "sync_dry_run": _dry_run,
@@ -259,100 +239,108 @@ class Stepper:
 # --- Devices
 
 
-def _disable_watch(world: World, peer: Peer, step: Step) -> None:
-    """No agent runs, so nothing is watched; a pass of ours cannot be made to apply before it scans."""
-
-
-def _offline(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - the signature of an operation
-    must(world.kin(peer, "offline"), "kin offline")
+async def _offline(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - the signature of an operation
+    must(await world.kin(peer, "offline"), "kin offline")
     peer.is_offline = True
 
 
-def _online(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
-    must(world.kin(peer, "online"), "kin online")
+async def _online(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+    must(await world.kin(peer, "online"), "kin online")
     peer.is_offline = False
 
 
-def _stop(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
-    world.stop_agent(peer)
+async def _start_agent(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+    await world.start_agent(peer)
+
+
+async def _stop(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+    await world.stop_agent(peer)
     peer.is_stopped = True
 
 
-def _start(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+async def _start(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
     peer.is_stopped = False
 
 
-def _wipe_db(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+async def _wipe_db(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
     """The device forgets the folder, and gets it again over the files that lie there."""
-    must(world.kin(peer, "remove", world.folder), "kin remove")
-    world.get(peer)
+    await world.remove(peer)
+    await world.get(peer)
 
 
-def _tamper_db(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+async def _tamper_db(world: World, peer: Peer, step: Step) -> None:
     if step["kind"] != "drop_3_rows_add_2":
         raise Skipped(f"tamper_db: unknown kind {step['kind']}")
-    state.drop_and_add_rows(peer.home, drop=3, add=2)
+    await world.stop_agent(peer)
+    with peer.machine.database(writes=True) as database:
+        state.drop_and_add_rows(database, drop=3, add=2)
 
 
-def _join_empty(world: World, peer: Peer, step: Step) -> None:
-    shutil.rmtree(peer.root, ignore_errors=True)
-    _join_nonempty(world, peer, step)
+async def _join_empty(world: World, peer: Peer, step: Step) -> None:
+    world.memory.setdefault(f"downloads:{peer.name}", []).append(world.tree(peer))
+    peer.disk.remove_tree(peer.root)
+    peer.disk.make_directories(peer.root)
+    await _join_nonempty(world, peer, step)
 
 
-def _join_nonempty(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
-    must(world.kin(peer, "remove", world.folder), "kin remove")
-    world.account.forget(peer.name)
-    peer.home = world.account.home(peer.name)
-    world.get(peer)
+async def _join_nonempty(world: World, peer: Peer, step: Step) -> None:  # noqa: ARG001 - see _offline
+    await world.stop_agent(peer)
+    await world.remove(peer)
+    await peer.machine.become_new()
+    await world.get(peer)
 
 
-def _snapshot_state(world: World, peer: Peer, step: Step) -> None:
-    world.stop_agent(peer)
-    _copy_state(world, peer, step["name"])
+async def _snapshot_state(world: World, peer: Peer, step: Step) -> None:
+    await world.stop_agent(peer)
+    await peer.machine.keep(step["name"])
 
 
-def _copy_state(world: World, peer: Peer, name: str) -> None:
-    for kind, source in (("home", peer.home), ("root", peer.root)):
-        target = world.place / f"kept-{peer.name}-{name}-{kind}"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, symlinks=True, ignore=lambda _, names: [n for n in names if n == "agent.sock"])
-
-
-def _put_back(world: World, peer: Peer, name: str, *, home: bool, root: bool) -> None:
-    for kind, target, wanted in (("home", peer.home, home), ("root", peer.root, root)):
-        if wanted:
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(world.place / f"kept-{peer.name}-{name}-{kind}", target, symlinks=True)
-
-
-def _restore_state(world: World, peer: Peer, step: Step) -> None:
-    world.stop_agent(peer)
+async def _restore_state(world: World, peer: Peer, step: Step) -> None:
+    await world.stop_agent(peer)
     name, scope = step["name"], step["scope"]
     match scope:
         case "files+db":
-            _put_back(world, peer, name, home=True, root=True)
+            await peer.machine.put_back(name, home=True, files=True)
         case "db_only":
-            _put_back(world, peer, name, home=True, root=False)
-            shutil.rmtree(peer.root)
-            peer.root.mkdir()
+            await peer.machine.put_back(name, home=True, files=False)
+            peer.disk.remove_tree(peer.root)
+            peer.disk.make_directories(peer.root)
         case "files_only":
-            _put_back(world, peer, name, home=False, root=True)
-            _wipe_db(world, peer, step)
+            await peer.machine.put_back(name, home=False, files=True)
+            await _wipe_db(world, peer, step)
         case _:
             raise Skipped(f"restore_state: unknown scope {scope}")
+
+
+async def _restore_disk(world: World, peer: Peer, step: Step) -> None:
+    """The whole disk goes back to how it was after the setup."""
+    if (step["scope"], step["age"]) != ("all", "old"):
+        raise Skipped(f"restore_disk: unknown scope {step['scope']} or age {step['age']}")
+    await world.stop_agent(peer)
+    await peer.machine.put_back(_AFTER_SETUP, home=True, files=True)
+
+
+async def _clone_as(world: World, peer: Peer, step: Step) -> None:
+    await world.clone(peer, step["name"])
+
+
+async def _register_dead_peers(world: World, peer: Peer, step: Step) -> None:
+    """The account has more devices, none of which ever runs."""
+    for number in range(step["count"]):
+        await world.hands.join(f"dead-{peer.name}-{number}")
 
 
 # --- What stays off a device
 
 
-def _set_ignore(world: World, peer: Peer, step: Step) -> None:
+async def _set_ignore(world: World, peer: Peer, step: Step) -> None:
     """Have just these paths excluded on the device."""
     wanted = {path for path in world.tree(peer) if any(_matches(path, each) for each in step["patterns"])}
     wanted = {path for path in wanted if not any(path != top and is_below(path, top) for top in wanted)}
     for path in sorted(peer.excluded - wanted):
-        must(world.kin(peer, "exclude", str(peer.root / path), "--remove"), "kin exclude --remove")
+        await world.exclude(peer, path, remove=True)
     for path in sorted(wanted - peer.excluded):
-        must(world.kin(peer, "exclude", str(peer.root / path)), "kin exclude")
+        await world.exclude(peer, path)
     peer.excluded = wanted
 
 
@@ -360,15 +348,20 @@ def _matches(path: str, pattern: str) -> bool:
     return fnmatch(path, pattern[1:]) if pattern.startswith("/") else fnmatch(path.rpartition("/")[2], pattern)
 
 
-def _exclude(world: World, peer: Peer, step: Step) -> None:
-    must(world.kin(peer, "exclude", str(peer.root / step["path"])), "kin exclude")
+async def _exclude(world: World, peer: Peer, step: Step) -> None:
+    if "crash_at" in step:
+        params = {"path": peer.at(step["path"]), "remove": False, "free": False}
+        world.effects = await world.hands.tricks.crash_in(peer.machine, world.crash_effect, "exclude", **params)
+    else:
+        await world.exclude(peer, step["path"])
     peer.excluded.add(step["path"])
 
 
-_DEVICES: Final[Mapping[str, Callable[[World, Peer, Step], None]]] = {
-    "disable_watch": _disable_watch,
+_DEVICES: Final[Mapping[str, Callable[[World, Peer, Step], Awaitable[None]]]] = {
+    **tricky.OPERATIONS,
     "offline": _offline,
     "online": _online,
+    "start_agent": _start_agent,
     "stop": _stop,
     "start": _start,
     "wipe_db": _wipe_db,
@@ -378,12 +371,20 @@ _DEVICES: Final[Mapping[str, Callable[[World, Peer, Step], None]]] = {
     "join_nonempty": _join_nonempty,
     "snapshot_state": _snapshot_state,
     "restore_state": _restore_state,
+    "restore_disk": _restore_disk,
+    "clone_as": _clone_as,
+    "register_dead_peers": _register_dead_peers,
     "set_ignore": _set_ignore,
     "set_ignore_dir": _exclude,
     "drop_local_copy": _exclude,
 }
 
 
+LOOPS: Final[Mapping[str, Callable[[World, Peer, Step], Coroutine[Any, Any, None]]]] = {
+    "rename_loop": series.rename_loop,
+    "write_slow": programs.write_slow,
+}
+"""Operations that begin and go on beside the other steps of their phase."""
 KNOWN: Final = frozenset(
-    {*files.OPERATIONS, *series.OPERATIONS, *Stepper.syncs, *_DEVICES, *breakage.OPERATIONS, "rename_loop"}
+    {*files.OPERATIONS, *series.OPERATIONS, *Stepper.syncs, *_DEVICES, *breakage.OPERATIONS, *LOOPS}
 )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
+
+from blake3 import blake3
 
 DIRECTORY: Final = "<dir>"
 CONTROL: Final = ".kinfolder"
-_PIECE_BYTES: Final = 1 << 20
+STAGES: Final = "tmp"
+"""In it: where the product puts files together."""
 
 Tree = Mapping[str, str]
-"""Path to ``<dir>``, ``<link:TEXT>``, or the SHA-256 of a file's bytes in hexadecimal."""
+"""Path to ``<dir>``, ``<link:TEXT>``, or the digest of a file's bytes (:func:`simulations.cases.contents.digest_of`)."""
 
 
 class Reader:
@@ -22,9 +23,9 @@ class Reader:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
 
-    def tree(self, root: Path) -> dict[str, str]:
+    def tree(self, root: str) -> dict[str, str]:
         """Return all below a root but Kinfolder's own directory, in order; nothing if there is no root."""
-        return dict(sorted(self._walk(os.fspath(root), "")))
+        return dict(sorted(self._walk(root, "")))
 
     def _walk(self, root: str, below: str) -> Iterator[tuple[str, str]]:
         try:
@@ -53,8 +54,7 @@ class Reader:
         known = self._known.get(key)
         if known is not None and known[0] == seen:
             return known[1]
-        with open(path, "rb", buffering=0) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = blake3().update_mmap(path).hexdigest()
         self._known[key] = seen, digest
         return digest
 

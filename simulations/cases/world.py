@@ -1,199 +1,57 @@
-"""The world of one run of a case: devices of one account with one folder, each a home and a root on this disk.
+"""The world of one run of a case, as its steps and its judge see it: devices of one account with one folder.
 
-Rule 1: a device changes only by commands of the contract, each a process; no agent runs but where a step asks for one.
+Rule 1: a device changes only by commands of the contract; no agent runs but where a step asks for one.
 Rule 2: what each pass changed is noted, since much of what is judged is what did not change.
+Rule 3: whether there are processes or virtual time behind it, only its hands know.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import json
 import re
-import shutil
-import signal
-import threading
+import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from simulations.cases import state
 from simulations.cases.contents import Contents
-from simulations.cases.grammar import Case, Skipped
-from simulations.cases.trees import Reader, difference, is_below, without
-from simulations.launcher import Launched, Launcher, Result
-from simulations.processes import Cluster
+from simulations.cases.grammar import MIB, Case, in_nfc, size_of
+from simulations.cases.hands import NEEDS_PERSON, Failed, Hands, Json, Machine, Told, must
+from simulations.cases.trees import CONTROL, DIRECTORY, difference, is_below, is_file, without
 
-COMMAND_S: Final = 300.0
-READY_S: Final = 60.0
-FAULT_SYNC_S: Final = 10.0
+PASS_S: Final = 150.0
+FAULT_PASS_S: Final = 10.0
 """How long a pass may try, once something was broken on purpose."""
 ROUNDS_MAX: Final = 10
 FRESH: Final = "fresh"
-_DEFECT: Final = re.compile(r"Traceback \(most recent call last\)|was never awaited|Task was destroyed")
 _COPY: Final = re.compile(r" \(conflict, .*, [0-9a-f]{8}\)")
-_NOT_HERE: Final = "not in this version"
-_DONE, _TIME_OVER, _NEEDS_PERSON = 0, 3, 4
-
-
-class Failed(Exception):
-    """What was expected did not come; the text says what."""
-
-
-class Site:
-    """Servers and a launcher, for many accounts."""
-
-    def __init__(self, root: Path, *, metered: bool = False) -> None:
-        """Make one that is not started; everything lives below ``root``."""
-        root.mkdir(parents=True, exist_ok=True)
-        self.root = root
-        self.cluster = Cluster(root / "servers", nodes=1, replicas=1, quorum=1, metered=metered)
-        self._launcher = Launcher(root)
-        self._open = contextlib.ExitStack()
-        self._lock = threading.Lock()
-        self._accounts = 0
-        self._missing: dict[str, bool] = {}
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as opening:
-            opening.enter_context(self._launcher)
-            opening.enter_context(self.cluster)
-            self._open = opening.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def spawn(self, home: Path, *args: str) -> Launched:
-        """Begin a command on a device."""
-        return self._launcher.spawn(["--home", str(home), *args])
-
-    def kin(self, home: Path, *args: str, timeout_s: float = COMMAND_S) -> Result:
-        """Run a command on a device.
-
-        Raises:
-            Failed: It showed a traceback, or did not end in time.
-            Skipped: The product says that it is not in this version.
-        """
-        try:
-            result = self.spawn(home, *args).wait(timeout_s)
-        except TimeoutError:
-            raise Failed(f"kin {args[0]} did not end in {timeout_s:g} s") from None
-        return checked(result, args)
-
-    def has(self, *command: str) -> bool:
-        """Whether the product has a command, or an option of one; it is asked once."""
-        asked = " ".join(command)
-        if asked not in self._missing:
-            result = self.spawn(self.root / "nobody", *command).wait(COMMAND_S)
-            self._missing[asked] = _NOT_HERE in result.err
-        return not self._missing[asked]
-
-    def require(self, *command: str) -> None:
-        """Skip the case if the product has no such command.
-
-        Raises:
-            Skipped: It has none.
-        """
-        if not self.has(*command):
-            raise Skipped(f"kin {' '.join(command)}: not in this version")
-
-    def account(self) -> Account:
-        """Return a new account, without devices."""
-        with self._lock:
-            self._accounts += 1
-            return Account(self, f"user{self._accounts}")
-
-
-def checked(result: Result, args: Sequence[str]) -> Result:
-    """Return a result that holds no defect.
-
-    Raises:
-        Failed: It showed a traceback.
-        Skipped: The product says that this is not in this version.
-    """
-    if _DEFECT.search(result.err):
-        raise Failed(f"kin {' '.join(args)}: {result.err[-1500:]}")
-    if result.code == 2 and _NOT_HERE in result.err:
-        raise Skipped(f"kin {args[0]}: not in this version")
-    return result
-
-
-def must(result: Result, what: str) -> Result:
-    """Return a result that is done.
-
-    Raises:
-        Failed: It has another exit code.
-    """
-    if result.code != _DONE:
-        raise Failed(f"{what} ended with {result.code}: {(result.err or result.out).strip()[-400:]}")
-    return result
-
-
-class Account:
-    """A user with devices, which come as cases ask for them and serve many cases."""
-
-    def __init__(self, site: Site, user: str) -> None:
-        self.site = site
-        self.user = user
-        self._homes: dict[str, Path] = {}
-        self._number = 0
-        self._forgotten: set[str] = set()
-        self.folders = 0
-        """How many it has had, for their names."""
-
-    def home(self, name: str) -> Path:
-        """Return the home of a device of that name, linked now if it is new."""
-        if name not in self._homes:
-            self._homes[name] = self._link(name) if self._homes else self._init(name)
-        return self._homes[name]
-
-    def forget(self, name: str) -> None:
-        """Have the next home of that name be a new device."""
-        shutil.rmtree(self._homes.pop(name), ignore_errors=True)
-        self._forgotten.add(name)
-
-    def _new_home(self, name: str) -> Path:
-        self._number += 1
-        return self.site.root / f"{self.user}-{self._number}-{name}"
-
-    def _init(self, name: str) -> Path:
-        home, cluster = self._new_home(name), self.site.cluster
-        words = ("--recovery-file", str(home) + ".recovery")
-        who = ("--user", self.user, "--device", name, "--no-keyring")
-        where = ("--coordinator", cluster.url, "--invite", cluster.invite())
-        must(self.site.kin(home, "init", *where, *who, *words), "kin init")
-        return home
-
-    def _link(self, name: str) -> Path:
-        home, existing = self._new_home(name), next(iter(self._homes.values()))
-        showing = self.site.spawn(existing, "link-code", "--yes")
-        code = showing.line(READY_S).strip()
-        called = f"{name} {self._number}" if name in self._forgotten else name  # an account has each name once
-        where = ("--coordinator", self.site.cluster.url, "--device", called, "--no-keyring", "--yes")
-        try:
-            must(self.site.kin(home, "link", code, *where), "kin link")
-        finally:
-            shown = showing.wait(READY_S)
-        must(shown, "kin link-code")
-        return home
 
 
 class Peer:
     """A device as a case sees it."""
 
-    def __init__(self, name: str, home: Path, place: Path) -> None:
-        self.name = name
-        self.home = home
-        self.root = place / "root"
-        self.outside = place / "outside"
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.name = machine.name
+        self.disk = machine.disk
+        self.root = machine.root
         self.is_offline = False
         self.is_stopped = False
-        self.has_folder = False
-        self.agent: Launched | None = None
+        self.is_deaf = False
+        """Whether an agent runs here that hears of nothing."""
+        self.applies_unseen = False
+        """Whether that agent is to apply what is remote before the next pass scans."""
         self.excluded: set[str] = set()
         """Paths that stay off this device."""
         self.made: dict[str, str] = {}
         """What steps made here and none took away since: path to what a tree says of it."""
+        self.left: dict[str, tuple[str, int]] = {}
+        """Of files that steps last wrote here: what a tree says, and the mtime."""
+        self.touches = 0
+        """How often its user did something."""
+        self.folders: dict[str, None] = {}
+        """Its folders, where each top-level directory is one."""
         self.last: dict[str, tuple[int, int, int]] = {}
         """Size, inode and mtime of the last file at a path, before a step changed it."""
 
@@ -202,12 +60,37 @@ class Peer:
         """Whether it takes part in ``*``."""
         return not self.is_offline and not self.is_stopped
 
+    def at(self, path: str) -> str:
+        """Return where a path of a case is on the disk: in the root, or beside it below ``/outside``."""
+        if path == "/outside" or path.startswith("/outside/"):
+            return self.machine.outside + path[len("/outside") :]
+        return self.root if path == "." else f"{self.root}/{path}"
+
+    @property
+    def moved_root(self) -> str:
+        """Where a root lies that was moved away."""
+        return f"{self.root.rpartition('/')[0]}/moved-away"
+
+    def shown(self, path: str) -> str:
+        """Return how a path that a case names shows on this disk."""
+        return unicodedata.normalize("NFD", path) if self.machine.decomposes else path
+
+    def key(self, path: str) -> str:
+        """Return what spellings of a path have in common on this disk."""
+        path = in_nfc(path) if self.machine.decomposes else path
+        return path.casefold() if self.machine.folds_case else path
+
+    def tree(self) -> dict[str, str]:
+        """Return what stands there now."""
+        tree = self.disk.tree(self.root)
+        return without(tree, {f"{name}/{CONTROL}" for name in self.folders}) if self.folders else tree
+
 
 class Pass(NamedTuple):
     """One ``kin sync`` of one device."""
 
     device: str
-    result: Result
+    told: Told
     ordered: bool
     """Whether the log grew beyond what any device had."""
     changed: bool
@@ -219,20 +102,17 @@ class Pass(NamedTuple):
 class World:
     """One run of one case."""
 
-    def __init__(self, account: Account, case: Case, order: Sequence[str], place: Path, seed: str) -> None:
-        """Make the devices; nothing is on their disks yet."""
-        self.site, self.account = account.site, account
+    def __init__(self, hands: Hands, case: Case, order: Sequence[str], seed: str) -> None:
+        """Make one without devices (:meth:`begin`)."""
+        self.hands = hands
         self.case = case
         self.order = tuple(order)
-        self.place = place
         self.seed = seed
-        account.folders += 1
-        self.folder = f"f{account.folders}"
+        self.folder = hands.folder
         self.contents = Contents()
-        self.reader = Reader()
         self.peers: dict[str, Peer] = {}
         self.given: set[str] = set()
-        """Every name that a step gave to an entry, wherever."""
+        """Every name that a step gave to an entry, wherever, in the form in which names are compared."""
         self.removed: set[str] = set()
         """Every path that a step deleted or moved away, on any device."""
         self.passes: list[Pass] = []
@@ -246,155 +126,256 @@ class World:
         self.has_fault = False
         self.variables: dict[str, str] = {}
         """What steps set, such as ``chain_root``."""
-        self.put_back: list[tuple[Path, int]] = []
+        self.put_back: list[tuple[Peer, str, int]] = []
         """Permissions to restore after the case."""
-        self.planted: list[tuple[Path, bytes, int]] = []
-        """Files outside the roots: path, bytes, mtime."""
+        self.planted: list[tuple[Peer, str, bytes, int]] = []
+        """Files outside the roots: device, path on its disk, bytes, mtime."""
         self.memory: dict[str, Any] = {}
         """What operations keep for one another."""
-        for name in case.devices:
-            self.join(name)
+        self.folders: dict[str, None] = {}
+        """The names of the account's folders, where each top-level directory is one."""
+        self.is_parted = "multi_folder" in case.needs
+        """Whether it is."""
+        self.slow: dict[str, str] = {}
+        """Paths that a program writes block by block just now, and on which device."""
+        self.published: dict[str, set[str]] = {}
+        """Of such a path: what may be seen of it elsewhere, as a tree says it."""
+        self.seen: list[tuple[str, str, str]] = []
+        """What was: path, device and what its tree said after a pass."""
+        self._times: dict[tuple[str, str], tuple[str, int]] = {}
+        self.crash_effect = 0
+        """Before which effect the command crashes that is to crash at every step; 0: none."""
+        self.effects = 0
+        """How many effects that command had."""
 
-    def join(self, name: str) -> Peer:
-        """Return a device of that name with an empty root and no folder."""
-        place = self.place / name
-        place.mkdir(parents=True, exist_ok=True)
-        self.peers[name] = Peer(name, self.account.home(name), place)
-        self.due.add(name)
-        return self.peers[name]
+    # --- Devices
 
-    # --- Commands
+    async def begin(self) -> None:
+        """Have the devices of the case, but for those that a step copies from others; nothing is on their disks yet."""
+        copies = {step["name"] for step in self.case.steps if step["op"] == "clone_as"}
+        for machine in await self.hands.devices([name for name in self.case.devices if name not in copies]):
+            self.take(machine)
 
-    def kin(self, peer: Peer, *args: str, timeout_s: float = COMMAND_S) -> Result:
-        """Run a command on a device."""
-        return self.site.kin(peer.home, *args, timeout_s=timeout_s)
+    def take(self, machine: Machine) -> Peer:
+        """Have one more device take part."""
+        self.peers[machine.name] = peer = Peer(machine)
+        self.due.add(peer.name)
+        return peer
 
-    def json(self, peer: Peer, *args: str) -> Any:
-        """Return the object that a command with ``--json`` prints."""
-        return json.loads(self.kin(peer, *args, "--json").out)
+    async def join(self, name: str) -> Peer:
+        """Return a new device of that name with an empty root, which then has the folder."""
+        peer = self.take(await self.hands.join(name))
+        await self.get(peer)
+        return peer
 
-    def status(self, peer: Peer) -> Any:
-        """Return what the device says of the folder."""
-        folders = self.json(peer, "status", "--all")["folders"]
-        found = [folder for folder in folders if folder["name"] == self.folder]
-        if not found:
-            raise Failed(f"kin status of {peer.name} names no folder")
-        return found[0]
+    async def clone(self, peer: Peer, name: str) -> None:
+        """Have a second device take part, with copies of a device's home and files."""
+        await self.stop_agent(peer)
+        copy = self.take(await self.hands.clone(peer.machine, name))
+        copy.excluded, copy.folders = set(peer.excluded), dict(peer.folders)
+        copy.made, copy.last = dict(peer.made), dict(peer.last)
 
-    def add(self, peer: Peer) -> None:
-        """Make the device's root the case's folder."""
-        must(self.kin(peer, "add", str(peer.root), "--name", self.folder), "kin add")
-        peer.has_folder = True
-
-    def get(self, peer: Peer) -> None:
-        """Bring the folder to the device's root, whatever lies there."""
-        must(self.kin(peer, "get", self.folder, str(peer.root)), "kin get")
-        peer.has_folder = True
-
-    # --- Agents
-
-    def start_agent(self, peer: Peer) -> None:
-        """Have the device's agent run."""
-        if peer.agent is None:
-            peer.agent = self.site.spawn(peer.home, "run")
-            line = peer.agent.line(READY_S)
-            if "ready" not in line:
-                raise Failed(f"the agent of {peer.name} was not ready: {line!r}")
-
-    def stop_agents(self) -> None:
-        """End every agent, as a service manager would."""
-        for peer in self.peers.values():
-            self.stop_agent(peer)
-
-    def stop_agent(self, peer: Peer, how: int = signal.SIGTERM) -> None:
-        """End a device's agent, if it runs."""
-        agent, peer.agent = peer.agent, None
-        if agent is not None:
-            agent.signal(how)
-            result = agent.wait(READY_S)
-            if how == signal.SIGTERM:
-                must(checked(result, ("run",)), f"the agent of {peer.name}")
-
-    def kill_agent(self, peer: Peer) -> None:
-        """End a device's agent as a power cut would."""
-        self.stop_agent(peer, signal.SIGKILL)
-
-    # --- Passes
+    def size(self, value: Any) -> int:
+        """Return a size in bytes as it is here: large ones may be smaller, if links are slower."""
+        count = size_of(value)
+        is_in_chunks = isinstance(value, str) and "chunk" in value
+        return count if is_in_chunks or count <= MIB else max(MIB, count // self.hands.scale)
 
     def tree(self, peer: Peer) -> dict[str, str]:
         """Return what stands on a device now."""
-        return self.reader.tree(peer.root)
+        return peer.tree()
 
-    def sync(self, peer: Peer) -> Pass:
+    # --- Commands
+
+    async def kin(self, peer: Peer, method: str, **params: Any) -> Told:
+        """Run a command on a device."""
+        return await peer.machine.kin(method, **params)
+
+    async def status(self, peer: Peer) -> Json:
+        """Return what the device says of the folder; of several: of the first that is held or missing, and all items."""
+        folders = (await self.told(peer))["folders"]
+        names = self.folders if self.is_parted else (self.folder,)
+        found = [folder for folder in folders if folder["name"] in names]
+        if not found:
+            raise Failed(f"kin status of {peer.name} names no folder")
+        row: Json = next((each for each in found if each["held"] or each["state"] == "missing"), found[0])
+        if self.is_parted:
+            items = [{**item, "path": f"{each['name']}/{item['path']}"} for each in found for item in each["unsynced"]]
+            row = {**row, "unsynced": items}
+        return row
+
+    async def told(self, peer: Peer) -> Json:
+        """Return all that the device says of itself."""
+        return must(await self.kin(peer, "status", all=True), "kin status").result
+
+    async def add(self, peer: Peer) -> None:
+        """Make the device's root the case's folder, or each directory in it one."""
+        if self.is_parted:
+            await self._part(peer)
+            return
+        must(await self.kin(peer, "add", path=peer.root, name=self.folder), "kin add")
+        peer.machine.has_folder = True
+
+    async def _part(self, peer: Peer) -> None:
+        """Make each directory in the device's root a folder, and bring all others that there are."""
+        tops = [path for path, kind in self.tree(peer).items() if "/" not in path and kind == DIRECTORY]
+        for name in [*tops, *self.folders]:
+            if name in peer.folders:
+                continue
+            if name in self.folders:
+                must(await self.kin(peer, "get", folder=name, path=peer.at(name)), "kin get")
+            else:
+                must(await self.kin(peer, "add", path=peer.at(name), name=name), "kin add")
+                self.folders[name] = None
+                self.due |= set(self.peers)
+            peer.folders[name] = None
+
+    async def get(self, peer: Peer) -> None:
+        """Bring the folder to the device's root, whatever lies there."""
+        if self.is_parted:
+            await self._part(peer)
+            return
+        must(await self.kin(peer, "get", folder=self.folder, path=peer.root), "kin get")
+        peer.machine.has_folder = True
+
+    async def remove(self, peer: Peer) -> None:
+        """Have the device forget the folder."""
+        for name in peer.folders:
+            must(await self.kin(peer, "remove", folder=name, everywhere=False), "kin remove")
+        if self.is_parted:
+            peer.folders.clear()
+            return
+        must(await self.kin(peer, "remove", folder=self.folder, everywhere=False), "kin remove")
+        peer.machine.has_folder = False
+
+    async def approve(self, peer: Peer) -> None:
+        """Let a mass change pass that is held."""
+        for folder in (await self.told(peer))["folders"] if self.is_parted else ({"name": self.folder, "held": True},):
+            if folder["held"]:
+                must(await self.kin(peer, "approve", folder=folder["name"]), "kin approve")
+
+    async def exclude(self, peer: Peer, path: str, *, remove: bool = False) -> None:
+        """Keep a path off the device, or have it come back."""
+        must(await self.kin(peer, "exclude", path=peer.at(path), remove=remove, free=False), "kin exclude")
+
+    # --- Agents
+
+    async def start_agent(self, peer: Peer) -> None:
+        """Have the device's agent run."""
+        if not peer.machine.has_agent:
+            await peer.machine.start()
+
+    async def stop_agents(self) -> None:
+        """End every agent."""
+        for peer in self.peers.values():
+            if not peer.is_deaf:
+                await self.stop_agent(peer)
+
+    async def deafen(self, peer: Peer, *, applies: bool) -> None:
+        """Have an agent run that hears of nothing; at the next pass it applies what is remote, if it is to, and ends."""
+        peer.applies_unseen |= applies
+        if not peer.is_deaf:
+            await self.stop_agent(peer)
+            peer.is_deaf = True
+            await self.hands.tricks.deafen(peer.machine)
+
+    async def _end_deafness(self, peer: Peer) -> None:
+        if peer.is_deaf:
+            if peer.applies_unseen:
+                await self.hands.tricks.apply_unseen(peer.machine)
+            await self.hands.tricks.end_deafness(peer.machine)
+            peer.is_deaf = peer.applies_unseen = False
+
+    async def stop_agent(self, peer: Peer) -> None:
+        """End a device's agent, if it runs."""
+        if peer.machine.has_agent:
+            await peer.machine.stop()
+            self.due |= set(self.peers)
+
+    # --- Passes
+
+    async def sync(self, peer: Peer) -> Pass:
         """Do one pass of a device.
 
         Raises:
             Failed: It ended as no pass may.
         """
         before = self.tree(peer)
-        made = self._note(peer, before, self._run_pass(peer))
-        self._judge_exit(made)
+        await self._end_deafness(peer)
+        if self.is_parted:
+            await self._part(peer)
+        touches = peer.touches
+        made = self._judged(self._note(peer, before, await self._run_pass(peer)))
+        if peer.touches != touches:
+            self.due.add(peer.name)
+        if self.memory.pop(f"reordered:{peer.name}", None):
+            self.due.add(peer.name)
         return made
 
-    def begin(self, peer: Peer) -> Begun:
+    def begin_pass(self, peer: Peer) -> Begun:
         """Begin a pass in the background."""
         return Begun(self, peer)
 
-    def finish(self, peer: Peer, before: dict[str, str], result: Result) -> Pass:
+    def finish_pass(self, peer: Peer, before: dict[str, str], told: Told) -> Pass:
         """Note a pass that has ended in the background."""
-        made = self._note(peer, before, checked(result, ("sync",)))
-        self._judge_exit(made)
-        return made
+        return self._judged(self._note(peer, before, told))
 
-    def _run_pass(self, peer: Peer) -> Result:
+    async def _run_pass(self, peer: Peer) -> Told:
         """Do a pass; where it needs a person, do what that person would, and repeat it."""
-        result = self.kin(peer, *self.sync_args)
-        if result.code != _NEEDS_PERSON or "guard" in self.case.expectation:
-            return result
-        told = self.status(peer)
-        if told["held"]:  # deletions by steps are meant
-            must(self.kin(peer, "approve", self.folder), "kin approve")
-        elif told["state"] == "missing":  # another directory stands there: bring the folder to it
-            must(self.kin(peer, "remove", self.folder), "kin remove")
-            self.get(peer)
+        told = await self.bare_pass(peer)
+        if told.code != NEEDS_PERSON or "guard" in self.case.expectation:
+            return told
+        status = await self.status(peer)
+        if status["held"]:  # deletions by steps are meant
+            await self.approve(peer)
+        elif status["state"] == "missing":  # another directory stands there: bring the folder to it
+            await self.remove(peer)
+            await self.get(peer)
         else:
-            return result
-        return self.kin(peer, *self.sync_args)
+            return told
+        return await self.bare_pass(peer)
+
+    async def bare_pass(self, peer: Peer) -> Told:
+        """Run ``kin sync`` on a device, whatever comes of it."""
+        return await self.kin(peer, "sync", timeout=FAULT_PASS_S if self.is_obstructed else PASS_S)
 
     @property
     def is_obstructed(self) -> bool:
         """Whether a fault, or a file that a program holds open, may keep a pass from its end."""
-        return self.has_fault or any(key.startswith("transaction:") for key in self.memory)
+        return (
+            self.has_fault
+            or bool(self.slow)
+            or any(key.startswith(("transaction:", "locked:", "reordered:")) for key in self.memory)
+        )
 
-    @property
-    def sync_args(self) -> tuple[str, ...]:
-        """The command of a pass."""
-        return ("sync", "--timeout", str(FAULT_SYNC_S if self.is_obstructed else COMMAND_S / 2))
-
-    def _note(self, peer: Peer, before: dict[str, str], result: Result) -> Pass:
-        after, head = self.tree(peer), state.head(peer.home)
-        is_clean = result.code == _DONE or before == after
+    def _note(self, peer: Peer, before: dict[str, str], told: Told) -> Pass:
+        with peer.machine.database() as database:
+            after, head = self.tree(peer), state.head(database)
+        self.seen += [
+            (path, peer.name, after[path]) for path in self.published if after.get(path, DIRECTORY) != DIRECTORY
+        ]
+        is_clean = told.code == 0 or before == after
         self.due -= {peer.name} if is_clean else set()
         if head > self.head:
             self.due |= {name for name in self.peers if name != peer.name}
         lost = frozenset(path for path in before if path not in after)
-        made = Pass(peer.name, result, head > self.head, before != after, lost)
+        made = Pass(peer.name, told, head > self.head, before != after, lost)
         self.head = max(self.head, head)
         self.passes.append(made)
         return made
 
-    def _judge_exit(self, made: Pass) -> None:
-        if made.result.code in {_DONE, _NEEDS_PERSON} or self.is_obstructed:
-            return
-        raise Failed(f"sync of {made.device} ended with {made.result.code}: {made.result.err.strip()[-300:]}")
+    def _judged(self, made: Pass) -> Pass:
+        if made.told.code in {0, NEEDS_PERSON} or self.is_obstructed:
+            return made
+        raise Failed(f"sync of {made.device} ended with {made.told.code}: {made.told.text.strip()[-300:]}")
 
     def active(self, names: Iterable[str] | None = None) -> list[Peer]:
         """Return the devices that are neither offline nor stopped, in the order of ``*``."""
         chosen = self.order if names is None else tuple(names)
         rest = [name for name in self.peers if name not in chosen] if names is None else []
-        return [self.peers[name] for name in (*chosen, *rest) if self.peers[name].is_active]
+        return [self.peers[name] for name in (*chosen, *rest) if name in self.peers and self.peers[name].is_active]
 
-    def settle(self) -> None:
+    async def settle(self) -> None:
         """Bring all to rest: passes of those devices on which, or for which, something happened, in turn.
 
         A pass of a device for which nothing happened since its last one is left for the end, where all make one.
@@ -402,19 +383,19 @@ class World:
         Raises:
             Failed: They do not come to rest.
         """
-        self.stop_agents()
+        await self.stop_agents()
         for _ in range(ROUNDS_MAX):
             for peer in self.active():
                 if peer.name in self.due:
-                    self.sync(peer)
+                    await self.sync(peer)
             if not any(peer.name in self.due for peer in self.active()):
                 return
         raise Failed(f"no rest after {ROUNDS_MAX} rounds")
 
-    def is_at_rest(self) -> str:
+    async def is_at_rest(self) -> str:
         """Do one more pass of each device; return what it changed, nothing if all stayed as it was."""
         trees = {peer.name: self.tree(peer) for peer in self.active()}
-        passes = [self.sync(peer) for peer in self.active()]
+        passes = [await self.sync(peer) for peer in self.active()]
         found = [f"{made.device} ordered entries" for made in passes if made.ordered]
         for peer in self.active():
             if changed := difference(trees[peer.name], self.tree(peer)):
@@ -427,6 +408,7 @@ class World:
         """Remember what a step of the user changed on a device."""
         after = self.tree(peer)
         self.due.add(peer.name)
+        peer.touches += 1
         for path in before:
             if path not in after:
                 self.removed.add(path)
@@ -434,9 +416,25 @@ class World:
         for path, kind in after.items():
             if before.get(path) != kind:
                 peer.made[path] = kind
+            if is_file(kind):
+                self._note_time(peer, path, kind)
             name = path.rpartition("/")[2]
             if path not in before and not _COPY.search(name):  # a pass in the background may have made it meanwhile
-                self.given.add(name)
+                self.given.add(in_nfc(name))
+
+    def _note_time(self, peer: Peer, path: str, kind: str) -> None:
+        mtime_ns = peer.disk.stat(peer.at(path)).mtime_ns
+        if self._times.get((peer.name, path)) != (kind, mtime_ns):
+            self._times[peer.name, path] = peer.left[path] = (kind, mtime_ns)
+
+    def writers(self, path: str) -> list[Peer]:
+        """Return the devices on which steps wrote a content that ended at a path, in the order of writing."""
+        return [
+            self.peers[origin.device]
+            for origins in self.contents.origins.values()
+            for origin in origins
+            if origin.path == path and origin.device in self.peers
+        ]
 
     def shared_tree(self, peer: Peer) -> dict[str, str]:
         """Return a device's tree without what is excluded on any device."""
@@ -466,27 +464,15 @@ class World:
         """Return the conflict copies on a device: entries with names that no step gave, the topmost only."""
         found: list[str] = []
         for path in self.tree(peer):
-            if path.rpartition("/")[2] not in self.given and not any(is_below(path, top) for top in found):
+            if in_nfc(path.rpartition("/")[2]) not in self.given and not any(is_below(path, top) for top in found):
                 found.append(path)
         return found
 
     def close(self) -> None:
-        """Have the devices forget the folder, and remove what lies on the disk."""
-        for path, mode in self.put_back:
+        """Put back the permissions that steps took away."""
+        for peer, path, mode in reversed(self.put_back):
             with contextlib.suppress(OSError):
-                path.chmod(mode)
-        for peer in self.peers.values():
-            if peer.agent is not None:
-                peer.agent.kill()
-                peer.agent.wait(READY_S)
-        forgetting = [
-            self.site.spawn(peer.home, "remove", self.folder) for peer in self.peers.values() if peer.has_folder
-        ]
-        try:
-            for each in forgetting:
-                must(each.wait(COMMAND_S), "kin remove")
-        finally:
-            shutil.rmtree(self.place, ignore_errors=True)
+                peer.disk.set_mode(path, mode)
 
 
 class Begun:
@@ -497,11 +483,20 @@ class Begun:
         self._world = world
         self.before = world.tree(peer)
         """The device's tree when it began."""
-        self.command = world.site.spawn(peer.home, *world.sync_args)
+        self._task = asyncio.create_task(world.bare_pass(peer))
 
-    def finish(self) -> Pass:
+    async def comes_to(self, moment: asyncio.Event) -> bool:
+        """Wait until something happens in it; tell whether it did before the end."""
+        waiting = asyncio.create_task(moment.wait())
+        self._task.add_done_callback(lambda _: waiting.cancel())
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        return moment.is_set()
+
+    async def finish(self) -> Pass:
         """Wait for its end; what another device did meanwhile may have come too late for it."""
+        told = await self._task
         self._world.due |= set(self._world.peers)
-        made = self._world.finish(self.peer, self.before, self.command.wait(COMMAND_S))
+        made = self._world.finish_pass(self.peer, self.before, told)
         self._world.due.add(self.peer.name)
         return made

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +145,11 @@ def test_an_unreadable_directory_is_kept_and_named(world: World) -> None:
     assert dict(tree_of(world.two)) == before == dict(tree_of(world.one))
 
 
+def rows(device: Device) -> str:
+    with closing(sqlite3.connect(f"file:{device.home / 'state.db'}?mode=ro", uri=True)) as database:
+        return rows_digest(database)
+
+
 def test_a_dry_run_names_everything_and_does_nothing(world: World) -> None:
     world.a.stop()
     world.b.stop()
@@ -156,9 +163,9 @@ def test_a_dry_run_names_everything_and_does_nothing(world: World) -> None:
     assert run(world.b, "sync", "--timeout", "60").code == 0
     before, there = dict(tree_of(world.one)), dict(tree_of(world.two))
     position = folder_of(world.b.json("status"), "work")["position"]
-    known = rows_digest(world.a.home)
+    known = rows(world.a)
     result = world.a.json("sync", "--dry-run")
-    assert rows_digest(world.a.home) == known
+    assert rows(world.a) == known
     (found,) = [folder for folder in result["folders"] if folder["name"] == "work"]
     assert [(line["path"], line["action"], line["direction"], line["to"]) for line in found["plan"]] == [
         ("d/f0", "rename", "up", "renamed"),

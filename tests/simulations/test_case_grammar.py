@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 
 import pytest
 
-from simulations.cases import contents, grammar
+from simulations.cases import contents, grammar, real, virtual
 from simulations.cases.grammar import Skipped
 from simulations.cases.judgement import is_copy_of
 from simulations.cases.runner import check
@@ -70,19 +71,34 @@ def test_what_the_other_device_creates_is_a_parameter_of_the_world(kind, op, pat
     [
         a_case(surprise=1),
         a_case(params={"weather": ["rain"]}),
-        a_case(params={"fs_B": ["normalising_to_NFD"]}),
         a_case(steps=[{"op": "write", "device": "A", "path": "$nothing", "token": "t"}]),
         a_case(steps=[{"op": "levitate", "device": "A"}]),
-        a_case(steps=[{"op": "hook_during_sync", "device": "A", "do": "write_many count=1"}]),
         a_case(needs=["telepathy"]),
         a_case(needs=["gc"]),
         a_case(expectation={"harmony": True}),
     ],
 )
-def test_what_nobody_knows_is_skipped_and_never_passed(raw):
+@pytest.mark.parametrize("means", [real.MEANS, virtual.MEANS], ids=["real", "virtual"])
+def test_what_nobody_knows_is_skipped_and_never_passed(raw, means):
     with pytest.raises(Skipped):
         for case in grammar.expand(raw):
-            check(case)
+            check(case, means)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        a_case(params={"fs_B": ["normalising_to_NFD"]}),
+        a_case(steps=[{"op": "hook_during_sync", "device": "A", "do": "write_many count=1"}]),
+        a_case(needs=["case_insensitive_fs:B"]),
+        a_case(steps=[{"op": "upload_start", "device": "A", "path": "f", "token": "t"}]),
+    ],
+)
+def test_what_only_the_simulator_can_do_is_skipped_with_real_processes(raw):
+    (case,) = grammar.expand(raw)
+    check(case, virtual.MEANS)
+    with pytest.raises(Skipped):
+        check(case, real.MEANS)
 
 
 def test_the_other_order_swaps_the_first_two_devices():
@@ -104,7 +120,7 @@ def test_a_content_proves_itself():
     data = contents.content("token", 1024)
     assert len(data) == 1024
     assert data.startswith(b"token\n")
-    assert contents.digest_of(data[:-64]) == data[-64:].decode()
+    assert hashlib.sha256(data[:-64]).hexdigest() == data[-64:].decode()
     assert contents.content("token", 1) == contents.content("token", 60)  # never shorter than without filler
 
 
@@ -139,13 +155,28 @@ def kin_sim(*args):
     )
 
 
-def test_without_real_processes_it_says_so(tmp_path):
+def test_a_case_is_played_on_virtual_time(tmp_path):
+    (tmp_path / "cases.json").write_text(json.dumps([CASE, a_case(id="X-2", expectation={"exists": {"f": "t"}})]))
+    result = kin_sim("cases", str(tmp_path / "cases.json"), "--seeds", "2", "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["totals"] == {"pass": 1, "fail": 1, "skipped": 0}
+    assert found["cases"][1]["reason"].startswith("in the order A,B, seed 0: exists: ")
+
+
+def test_real_processes_take_no_seed(tmp_path):
     (tmp_path / "cases.json").write_text("[]")
-    for args in (["cases", str(tmp_path / "cases.json")], ["run"], ["capacity"]):
-        result = kin_sim(*args)
-        assert result.returncode == 2
-        assert result.stderr.count("\n") == 1
-        assert "not in this version" in result.stderr
+    result = kin_sim("cases", str(tmp_path / "cases.json"), "--real", "--seeds", "2")
+    assert result.returncode == 2
+    assert "real processes take no seed" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "capacity"])
+def test_what_is_not_there_yet_says_so(command):
+    result = kin_sim(command)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "not in this version" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '[{"no": "id"}]'])

@@ -108,6 +108,34 @@ def test_a_save_at_any_moment_survives(folder, save, call, turn, step):
         assert folder.read("f") in {b"mine!", b"old"}
 
 
+@pytest.mark.parametrize("way", ["by rename", "removed"])
+def test_who_saves_just_after_the_swap_has_not_seen_what_came(tmp_path, way):
+    """What stands there then is no successor of the new version: the step is not done, and both are kept."""
+    folder = Folder(str(tmp_path / "f"))
+    folder.write("f", b"old")
+    seen = folder.seen()
+    item = item_at("f", b"new")
+    staged = folder.stage([(item, b"new")])
+    is_swapped: list[str] = []
+
+    def before(name, _):
+        if is_swapped == [name]:
+            is_swapped.append("over")
+            save_by_rename(folder, b"mine") if way == "by rename" else os.unlink(folder.at("f"))
+        elif name == "exchange" and not is_swapped:
+            is_swapped.append("lstat")  # the first call after it
+
+    with folder.open() as root:
+        root.fs = Wrapped(root.fs, before)
+        applier = Applier(root, folder.journal, folder.clock, folder.entropy, local=seen, staged=staged)
+        ((outcome,),) = applier.apply([Replace(seen["f"], item)])
+    assert is_swapped[-1] == "over"
+    assert isinstance(outcome, Mismatch)
+    assert outcome.found == ("changed" if way == "by rename" else "missing")
+    settle_all(folder)
+    assert contents(folder) == ([b"mine"] if way == "by rename" else [])
+
+
 def test_two_saves_in_one_swap_are_both_kept(folder):
     """The displaced file is not what was expected, and the user replaces ours before it can go back."""
     folder.write("f", b"old")
