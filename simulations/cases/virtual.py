@@ -35,7 +35,7 @@ from simulations.world import World
 T = TypeVar("T")
 
 KILLED: Final = -9
-CONTENT_BYTES_MAX: Final = 8 * MIB
+CONTENT_BYTES_MAX: Final = 24 * MIB
 """Of all that the steps of a case write, about: more than that is made smaller."""
 KEPT_BYTES_MAX: Final = 16 * MIB
 _FILE_SYSTEMS: Final[Mapping[str, Personality]] = {
