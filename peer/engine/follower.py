@@ -532,9 +532,7 @@ class Follower:
         self.remote(db)  # as in _record
         tail = [entry for entry, _ in folders.tail(db, self.record.key)]
         for entry in tail:
-            folders.forget_tail(
-                db, self.record.key, entry
-            )  # with its number: the log holds, or will, another one there
+            folders.forget_tail(db, self.record.key, entry)  # with its number: the log holds another one there, or will
             drop_snapshot(db, self.record.key, entry.hash)
         self._forget(db, tail)
         self.has_caught_up = False
@@ -612,8 +610,7 @@ class Follower:
                 drop_snapshot(db, self.record.key, entry.hash)
                 gone.append(entry)
                 return
-        foreign = folders.drop_foreign(db, self.record.key, record.entry)
-        if foreign is not None:
+        if (foreign := folders.drop_foreign(db, self.record.key, record.entry)) is not None:
             gone.append(foreign)
 
     def _put_entry_hash(
@@ -624,8 +621,7 @@ class Follower:
         other = folders.put_entry_hash(db, key, header.device, header.seq, entry.hash, position)
         if other is None:
             return None
-        foreign = folders.drop_foreign(db, key, other)
-        if foreign is not None:
+        if (foreign := folders.drop_foreign(db, key, other)) is not None:
             gone.append(foreign)
         known = folders.entry_hash_of(db, key, header.device, header.seq)
         if foreign is not None or (known is not None and known[1] == 0):

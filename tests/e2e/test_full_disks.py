@@ -76,7 +76,7 @@ def test_a_folder_s_disk_is_full_while_files_arrive(tmp_path: Path, disks: Calla
         error = fails(b, "sync")
         assert error.code == 4
         assert "room" in error.output
-        assert reasons(b) == {("down", "queued")}  # no agent runs, so nobody knows better
+        assert reasons(b) == {("down", "disk_full")}  # though no agent runs
         assert {path for path in wanted if path not in dict(tree_of(two))} == {"large/2-0"}
         # Small files until nothing fits, with the agent running: room that comes back is used without a word.
         disk.fill(left=300_000)
