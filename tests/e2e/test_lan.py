@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -166,7 +167,7 @@ def test_devices_that_stop_in_the_middle_cost_seconds(world: World) -> None:
             with stopped(b):
                 world.path(a, f"left {mebibytes}").write_bytes(os.urandom(mebibytes * MIB))
                 settle(a, c)
-            until(lambda: arrived(b) > before, "something arrives")
+            until(partial(has_more, b, before), "something arrives")
             c.kill()
             with stopped(a):
                 settle(b)
@@ -179,7 +180,12 @@ def test_devices_that_stop_in_the_middle_cost_seconds(world: World) -> None:
 
 def arrived(device: Device) -> int:
     """Return how many bytes came to a device from anywhere."""
-    return lan(device)["received_bytes"] + far(device)
+    from_devices: int = lan(device)["received_bytes"]
+    return from_devices + far(device)
+
+
+def has_more(device: Device, than_bytes: int) -> bool:
+    return arrived(device) > than_bytes
 
 
 BAD: Final = (
