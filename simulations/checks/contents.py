@@ -96,7 +96,7 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
         if seen.kind is not Kind.FILE or seen.content == EMPTY or not is_copy(name) or is_local(path):
             continue
         makers = ledger.makers.get(seen.content, [])
-        names = {_one(wanted(name))} | {_one(wanted(_last(path))) for path in _paths_of(seen.content, makers)}
+        names = {_one(wanted(name))} | _names_of(ledger, seen.content)
         if not any(_has_rival(ledger, maker, names) for maker in makers):
             raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
 
@@ -113,6 +113,22 @@ def _paths_of(content: bytes, makers: list[Action]) -> list[str]:
 def _one(name: str) -> str:
     """Return what all spellings of a name have in common."""
     return unicodedata.normalize("NFC", name)
+
+
+def _names_of(ledger: Ledger, content: bytes) -> set[str]:
+    """Return all names under which somebody had a content, or what it was written over, and so on: that may be one file."""
+    names: set[str] = set()
+    done, ahead = {EMPTY, content}, [content]
+    while ahead:
+        version = ahead.pop()
+        for maker in ledger.makers.get(version, ()):
+            for path in _paths_of(version, [maker]):
+                names.add(_one(wanted(_last(path))))
+                before = maker.before.get(path)
+                if before is not None and before.content not in done:
+                    done.add(before.content)
+                    ahead.append(before.content)
+    return names
 
 
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:

@@ -73,9 +73,10 @@ async def resolve(person: Person) -> None:
 
 
 async def restore(person: Person) -> None:
-    """Bring back what a path was some time ago."""
+    """Bring back what a path was some time ago: of the whole folder, also in place of what comes until that is done."""
     inside = person.anything() if person.chance.random() < 0.7 else ""
     before = person.ledger.see(person.device, person.number)
+    began_ns = person.device.loop.now_ns
     ago_ms = int(person.chance.choice((1.0, 10.0, 100.0, 3_600.0)) * 1_000)
     try:
         await ask(
@@ -89,7 +90,9 @@ async def restore(person: Person) -> None:
             to=None,
         )
     finally:
-        action = person.ledger.note_by_command(person.device, person.number, f"restores {inside or 'all'}", before)
+        meant = Decision({}, person.ledger.passed(person.device, person.number, began_ns))
+        what = f"restores {inside or 'all'}"
+        action = person.ledger.note_by_command(person.device, person.number, what, before, meant)
         person.ledger.restores.append(action)
 
 

@@ -135,6 +135,8 @@ class Ledger:
         """Contents that may be lost, with the reason."""
         self.sights: list[dict[tuple[str, bytes], int]] = [{} for _ in range(devices)]
         """By device: when a content was first seen at a path."""
+        self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
+        """By device: when a process of it last let a content stand where its user sees it."""
         self.snapshots: dict[str, Tree] = {}
         """What a user saw when a snapshot was made, by its name."""
         self.on_action: Callable[[Action], None] = lambda _: None
@@ -231,6 +233,15 @@ class Ledger:
                 self.replaced.add(content)
         return action
 
+    def passed(self, device: DeviceMachine, number: int, since_ns: int) -> frozenset[bytes]:
+        """Return the contents that came to a device's disk since a time, whoever put them, and that stand there no more."""
+        here = held(look(device))
+        put = [
+            content for content, put_ns in self.put[number].items() if put_ns >= since_ns and content in self.contents
+        ]
+        acts = [one for one in self.actions if one.device == number and one.time_ns >= since_ns]
+        return frozenset([*put, *(content for act in acts for content in act.came.values())]).difference(here)
+
     def forget_removals(self, number: int, since_ns: int) -> None:
         """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of."""
         for content, enders in self.enders.items():
@@ -253,6 +264,8 @@ class Ledger:
             return earlier.number < later.number
         if earlier.epoch < later.epoch:
             return True
+        if earlier.number > later.number:
+            return False  # what stood at the same path before was another's
         sights = self.sights[later.device]
         places = [path for path, came in earlier.came.items() if came == content]
         return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)

@@ -116,6 +116,20 @@ def test_5_who_had_seen_the_other_is_no_rival(scene):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+def test_5_who_edits_under_the_old_name_is_a_rival_of_who_renamed_and_edits(scene):
+    scene.act(0, ("write", "first.txt", b"one"))
+    scene.come(1, "first.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("rename", "first.txt", "a.txt"))
+    scene.act(0, ("write", "a.txt", b"two"))
+    scene.act(1, ("write", "other.txt", b"three"))
+    scene.come(0, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "first.txt", b"four"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
 def test_5_another_spelling_of_a_name_is_that_name(scene):
     scene.act(0, ("write", "\u00e9", b"one"))
     scene.come(0, "\u00e9 (conflict, device-0, 0123abcd)", b"one")

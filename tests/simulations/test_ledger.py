@@ -103,6 +103,25 @@ def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
     assert not scene.ledger.had_seen(first, blind, of(b"two"))
 
 
+def test_nobody_has_seen_what_is_done_later_at_a_path_that_he_knows(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    removal = scene.act(1, ("remove", "a.txt"))
+    scene.act(0, ("remove", "a.txt"))
+    again = scene.act(0, ("write", "a.txt", b"one"))
+    assert not scene.ledger.had_seen(removal, again, of(b"one"))
+
+
+def test_what_came_and_went_since_a_time_is_told_whoever_put_it(scene):
+    device = scene.world.devices[0]
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "stays.txt", b"two"))
+    scene.act(1, ("write", "b.txt", b"three"), ("write", "other.txt", b"four"))
+    scene.ledger.put[0][of(b"three")] = 0
+    device.user.remove(device.path("a.txt"))
+    assert scene.ledger.passed(device, 0, 0) == {of(b"one"), of(b"three")}
+    assert scene.ledger.passed(device, 0, device.loop.now_ns + 1) == frozenset()
+
+
 def test_on_one_device_the_later_has_seen_the_earlier(scene):
     first, second = scene.act(0, ("write", "a.txt", b"one")), scene.act(0, ("write", "a.txt", b"two"))
     assert scene.ledger.had_seen(second, first, of(b"one"))
