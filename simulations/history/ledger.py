@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from protocol.entries import Kind
+from simulations.checks.names import is_copy
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.inodes import Directory, File, Inode, Link
 
@@ -96,6 +97,12 @@ class Action(NamedTuple):
             + (f"; came: {came}" if came else "")
             + (f"; gone: {gone}" if gone else "")
         )
+
+
+def _copies(tree: Tree, content: bytes, makers: list[Action]) -> int:
+    """Return how often a content stands under a conflict's name that nobody gave it: the product shows it once more."""
+    paths = (path for path, seen in tree.items() if seen.content == content and is_copy(path.rpartition("/")[2]))
+    return sum(not any(maker.came.get(path) == content for maker in makers) for path in paths)
 
 
 class Decision(NamedTuple):
@@ -200,7 +207,8 @@ class Ledger:
         for content in dict.fromkeys(came.values()):
             self.makers.setdefault(content, []).append(action)
         for content, count in had.items():
-            shown_twice = max(0, count - sum(maker.made[content] for maker in self.makers.get(content, ())))
+            makers = self.makers.get(content, [])
+            shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
             if has[content] < count and has[content] <= shown_twice:
                 self.replaced.add(content)
         for content in gone:

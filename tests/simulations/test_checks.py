@@ -81,6 +81,21 @@ def test_3_what_was_removed_stays_away_unless_somebody_kept_it(scene):
     contents.check_resurrection(scene.ledger, 1, scene.tree(1))
 
 
+def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
+    scene.act(0, ("write", "a.txt", b"base"))
+    scene.come(1, "a.txt", b"base")
+    scene.come(2, "a.txt", b"base")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.act(1, ("remove", "a.txt"))
+    scene.act(2, ("write", "a.txt", b"two"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("rename", "a.txt", "b.txt"))
+    contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+
+
 def test_4_nobody_invents_bytes(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     contents.check_invention(scene.ledger, 0, scene.tree(0))
@@ -123,6 +138,33 @@ def test_5_who_edits_under_the_old_name_is_a_rival_of_who_renamed_and_edits(scen
     scene.act(0, ("rename", "first.txt", "a.txt"))
     scene.act(0, ("write", "a.txt", b"two"))
     scene.act(1, ("write", "other.txt", b"three"))
+    scene.come(0, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "first.txt", b"four"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+def test_5_who_writes_below_a_directory_is_a_rival_of_who_puts_a_file_in_its_place(scene):
+    scene.act(0, ("make_directory", "a.txt"))
+    scene.come(1, "a.txt/inside", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove_tree", "a.txt"), ("write", "a.txt", b"two"))
+    scene.come(0, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "a.txt/inside", b"three"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+def test_5_a_file_that_a_program_saves_beside_is_the_file(scene):
+    scene.act(0, ("write", "first.txt", b"one"))
+    scene.come(1, "first.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("rename", "first.txt", "a.txt"))
+    scene.act(0, ("write", "tmp", b"two"))
+    scene.act(0, ("rename", "a.txt", "bak"))
+    scene.act(0, ("rename", "tmp", "a.txt"))
     scene.come(0, COPY, b"two")
     with breaks(5):
         contents.check_copies(scene.ledger, 0, scene.tree(0))

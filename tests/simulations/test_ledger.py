@@ -93,6 +93,14 @@ def test_who_removes_one_of_two_places_that_nobody_gave_it_removes_the_content(s
     assert scene.ledger.enders == {}
 
 
+def test_who_edits_what_a_conflict_copy_shows_too_replaces_it(scene):
+    scene.act(0, ("write", "tmp", b"one"), ("write", "a.txt", b"zero"))
+    scene.act(0, ("rename", "tmp", "a.txt"))
+    scene.come(0, "a (conflict, device-0, 0123abcd).txt", b"one")
+    scene.act(0, ("write", "a.txt", b"two"))
+    assert of(b"one") in scene.ledger.replaced
+
+
 def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
     first = scene.act(0, ("write", "a.txt", b"one"))
     blind = scene.act(1, ("write", "b.txt", b"two"))
