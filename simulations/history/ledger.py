@@ -250,6 +250,17 @@ class Ledger:
         acts = [one for one in self.actions if one.device == number and one.time_ns >= since_ns]
         return frozenset([*put, *(content for act in acts for content in act.came.values())]).difference(here)
 
+    def wrote(self, content: bytes) -> None:
+        """Note what the last action wrote into an open file, also where no name leads to that any more.
+
+        Such a file may come back under a name of its own, or be gone with whatever the program wrote.
+        """
+        if content not in self.contents and content != EMPTY:
+            action = self.actions[-1]
+            self.contents[content] = action.number
+            self.makers[content] = [action]
+            self.excused[content] = f"device-{action.device} wrote into a file that another had taken the place of"
+
     def forget_removals(self, number: int, since_ns: int) -> None:
         """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of."""
         for content, enders in self.enders.items():

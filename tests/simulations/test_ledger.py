@@ -101,6 +101,19 @@ def test_who_edits_what_a_conflict_copy_shows_too_replaces_it(scene):
     assert of(b"one") in scene.ledger.replaced
 
 
+def test_what_a_program_wrote_into_a_file_without_a_name_is_known_and_may_be_gone(scene):
+    device = scene.world.devices[0]
+    file = device.user.open(device.path("a.txt"))
+    device.user.remove(device.path("a.txt"))
+    file.write(b"one")
+    action = scene.act(0, ("write", "b.txt", b"two"))
+    scene.ledger.wrote(file.inode.digest())
+    assert scene.ledger.contents[of(b"one")] == action.number
+    assert of(b"one") in scene.ledger.excused
+    scene.ledger.wrote(of(b"two"))
+    assert of(b"two") not in scene.ledger.excused
+
+
 def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
     first = scene.act(0, ("write", "a.txt", b"one"))
     blind = scene.act(1, ("write", "b.txt", b"two"))
