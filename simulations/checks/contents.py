@@ -91,11 +91,14 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
 def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other.
 
-    Or somebody put it beside a file with another spelling of its name: two such names are one.
+    Or somebody put it beside a file with another spelling of its name: two such names are one. Excused is what stood on a
+    device that was put back to an earlier state and knew nothing of it.
     """
     for path, seen in tree.items():
         name = path.rpartition("/")[2]
         if seen.kind is not Kind.FILE or seen.content == EMPTY or not is_copy(name) or is_local(path):
+            continue
+        if seen.content in ledger.strange:
             continue
         makers = ledger.makers.get(seen.content, [])
         names = {_one(wanted(name))} | {

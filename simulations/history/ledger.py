@@ -132,6 +132,10 @@ class Ledger:
         """Actions after which a content that stood there stood nowhere on their device."""
         self.replaced: set[bytes] = set()
         """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
+        self.ended: dict[bytes, set[str]] = {}
+        """Paths at which somebody removed or replaced a content that stood at several."""
+        self.strange: set[bytes] = set()
+        """Contents on the disk of a device that forgot what it knew of them: they may be taken for its own."""
         self.restores: list[Action] = []
         """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
@@ -209,7 +213,9 @@ class Ledger:
         for content, count in had.items():
             makers = self.makers.get(content, [])
             shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
-            if has[content] < count and has[content] <= shown_twice:
+            if has[content] < count and (
+                has[content] <= shown_twice or self._is_ended(content, count - has[content], before, after)
+            ):
                 self.replaced.add(content)
         for content in gone:
             self.enders.setdefault(content, []).append(action)
@@ -219,6 +225,18 @@ class Ledger:
         device.loop.note("action", f"{action}")
         self.on_action(action)
         return action
+
+    def _is_ended(self, content: bytes, count: int, before: Tree, after: Tree) -> bool:
+        """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
+        paths = [
+            path
+            for path, seen in before.items()
+            if seen.content == content and (path not in after or after[path].content != content)
+        ]
+        if len(paths) == count:  # else some of it was moved, too
+            self.ended.setdefault(content, set()).update(paths)
+        made = sum(maker.made[content] for maker in self.makers.get(content, ()))
+        return len(self.ended.get(content, ())) >= max(made, 1)
 
     def note_by_command(
         self, device: DeviceMachine, number: int, what: str, before: Tree, meant: Decision | None = None

@@ -118,6 +118,9 @@ def test_5_a_copy_needs_a_conflict(scene):
     scene.come(0, COPY, b"one")
     with breaks(5):
         contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.strange.update(scene.ledger.contents)
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.strange.clear()
     scene.act(1, ("write", "a.txt", b"two"))
     contents.check_copies(scene.ledger, 0, scene.tree(0))
 

@@ -93,6 +93,17 @@ def test_who_removes_one_of_two_places_that_nobody_gave_it_removes_the_content(s
     assert scene.ledger.enders == {}
 
 
+def test_what_stood_at_two_paths_is_replaced_once_somebody_ended_each(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("copy", "a.txt", "b.txt"))
+    scene.come(1, "a.txt", b"one")
+    scene.come(1, "b.txt", b"one")
+    scene.act(0, ("remove", "a.txt"))
+    assert of(b"one") not in scene.ledger.replaced
+    scene.act(1, ("write", "b.txt", b"two"))
+    assert of(b"one") in scene.ledger.replaced
+
+
 def test_who_edits_what_a_conflict_copy_shows_too_replaces_it(scene):
     scene.act(0, ("write", "tmp", b"one"), ("write", "a.txt", b"zero"))
     scene.act(0, ("rename", "tmp", "a.txt"))
