@@ -76,16 +76,17 @@ class Course:
         midway = self.chance.randrange(len(events)) if self.chance.random() < MIDWAY_SHARE else -1
         for number, event in enumerate(events):
             if number == midway:
-                await self._rest()
+                await self.rest()
                 snapshot = await rest.take_snapshot(self)
             await (self._deed() if event == "deed" else self._trouble())
             await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
-        await self._rest()
+        await self.rest()
         await rest.stay(self)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
 
-    async def _rest(self) -> None:
+    async def rest(self) -> None:
+        """Have everything end that goes wrong, wait until all are at rest, and check."""
         self.tell("all troubles end")
         await self._calm()
         await rest.come_to_rest(self)
@@ -192,7 +193,7 @@ class Course:
         for machine in self.world.machines:
             for disk in machine.disks:
                 disk.hooks.fault = None
-            machine.host.crash_at = 0
+            machine.plan_no_crash()
             machine.time.jump(-self.jumps_ns.pop(machine.name, 0))
             await self.start(machine)
         if self._tasks:
