@@ -248,11 +248,15 @@ class Ledger:
         action = self.note(device, number, what, before)
         if meant is not None:
             came = {**action.came, **meant.came}
-            action = action._replace(came=came, gone=action.gone | meant.gone)
+            gone = (action.gone | meant.gone).difference(meant.came.values())
+            action = action._replace(came=came, gone=gone)
             self.actions[-1] = action
             for content in dict.fromkeys(came.values()):
                 makers = self.makers.setdefault(content, [])
                 makers[:] = [maker for maker in makers if maker.number != action.number] + [action]
+            for content in meant.came.values():
+                enders = self.enders.get(content, [])
+                enders[:] = [ender for ender in enders if ender.number != action.number]
             for content in sorted(action.gone):
                 enders = self.enders.setdefault(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
