@@ -292,8 +292,9 @@ def hash_files(root: Root, paths: Iterable[str], *, now_ms: Callable[[], int]) -
         paths: From the root.
         now_ms: The wall clock, to tell what was written just now.
     """
-    buffer = memoryview(bytearray(BUFFER_BYTES))
+    buffer = memoryview(b"")
     for path in paths:
+        buffer = buffer or memoryview(bytearray(BUFFER_BYTES))  # most scans find nothing to read
         directory, name = split(path)
         try:
             with opened(root.fs, root.handle, directory) as parent:
