@@ -298,9 +298,10 @@ def hash_files(root: Root, paths: Iterable[str], *, now_ms: Callable[[], int]) -
         directory, name = split(path)
         try:
             with opened(root.fs, root.handle, directory) as parent:
-                yield _hash_one(root.fs, parent, path, name, buffer, now_ms)
+                hashed = _hash_one(root.fs, parent, path, name, buffer, now_ms)
         except OSError as error:
-            yield Hashed(path, b"", _NOTHING, problem="gone" if is_gone(error) else "unreadable")
+            hashed = Hashed(path, b"", _NOTHING, problem="gone" if is_gone(error) else "unreadable")
+        yield hashed  # with nothing open: whoever has all that he asked for need not come back
 
 
 def _hash_one(
