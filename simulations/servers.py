@@ -28,7 +28,7 @@ COORDINATOR: Final = "coordinator"
 URL: Final = "ws://127.0.0.1:1"
 DATA: Final = "/data"
 LOOK_S: Final = 10.0
-"""Nobody changes a simulated coordinator's database behind its back; looking every second would be most of what it does."""
+"""Between looks for changes of other commands: nobody changes a simulated coordinator's database behind its back."""
 TOKEN: Final = "letanodein"  # noqa: S105 - of simulated nodes alone
 _PRIVATE: Final = 0o600
 

@@ -1,7 +1,7 @@
 """Ed25519 as a simulated run computes it: what a signature or a key comes to, once in a process.
 
-The machines of a world are one process, and each of them checks what any of them signed. Whether a signature holds depends
-on nothing but its bytes, the key and what it covers: who asks again is told again.
+The machines of a world are one process, and each of them checks what any of them signed. Whether a signature holds
+depends on nothing but its bytes, the key and what it covers: who asks again is told again.
 
 Rule 1: nothing is taken for signed that libsodium has not checked; what does not hold is checked each time.
 Rule 2: memory is bounded, and outlives a run.

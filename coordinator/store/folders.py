@@ -183,9 +183,8 @@ class Folders:
         self, folder: FolderId, after: int, items_max: int, bytes_max: int
     ) -> tuple[list[tuple[int, bytes]], bool]:
         """Return registered, unordered entries after a counter, and whether there are more."""
-        rows = self._connection.execute(
-            _SELECT_REGISTERED, {"folder": folder, "after": after, "most": items_max + 1}
-        )
+        wanted = {"folder": folder, "after": after, "most": items_max + 1}
+        rows = self._connection.execute(_SELECT_REGISTERED, wanted)
         entries: list[tuple[int, bytes]] = []
         size = 0
         for counter, data in rows:

@@ -470,9 +470,8 @@ class Observer:
                 # What is not to be judged yet is no problem: it is looked at in a moment, or at once if somebody asks.
                 problems.update((path, why) for path, why in _problems(listing) if path not in unsettled)
             is_last = len(part) < LISTINGS_PER_STEP
-            requests = await context.database.run(
-                lambda _, part=part, is_last=is_last: _observe(identification, part, is_last=is_last)  # type: ignore[misc]
-            )
+            observe = partial(_observe, identification, part, is_last=is_last)
+            requests = await context.database.run(observe)
             if is_last:
                 break
         hashes: dict[str, Hashed] = {}
@@ -536,7 +535,9 @@ def _read_rules(root: Root) -> bytes:
         root.fs.close(handle)
 
 
-def _observe(identification: Identification, listings: Iterable[Listing], *, is_last: bool) -> Sequence[str]:
+def _observe(
+    identification: Identification, listings: Iterable[Listing], _: sqlite3.Connection, *, is_last: bool
+) -> Sequence[str]:
     """Take listings; after the last of them, return the paths of the files to hash."""
     for listing in listings:
         identification.observe(listing)
