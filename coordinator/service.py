@@ -41,7 +41,7 @@ from protocol.ids import AccountId, FolderId
 if TYPE_CHECKING:
     from coordinator.session import Session
 
-SETTINGS_S: Final = 1.0
+LOOK_S: Final = 1.0
 FINDS_PER_MINUTE_MAX: Final = 60
 
 log = structlog.get_logger("coordinator")
@@ -68,7 +68,19 @@ class Coordinator:
         entropy: Entropy,
         copies: tuple[int, int] = (3, 2),
         open_registration: bool = False,
+        look_s: float = LOOK_S,
     ) -> None:
+        """Make one.
+
+        Args:
+            database: Where everything is kept; closed by :meth:`stop`.
+            keys: Its secrets.
+            clock: The world's.
+            entropy: The world's.
+            copies: Replicas and write quorum, where no command has set them yet.
+            open_registration: Whether an account can be made without an invitation.
+            look_s: Between looks whether another command has changed the database.
+        """
         self.database = database
         self.keys = keys
         self.log_key = keys.log_public()
@@ -88,6 +100,7 @@ class Coordinator:
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
         self.repair = Repair(self)
         self.retirements = Retirements(self)
+        self.look_s = look_s
         self._next_session = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -160,7 +173,7 @@ class Coordinator:
 
     async def _refresh_forever(self) -> None:
         while True:
-            await asyncio.sleep(SETTINGS_S)
+            await asyncio.sleep(self.look_s)
             with contextlib.suppress(KinfolderError):
                 await self.refresh()
 

@@ -23,6 +23,7 @@ from simulations.mishaps import SimulationError
 from simulations.network import Network
 from simulations.personalities import PLAIN, Personality
 from simulations.servers import CoordinatorImage, CoordinatorMachine, NodeImage, NodeMachine
+from simulations.signatures import remembered
 from simulations.trace import Trace
 from simulations.watcher import FINE, Weather
 
@@ -121,7 +122,7 @@ class World:
                 await self.start_all()
             await story(self)
 
-        with self._hearing():
+        with self._hearing(), remembered():
             self.loop.run(main())
 
     @property

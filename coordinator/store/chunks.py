@@ -23,6 +23,10 @@ _SELECT_NODES = select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(
     CHUNKS.c.pseudonym == bindparam("pseudonym"), CHUNKS.c.chunk.in_(bindparam("keys", expanding=True))
 )
 
+_SELECT_SEGMENTS = select(SEGMENTS.c.segment, SEGMENTS.c.length, SEGMENTS.c.chunks).where(
+    SEGMENTS.c.folder == bindparam("folder"), SEGMENTS.c.segment.in_(bindparam("keys", expanding=True))
+)
+
 
 class Location(NamedTuple):
     """A chunk of a folder and the numbers of the nodes that hold it."""
@@ -76,11 +80,7 @@ class Chunks:
         """
         fresh = {segment.segment.id: segment for segment in segments}
         for group in groups(list(fresh)):
-            rows = self._connection.execute(
-                select(SEGMENTS.c.segment, SEGMENTS.c.length, SEGMENTS.c.chunks).where(
-                    SEGMENTS.c.folder == folder, SEGMENTS.c.segment.in_(group)
-                )
-            )
+            rows = self._connection.execute(_SELECT_SEGMENTS, {"folder": folder, "keys": group})
             for id, length, chunks in rows:
                 known = fresh.pop(ChunkId(id))
                 if known.segment.length != length or _pack_refs(known.chunks) != chunks:

@@ -20,11 +20,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import structlog
-from sqlalchemy import Connection, create_engine, exc
+from sqlalchemy import Connection, Engine, create_engine, exc
 from sqlalchemy.pool import NullPool
 
 from coordinator.store.migrate import migrate
@@ -41,6 +41,7 @@ WRITES_QUEUED_MAX: Final = 8_192
 READERS: Final = 2
 BUSY_S: Final = 20.0
 CACHE_KIB: Final = 16 * 1024
+ENGINES_MAX: Final = 8
 FULL: Final = "the coordinator's disk is full"
 
 log = structlog.get_logger("coordinator")
@@ -67,6 +68,12 @@ class Database(Protocol):
 
 def connect(path: str, *, read_only: bool = False, synchronous: str = "FULL") -> Connection:
     """Open a connection to the SQLite database at ``path`` (":memory:" for none)."""
+    return _engine(path, read_only, synchronous).connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+@lru_cache(ENGINES_MAX)
+def _engine(path: str, read_only: bool, synchronous: str) -> Engine:  # noqa: FBT001 - as in connect
+    """Return what opens connections; they share it, for each engine compiles every statement for itself."""
 
     def open_sqlite() -> sqlite3.Connection:
         raw = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -79,8 +86,7 @@ def connect(path: str, *, read_only: bool = False, synchronous: str = "FULL") ->
             raw.execute("PRAGMA query_only=ON")
         return raw
 
-    engine = create_engine("sqlite+pysqlite://", creator=open_sqlite, poolclass=NullPool)
-    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    return create_engine("sqlite+pysqlite://", creator=open_sqlite, poolclass=NullPool)
 
 
 def create_private(path: str) -> None:

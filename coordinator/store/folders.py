@@ -39,6 +39,13 @@ class Head(msgspec.Struct):
 
 
 _COLUMNS = tuple(FOLDERS.c[name] for name in Head.__struct_fields__)
+_SELECT_HEADS = (
+    select(*_COLUMNS)
+    .join(MEMBERS, MEMBERS.c.folder == FOLDERS.c.folder)
+    .where(MEMBERS.c.account == bindparam("account"), MEMBERS.c.role > 0, MEMBERS.c.folder > bindparam("after"))
+    .order_by(MEMBERS.c.folder)
+    .limit(bindparam("most"))
+)
 _SELECT_HEAD = select(*_COLUMNS).where(FOLDERS.c.folder == bindparam("folder"))
 _SELECT_ITEMS = (
     select(LOG.c.position, LOG.c.kind, LOG.c.time_ms, LOG.c.data)
@@ -48,6 +55,12 @@ _SELECT_ITEMS = (
 )
 _SELECT_ROLE = select(MEMBERS.c.role).where(
     MEMBERS.c.folder == bindparam("folder"), MEMBERS.c.account == bindparam("account")
+)
+_SELECT_REGISTERED = (
+    select(PENDING.c.counter, PENDING.c.data)
+    .where(PENDING.c.folder == bindparam("folder"), PENDING.c.counter > bindparam("after"))
+    .order_by(PENDING.c.counter)
+    .limit(bindparam("most"))
 )
 _SELECT_PENDING = (
     select(PENDING.c.folder, func.max(PENDING.c.counter))
@@ -70,13 +83,7 @@ class Folders:
 
     def heads_of(self, account: AccountId, after: bytes, limit: int) -> list[Head]:
         """Return the heads of an account's folders by rising id, after one of them."""
-        rows = self._connection.execute(
-            select(*_COLUMNS)
-            .join(MEMBERS, MEMBERS.c.folder == FOLDERS.c.folder)
-            .where(MEMBERS.c.account == account, MEMBERS.c.role > 0, MEMBERS.c.folder > after)
-            .order_by(MEMBERS.c.folder)
-            .limit(limit)
-        )
+        rows = self._connection.execute(_SELECT_HEADS, {"account": account, "after": after, "most": limit})
         return [Head(*row) for row in rows]
 
     def role(self, folder: FolderId, account: AccountId) -> Role | None:
@@ -176,12 +183,8 @@ class Folders:
         self, folder: FolderId, after: int, items_max: int, bytes_max: int
     ) -> tuple[list[tuple[int, bytes]], bool]:
         """Return registered, unordered entries after a counter, and whether there are more."""
-        rows = self._connection.execute(
-            select(PENDING.c.counter, PENDING.c.data)
-            .where(PENDING.c.folder == folder, PENDING.c.counter > after)
-            .order_by(PENDING.c.counter)
-            .limit(items_max + 1)
-        )
+        wanted = {"folder": folder, "after": after, "most": items_max + 1}
+        rows = self._connection.execute(_SELECT_REGISTERED, wanted)
         entries: list[tuple[int, bytes]] = []
         size = 0
         for counter, data in rows:

@@ -59,6 +59,11 @@ _SELECT_VECTORS = select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vec
 _COUNT_PENDING = (
     select(PENDING.c.device, func.count()).where(PENDING.c.folder == bindparam("folder")).group_by(PENDING.c.device)
 )
+_SELECT_DURABLE = select(SEGMENTS.c.segment).where(
+    SEGMENTS.c.folder == bindparam("folder"),
+    SEGMENTS.c.segment.in_(bindparam("keys", expanding=True)),
+    SEGMENTS.c.durable == 1,
+)
 _HEAD_FIELDS = tuple(name for name in Head.__struct_fields__ if name != "folder")
 _UPDATE_HEAD = (
     update(FOLDERS)
@@ -249,11 +254,7 @@ class FolderLedger(Waits):
         """Return those segments that have reached a write quorum as a whole."""
         found: set[ChunkId] = set()
         for group in groups(segments):
-            rows = self._connection.execute(
-                select(SEGMENTS.c.segment).where(
-                    SEGMENTS.c.folder == self._folder, SEGMENTS.c.segment.in_(group), SEGMENTS.c.durable == 1
-                )
-            )
+            rows = self._connection.execute(_SELECT_DURABLE, {"folder": self._folder, "keys": group})
             found.update(ChunkId(segment) for (segment,) in rows)
         return found
 

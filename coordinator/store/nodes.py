@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from coordinator.store.schema import REVOCATIONS, STORAGE_NODES
 from coordinator.store.statements import insert, upsert
@@ -30,6 +30,10 @@ class StorageNode(msgspec.Struct, frozen=True):
     stored_bytes: int
 
 
+_DELETE_REVOCATIONS = delete(REVOCATIONS).where(REVOCATIONS.c.time_ms < bindparam("since_ms"))
+_SELECT_REVOCATIONS = select(REVOCATIONS.c.device, REVOCATIONS.c.pseudonym).order_by(
+    REVOCATIONS.c.device, REVOCATIONS.c.pseudonym
+)
 _COLUMNS = tuple(STORAGE_NODES.c[name] for name in StorageNode.__struct_fields__)
 
 
@@ -68,10 +72,6 @@ class Nodes:
 
     def revoked(self, since_ms: int) -> list[tuple[DeviceId, Pseudonym]]:
         """Return what was revoked since a time, and forget what is older."""
-        self._connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.time_ms < since_ms))
-        rows = self._connection.execute(
-            select(REVOCATIONS.c.device, REVOCATIONS.c.pseudonym).order_by(
-                REVOCATIONS.c.device, REVOCATIONS.c.pseudonym
-            )
-        )
+        self._connection.execute(_DELETE_REVOCATIONS, {"since_ms": since_ms})
+        rows = self._connection.execute(_SELECT_REVOCATIONS)
         return [(DeviceId(device), Pseudonym(pseudonym)) for device, pseudonym in rows]

@@ -31,7 +31,9 @@ class Retirement(msgspec.Struct, frozen=True):
         return self.ended_ms > 0
 
 
-_COLUMNS = tuple(RETIREMENTS.c[name] for name in Retirement.__struct_fields__)
+_SELECT_ALL = select(*(RETIREMENTS.c[name] for name in Retirement.__struct_fields__)).order_by(
+    RETIREMENTS.c.asked_ms, RETIREMENTS.c.node
+)
 
 
 class Retirements:
@@ -42,7 +44,7 @@ class Retirements:
 
     def all(self) -> dict[StorageNodeId, Retirement]:
         """Return all retirements by their nodes."""
-        rows = self._connection.execute(select(*_COLUMNS).order_by(RETIREMENTS.c.asked_ms, RETIREMENTS.c.node))
+        rows = self._connection.execute(_SELECT_ALL)
         return {StorageNodeId(row.node): Retirement(*row) for row in rows}
 
     def begin(self, node: StorageNodeId, now_ms: int) -> None:
