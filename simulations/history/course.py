@@ -16,7 +16,7 @@ from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
 from simulations.history import rest
 from simulations.history.ledger import Action, Ledger, Tree, held
-from simulations.history.options import PAUSES_S, Options
+from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES
 from simulations.machines import Machine, MachineGone
@@ -52,6 +52,8 @@ class Course:
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
+        self.done = 0
+        """How many deeds were done."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.ledger.on_action = self._tell
@@ -78,12 +80,19 @@ class Course:
             if number == midway:
                 await self._rest()
                 snapshot = await rest.take_snapshot(self)
-            await (self._deed() if event == "deed" else self._trouble())
-            await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
+            await self._happen(event)
+        for _ in range(self.options.actions):  # instead of what nobody could do
+            if self.done >= ACTIONS_MIN:
+                break
+            await self._happen("deed")
         await self._rest()
         await rest.stay(self)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
+
+    async def _happen(self, event: str) -> None:
+        await (self._deed() if event == "deed" else self._trouble())
+        await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
 
     async def _rest(self) -> None:
         self.tell("all troubles end")
@@ -93,7 +102,7 @@ class Course:
     # --- What happens
 
     async def _deed(self) -> None:
-        person = self.chance.choice(self.people)
+        person = self.chance.choice([one for one in self.people if one.device.is_on] or self.people)
         self._tasks.append(asyncio.create_task(self._do(person)))
 
     async def _do(self, person: Person) -> None:
@@ -106,6 +115,7 @@ class Course:
             except GivenUp:
                 continue
             self.counts[name] += 1
+            self.done += 1
             return
 
     async def _trouble(self) -> None:

@@ -14,10 +14,10 @@ from simulations.personalities import PERSONALITIES, Personality
 from simulations.watcher import FINE, Weather
 
 ACTIONS_MIN: Final = 30
-ACTIONS_MAX: Final = 50
+ACTIONS_MAX: Final = 36
 FAULTS_MIN: Final = 3
-FAULTS_MAX: Final = 8
-DEVICES: Final = (3, 3, 3, 3, 4, 4, 5, 6)
+FAULTS_MAX: Final = 6
+DEVICES: Final = (3,) * 17 + (4, 4, 5)
 NODES: Final = 3
 KEPT_SHARE: Final = 0.6
 """How many kinds of action and of fault a history keeps."""
@@ -28,6 +28,8 @@ PAUSES_S: Final = {
     "slow": (1.0, 10.0, 120.0),
 }
 """By name, what people wait between two actions, at most."""
+LANS: Final = ("apart", "apart", "together", "mixed")
+"""Which devices hear each other without a coordinator."""
 PERSONAL: Final = ("plain", "plain", "plain", "weak", "old-kernel", "no-exchange", "by-link", "network")
 """File systems that can hold whatever a Linux disk holds."""
 FOLDING: Final = ("mac", "old-mac")
@@ -47,6 +49,8 @@ class Options(NamedTuple):
     seed: int
     devices: int
     personalities: tuple[str, ...]
+    lans: tuple[int, ...]
+    """The LAN that each device is on."""
     weather: str
     schedule: Schedule
     actions: int
@@ -65,7 +69,7 @@ class Options(NamedTuple):
         """Return the options for a person."""
         return [
             f"devices: {self.devices} ({', '.join(self.personalities)}), nodes: {NODES}",
-            f"schedule: {self.schedule.value}, watchers: {self.weather}, pauses: {self.pauses}",
+            f"LANs: {self.lans}, schedule: {self.schedule.value}, watchers: {self.weather}, pauses: {self.pauses}",
             f"actions: {self.actions} of {', '.join(name for name, _ in self.deeds)}",
             f"faults: {self.faults} of {', '.join(name for name, _ in self.troubles)}",
         ]
@@ -87,6 +91,7 @@ def draw(seed: int, deeds: dict[str, int], troubles: dict[str, int]) -> Options:
         seed,
         devices,
         personalities,
+        _lans(chance, devices),
         chance.choice(list(WEATHERS)),
         chance.choice(list(Schedule)),
         chance.randint(ACTIONS_MIN, ACTIONS_MAX),
@@ -95,6 +100,13 @@ def draw(seed: int, deeds: dict[str, int], troubles: dict[str, int]) -> Options:
         chance.randint(FAULTS_MIN, FAULTS_MAX),
         _some(chance, troubles),
     )
+
+
+def _lans(chance: Random, devices: int) -> tuple[int, ...]:
+    kind = chance.choice(LANS)
+    if kind == "mixed":
+        return tuple(chance.randrange(2) for _ in range(devices))
+    return tuple(range(devices)) if kind == "apart" else (0,) * devices
 
 
 def _some(chance: Random, kinds: dict[str, int]) -> tuple[tuple[str, int], ...]:
