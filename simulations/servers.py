@@ -27,7 +27,7 @@ from storage_node.service import Doors, StorageNode
 COORDINATOR: Final = "coordinator"
 URL: Final = "ws://127.0.0.1:1"
 DATA: Final = "/data"
-LOOK_S: Final = 10.0
+LOOK_S: Final = 60.0
 """Between looks for changes of other commands: nobody changes a simulated coordinator's database behind its back."""
 TOKEN: Final = "letanodein"  # noqa: S105 - of simulated nodes alone
 _PRIVATE: Final = 0o600
