@@ -1,6 +1,8 @@
 """Requests and replies on channels: a head and a body each way, and bodies that can break off at any byte.
 
 A frame is one byte of marks, the length of the head (4 bytes, big-endian), the head, and a piece of the body.
+
+Rule 1: small pieces wait for those that follow, and go as one frame.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from simulations.hosts import Host
 from simulations.network import Network
 
 PIECE_BYTES_MAX: Final = 256 * limits.KIB
+CORKED_BYTES_MAX: Final = 8 * limits.KIB
+"""So much of a body waits for more of it, or for its end."""
 _PREFIX_BYTES: Final = 5
 
 
@@ -31,6 +35,8 @@ class Exchange:
 
     def __init__(self, end: End) -> None:
         self._end = end
+        self._corked_head: bytes | None = None
+        self._corked = bytearray()
         self._head: bytes | None = None
         self._piece = b""
         self._is_whole = False
@@ -43,6 +49,14 @@ class Exchange:
         Raises:
             ChannelClosedError: It has ended.
         """
+        if head is None:
+            head, self._corked_head = self._corked_head, None
+        if not last and len(self._corked) + len(data) <= CORKED_BYTES_MAX:
+            self._corked_head = head
+            self._corked += data
+            return
+        if self._corked:
+            data, self._corked = self._corked + data, bytearray()
         view = memoryview(data)
         while True:
             piece, view = view[:PIECE_BYTES_MAX], view[PIECE_BYTES_MAX:]

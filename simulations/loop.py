@@ -109,7 +109,7 @@ class SimLoop(asyncio.BaseEventLoop):
             SimulationError: Something went wrong that nobody would have heard of, or nothing can go on.
             BaseException: Whatever the coroutine raised.
         """
-        with mishaps.collected_by(self._bury), mishaps.heard(self.fail):
+        with mishaps.collected_by(self._bury), mishaps.heard(self.fail), mishaps.unlisted():
             task = self.spawn(self.world, main, name="main")
             task.add_done_callback(lambda _: self.stop())
             try:

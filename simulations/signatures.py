@@ -3,7 +3,7 @@
 The machines of a world are one process, and each of them checks what any of them signed. Whether a signature holds
 depends on nothing but its bytes, the key and what it covers: who asks again is told again.
 
-Rule 1: nothing is taken for signed that libsodium has not checked; what does not hold is checked each time.
+Rule 1: nothing is taken for signed that libsodium has not signed or checked; what does not hold is checked each time.
 Rule 2: memory is bounded, and outlives a run.
 """
 
@@ -14,17 +14,30 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import SignedMessage, SigningKey, VerifyKey
 
 from protocol import signing
 
 HELD_MAX: Final = 8_192
 KEYS_MAX: Final = 256
 
+_held: Final[dict[tuple[bytes, bytes, bytes], None]] = {}
+"""Public keys, what they signed, and the signatures."""
 
-@lru_cache(HELD_MAX)
-def _checked(key: bytes, message: bytes, signature: bytes) -> None:
-    VerifyKey(key).verify(message, signature)
+
+def _remember(held: tuple[bytes, bytes, bytes]) -> None:
+    if len(_held) >= HELD_MAX:
+        del _held[next(iter(_held))]
+    _held[held] = None
+
+
+class _Signer(SigningKey):
+    """A key that remembers what it signed: that holds."""
+
+    def sign(self, message: bytes, *_: object) -> SignedMessage:  # type: ignore[override]  # as far as it is used
+        signed = super().sign(message)
+        _remember((self.verify_key.encode(), message, signed.signature))
+        return signed
 
 
 class _Verifier:
@@ -36,10 +49,13 @@ class _Verifier:
         self._key = bytes(key)
 
     def verify(self, message: bytes, signature: bytes) -> None:
-        _checked(self._key, message, bytes(signature))
+        held = self._key, message, bytes(signature)
+        if held not in _held:
+            VerifyKey(self._key).verify(message, held[2])
+            _remember(held)
 
 
-_signer: Final = lru_cache(KEYS_MAX)(SigningKey)
+_signer: Final = lru_cache(KEYS_MAX)(_Signer)
 
 
 @contextmanager
