@@ -150,6 +150,8 @@ class End:
     async def ping(self) -> None:
         """Wait until the other end has said that it is there."""
         self._check()
+        if self._would_answer():
+            return
         pong: asyncio.Future[None] = self._loop.create_future()
         self._pongs.append(pong)
         self._carry(_PACKET_BYTES, self._other_end()._hear_ping)
@@ -314,10 +316,24 @@ class End:
     def _ask(self, patience: Patience) -> None:
         if not self.is_open:
             return
+        if self._would_answer():
+            self._loop.call_later(patience.ping_s, self._ask, patience, context=self.host.context)
+            return
         pong: asyncio.Future[None] = self._loop.create_future()
         self._pongs.append(pong)
         self._carry(_PACKET_BYTES, self._other_end()._hear_ping)
         self._loop.call_later(patience.pong_s, self._judge_pong, pong, patience, context=self.host.context)
+
+    def _would_answer(self) -> bool:
+        """Whether nothing is in the way of a ping and its answer: then neither is sent, for there are a great many."""
+        other = self._other_end()
+        return (
+            other.is_open
+            and not (self._is_forgotten or other._is_forgotten or self._pongs)
+            and self._way.is_open
+            and other._way.is_open
+            and self._loop.is_at_work(other.host)
+        )
 
     def _judge_pong(self, pong: asyncio.Future[None], patience: Patience) -> None:
         if not self.is_open:

@@ -183,6 +183,10 @@ class SimLoop(asyncio.BaseEventLoop):
         for left_ns, number, timer in self._asleep.pop(host, ()):
             heapq.heappush(self._timers, (self.now_ns + left_ns, number, timer))
 
+    def is_at_work(self, host: Host) -> bool:
+        """Whether a host lives and is not suspended."""
+        return not host.is_dead and host not in self._aside
+
     def set_rate(self, host: Host, rate_ppm: int) -> None:
         """Let a machine's clock run faster or slower from now on, with all that it waits for; it must not be asleep."""
         assert host not in self._asleep
