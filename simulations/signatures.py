@@ -34,7 +34,7 @@ def _remember(held: tuple[bytes, bytes, bytes]) -> None:
 class _Signer(SigningKey):
     """A key that remembers what it signed: that holds."""
 
-    def sign(self, message: bytes, *_: object) -> SignedMessage:  # type: ignore[override]  # as far as it is used
+    def sign(self, message: bytes, *_: object) -> SignedMessage:
         signed = super().sign(message)
         _remember((self.verify_key.encode(), message, signed.signature))
         return signed

@@ -28,8 +28,6 @@ TRIES: Final = 8
 STOP_S: Final = 30.0
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
-MIDWAY_SHARE: Final = 0.3
-"""How many histories come to rest once in between."""
 
 
 class Course:
@@ -75,7 +73,7 @@ class Course:
         events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
         self.chance.shuffle(events)
         snapshot: tuple[str, Tree] | None = None
-        midway = self.chance.randrange(len(events)) if self.chance.random() < MIDWAY_SHARE else -1
+        midway = self.chance.randrange(len(events)) if self.options.rests else -1
         for number, event in enumerate(events):
             if number == midway:
                 await self._rest()
@@ -87,6 +85,8 @@ class Course:
             await self._happen("deed")
         await self._rest()
         await rest.stay(self)
+        if self.options.restarts:
+            await rest.restart(self)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
 

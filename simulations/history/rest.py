@@ -112,7 +112,7 @@ async def bring_back(course: Course, name: str, then: Tree) -> None:
 
 
 async def stay(course: Course) -> None:
-    """Let time pass, scan again and restart everything: nothing may be added.
+    """Let time pass and scan again: nothing may be added.
 
     Raises:
         Violation: Something was.
@@ -124,6 +124,16 @@ async def stay(course: Course) -> None:
         await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+
+
+async def restart(course: Course) -> None:
+    """Start everything again: nothing may be added.
+
+    Raises:
+        Violation: Something was.
+    """
+    world = course.world
+    before = _state(course)
     await world.stop_all()
     await world.start_all()
     for device in world.devices:
