@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Final
 
 from protocol.entries import Kind
@@ -86,13 +87,16 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
 
 
 def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
-    """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other."""
+    """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other.
+
+    Or somebody put it beside a file with another spelling of its name: two such names are one.
+    """
     for path, seen in tree.items():
         name = path.rpartition("/")[2]
         if seen.kind is not Kind.FILE or seen.content == EMPTY or not is_copy(name) or is_local(path):
             continue
         makers = ledger.makers.get(seen.content, [])
-        names = {wanted(name)} | {wanted(_last(path)) for path in _paths_of(seen.content, makers)}
+        names = {_one(wanted(name))} | {_one(wanted(_last(path))) for path in _paths_of(seen.content, makers)}
         if not any(_has_rival(ledger, maker, names) for maker in makers):
             raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
 
@@ -106,16 +110,32 @@ def _paths_of(content: bytes, makers: list[Action]) -> list[str]:
     return [path for maker in makers for path, came in maker.came.items() if came == content]
 
 
+def _one(name: str) -> str:
+    """Return what all spellings of a name have in common."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
     if any(is_copy(_last(path)) for path in maker.came):
         return True  # somebody gave it that name, or edited what had it
     for rival in ledger.actions:
-        if rival.device == maker.device or names.isdisjoint({wanted(one) for one in rival.touched}):
+        if names.isdisjoint({_one(wanted(one)) for one in rival.touched}):
+            continue
+        if _is_respelled(rival, names):
+            return True
+        if rival.device == maker.device:
             continue
         earlier, later = sorted((rival, maker), key=lambda action: action.number)
         if not _knew(ledger, later, earlier):
             return True
     return False
+
+
+def _is_respelled(action: Action, names: set[str]) -> bool:
+    """Tell whether an action put something beside what has another spelling of its name, which is one of these."""
+    put = [path for path in action.came if _one(_last(path)) in names and not path.isascii()]
+    beside = [*action.came, *(path for path in action.before if _last(path) not in action.touched)]
+    return any(path != other and _one(path) == _one(other) for path in put for other in beside)
 
 
 def _knew(ledger: Ledger, later: Action, earlier: Action) -> bool:

@@ -40,6 +40,7 @@ class Client:
         self.challenge: m.Challenge
         self.notices: asyncio.Queue[m.Message] = asyncio.Queue()
         self.requests: asyncio.Queue[m.Frame] = asyncio.Queue()
+        self.strays: list[m.Frame] = []  # replies to what was never asked, as after a flipped bit in a number
         self.certificate = bytes(32)
         self._waiting: dict[int, asyncio.Future[m.Message]] = {}
         self._sends: set[asyncio.Future[None]] = set()
@@ -63,8 +64,10 @@ class Client:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 frame = m.decode_frame(await self.socket.recv(decode=False))
-                if frame.reply:
+                if frame.reply and frame.id in self._waiting:
                     self._waiting.pop(frame.id).set_result(frame.body)
+                elif frame.reply:
+                    self.strays.append(frame)
                 elif frame.id:
                     self.requests.put_nowait(frame)
                 else:

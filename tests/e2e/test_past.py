@@ -24,7 +24,7 @@ from simulations.processes import Cluster, CommandError, Device
 from tests.e2e import kit
 
 FULL = bool(os.environ.get("KIN_TEST_FULL"))
-VERSIONS = 200 if FULL else 25
+VERSIONS = 200 if FULL else 10
 FILES = 2_000 if FULL else 300
 
 

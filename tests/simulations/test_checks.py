@@ -116,6 +116,26 @@ def test_5_who_had_seen_the_other_is_no_rival(scene):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+def test_5_another_spelling_of_a_name_is_that_name(scene):
+    scene.act(0, ("write", "\u00e9", b"one"))
+    scene.come(0, "\u00e9 (conflict, device-0, 0123abcd)", b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "e\u0301", b"two"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+def test_5_who_puts_two_spellings_beside_each_other_makes_a_copy_of_one(scene):
+    scene.act(0, ("write", "\u00e9", b"one"))
+    scene.act(0, ("remove", "\u00e9"), ("write", "e\u0301", b"two"))
+    scene.act(0, ("write", "other e\u0301", b"three"))
+    scene.come(0, "\u00e9 (conflict, device-0, 0123abcd)", b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(0, ("write", "\u00e9", b"four"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
 def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     contents.check_identity(scene.ledger, 0, scene.tree(0))

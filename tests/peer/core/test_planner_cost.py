@@ -47,6 +47,8 @@ def test_one_change_costs_the_same_among_many(side, change):
         three = {"local": tree(big(files), dots=None), "synced": tree(big(files)), "remote": tree(big(files))}
         changed = three[side]
         file_item, directory = changed.item(node("f7")), changed.item(node("d0"))
+        assert file_item is not None
+        assert directory is not None
         dirty = file_item.id
         match change:
             case "edit":
