@@ -88,6 +88,14 @@ class End:
         self._check()
         if self._writers or self._is_full(len(data)):
             await self._wait_for_room(len(data))
+        self.send_now(data, divide=divide)
+
+    def takes(self, size: int) -> bool:
+        """Whether so much can be sent without waiting."""
+        return self.is_open and not self.host.is_dead and not self._writers and not self._is_full(size)
+
+    def send_now(self, data: bytes, *, divide: Divide | None = None) -> None:
+        """As :meth:`send`, for whoever knows that it takes that much."""
         self.host.effect()
         link = self._way.link
         if link.alter is not None:
