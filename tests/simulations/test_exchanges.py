@@ -120,10 +120,14 @@ def test_a_side_that_leaves_early_leaves_a_body_that_is_too_short(how):
 
 
 def test_small_pieces_that_are_sent_without_a_pause_go_as_one():
-    sizes = []
+    sizes: list[int] = []
+
+    def note(data):
+        sizes.append(len(data))
+        return data
 
     async def main(exchange):
-        storage.network.link("phone", "node").alter = lambda data: sizes.append(len(data)) or data
+        storage.network.link("phone", "node").alter = note
         await exchange.send(head=b"put")
         await exchange.send(BODY[:100])
         await asyncio.sleep(1)
