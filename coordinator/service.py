@@ -41,7 +41,7 @@ from protocol.ids import AccountId, FolderId
 if TYPE_CHECKING:
     from coordinator.session import Session
 
-SETTINGS_S: Final = 1.0
+LOOK_S: Final = 1.0
 FINDS_PER_MINUTE_MAX: Final = 60
 CLOCK_SET_S: Final = limits.CLOCK_SKEW_S_MAX / 2
 """By so much the wall clock may be set before all sessions begin anew."""
@@ -70,7 +70,19 @@ class Coordinator:
         entropy: Entropy,
         copies: tuple[int, int] = (3, 2),
         open_registration: bool = False,
+        look_s: float = LOOK_S,
     ) -> None:
+        """Make one.
+
+        Args:
+            database: Where everything is kept; closed by :meth:`stop`.
+            keys: Its secrets.
+            clock: The world's.
+            entropy: The world's.
+            copies: Replicas and write quorum, where no command has set them yet.
+            open_registration: Whether an account can be made without an invitation.
+            look_s: Between looks whether another command has changed the database.
+        """
         self.database = database
         self.keys = keys
         self.log_key = keys.log_public()
@@ -90,6 +102,7 @@ class Coordinator:
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
         self.repair = Repair(self)
         self.retirements = Retirements(self)
+        self.look_s = look_s
         self._next_session = 0
         self._clock_ahead_s = self._ahead_s()
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -163,7 +176,7 @@ class Coordinator:
 
     async def _refresh_forever(self) -> None:
         while True:
-            await asyncio.sleep(SETTINGS_S)
+            await asyncio.sleep(self.look_s)
             self.check_clock()
             with contextlib.suppress(KinfolderError):
                 await self.refresh()

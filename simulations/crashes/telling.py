@@ -74,7 +74,21 @@ class _Telling(Course):
     """
 
     def __init__(self, world: World, story: str, crash: Crash | None) -> None:
-        options = Options(SEED, DEVICES, ("plain",) * DEVICES, "fine", Schedule.FIFO, 0, "rushed", (), 0, ())
+        options = Options(
+            seed=SEED,
+            devices=DEVICES,
+            personalities=("plain",) * DEVICES,
+            lans=(1,) * DEVICES,
+            weather="fine",
+            schedule=Schedule.FIFO,
+            actions=0,
+            pauses="rushed",
+            deeds=(),
+            faults=0,
+            troubles=(),
+            rests=False,
+            restarts=True,
+        )
         super().__init__(world, options)
         self.effects: dict[str, int] = {}
         self.crashes = 0
@@ -106,6 +120,7 @@ class _Telling(Course):
             self.effects[name] = machine.host.effects - (0 if crashes else effects)
         await self.rest()
         await rest.stay(self)
+        await rest.restart(self)
 
     async def _revive(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
 from simulations.history import rest
 from simulations.history.ledger import Action, Ledger, Tree, held
-from simulations.history.options import PAUSES_S, Options
+from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES
 from simulations.machines import Machine, MachineGone
@@ -28,8 +28,6 @@ TRIES: Final = 8
 STOP_S: Final = 30.0
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
-MIDWAY_SHARE: Final = 0.3
-"""How many histories come to rest once in between."""
 
 
 class Course:
@@ -52,6 +50,8 @@ class Course:
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
+        self.done = 0
+        """How many deeds were done."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.ledger.on_action = self._tell
@@ -73,17 +73,26 @@ class Course:
         events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
         self.chance.shuffle(events)
         snapshot: tuple[str, Tree] | None = None
-        midway = self.chance.randrange(len(events)) if self.chance.random() < MIDWAY_SHARE else -1
+        midway = self.chance.randrange(len(events)) if self.options.rests else -1
         for number, event in enumerate(events):
             if number == midway:
                 await self.rest()
                 snapshot = await rest.take_snapshot(self)
-            await (self._deed() if event == "deed" else self._trouble())
-            await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
+            await self._happen(event)
+        for _ in range(self.options.actions):  # instead of what nobody could do
+            if self.done >= ACTIONS_MIN:
+                break
+            await self._happen("deed")
         await self.rest()
         await rest.stay(self)
+        if self.options.restarts:
+            await rest.restart(self)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
+
+    async def _happen(self, event: str) -> None:
+        await (self._deed() if event == "deed" else self._trouble())
+        await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
 
     async def rest(self) -> None:
         """Have everything end that goes wrong, wait until all are at rest, and check."""
@@ -94,7 +103,7 @@ class Course:
     # --- What happens
 
     async def _deed(self) -> None:
-        person = self.chance.choice(self.people)
+        person = self.chance.choice([one for one in self.people if one.device.is_on] or self.people)
         self._tasks.append(asyncio.create_task(self._do(person)))
 
     async def _do(self, person: Person) -> None:
@@ -107,6 +116,7 @@ class Course:
             except GivenUp:
                 continue
             self.counts[name] += 1
+            self.done += 1
             return
 
     async def _trouble(self) -> None:

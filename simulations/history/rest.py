@@ -28,7 +28,6 @@ ASK_S: Final = 600.0
 LOOK_S: Final = 1.0
 LOOK_S_MAX: Final = 60.0
 QUIET_S: Final = 30.0
-SCANS: Final = 2
 REPAIR_S: Final = 900.0
 """In so much virtual time after everybody is at rest every chunk must be on as many nodes as it should be."""
 BACK: Final = "kiwi-back"
@@ -121,7 +120,7 @@ async def bring_back(course: Course, name: str, then: Tree) -> None:
 
 
 async def stay(course: Course) -> None:
-    """Let time pass, scan again and restart everything: nothing may be added.
+    """Let time pass and scan again: nothing may be added.
 
     Raises:
         Violation: Something was.
@@ -129,11 +128,20 @@ async def stay(course: Course) -> None:
     world = course.world
     before = _state(course)
     await asyncio.sleep(QUIET_S)
-    for _ in range(SCANS):
-        for device in world.devices:
-            await _settle(course, device)
+    for device in world.devices:
+        await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+
+
+async def restart(course: Course) -> None:
+    """Start everything again: nothing may be added.
+
+    Raises:
+        Violation: Something was.
+    """
+    world = course.world
+    before = _state(course)
     await world.stop_all()
     await world.start_all()
     for device in world.devices:

@@ -27,6 +27,7 @@ class Result(NamedTuple):
     digest: str
     """Of the trace."""
     actions: int
+    """What people did; to save as some programs do is one."""
     steps: int
     virtual_s: float
     cpu_s: float
@@ -59,6 +60,7 @@ def live(seed: int, *, events_max: int = 0) -> Result:
         schedule=options.schedule,
         personalities=options.kinds(),
         weather=WEATHERS[options.weather],
+        lans=options.lans,
         trace=trace,
     )
     trace.world = world
@@ -75,7 +77,7 @@ def live(seed: int, *, events_max: int = 0) -> Result:
         failure,
         invariant,
         world.loop.trace.digest(),
-        len(course.ledger.actions),
+        course.done,
         world.loop.steps,
         world.loop.now_ns / 1e9,
         time.process_time() - began,

@@ -456,7 +456,7 @@ def test_21_a_restart_may_add_nothing():
     async def act(course):
         await rest.come_to_rest(course)
         task = asyncio.create_task(write_later(course, lambda: not course.world.devices[0].is_running))
-        await rest.stay(course)
+        await rest.restart(course)
         await task
 
     with breaks(21):
@@ -467,6 +467,7 @@ def test_what_holds_is_not_told():
     async def act(course):
         await rest.come_to_rest(course)
         await rest.stay(course)
+        await rest.restart(course)
 
     lived(act)
 
