@@ -23,7 +23,7 @@ from contextvars import Context, copy_context
 from enum import Enum
 from math import ceil
 from random import Random
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final, Never, TypeVar, TypeVarTuple
 
 from simulations import mishaps
 from simulations.handles import SimFuture, SimTask, Step, Timer
@@ -184,6 +184,16 @@ class SimLoop(asyncio.BaseEventLoop):
         self._queue.extend(aside)
         for left_ns, number, timer in self._asleep.pop(host, ()):
             heapq.heappush(self._timers, (self.now_ns + left_ns, number, timer))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing but the current callback is ready: what it does next at once comes before all else."""
+        return not self._queue
+
+    async def never(self) -> Never:
+        """Wait for ever: what a process does that went by its own effect. Its task is never heard of again."""
+        while True:
+            await self.create_future()
 
     def is_at_work(self, host: Host) -> bool:
         """Whether a host lives and is not suspended."""
@@ -445,7 +455,7 @@ class SimLoop(asyncio.BaseEventLoop):
             gc.collect()
 
     def _flush_marks(self) -> None:
-        self.trace.mix(self._marks)
+        self.trace.mix(bytes(self._marks))
         self._marks.clear()
 
     # --- The end

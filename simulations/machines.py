@@ -183,11 +183,7 @@ class Machine(ABC):
         mix = self.loop.trace.mix
 
         def note(call: Call) -> None:
-            mix(
-                f"{self.name} {call.call} {call.name} {call.to_name} {call.offset} {len(call.data)}".encode(
-                    errors="replace"
-                )
-            )
+            mix(self.name, call.call, call.name, call.to_name, call.offset, len(call.data))
 
         disk.hooks.after = note
         self.disks.append(disk)
