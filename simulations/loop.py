@@ -159,6 +159,11 @@ class SimLoop(asyncio.BaseEventLoop):
             elif not task.cancelled():
                 task.exception()  # it is nobody's any more
 
+    def tasks_of(self, host: Host) -> list[asyncio.Task[Any]]:
+        """Return the tasks of a host that have not ended."""
+        alive = [task for reference in self._born if (task := reference()) is not None and not task.done()]
+        return [task for task in alive if task.host is host]
+
     def suspend(self, host: Host, *, clock_stops: bool = False) -> None:
         """Let a host do nothing until :meth:`resume`.
 

@@ -75,17 +75,22 @@ class CoordinatorMachine(Machine):
         await self.service.stop()
 
     def _forget(self) -> None:
-        self._kept = self.backup().database
+        self._kept = self.kept_database
         self._database = None
 
     def _lose_power(self) -> None:
         """Lose nothing: a commit is durable."""
 
-    def backup(self) -> CoordinatorImage:
-        """Return what it would keep if it crashed now."""
+    @property
+    def kept_database(self) -> bytes:
+        """What its database holds, as of the last commit."""
         database = self._kept if self._database is None else self._database.image()
         assert database is not None
-        return CoordinatorImage(self._keys, database)
+        return database
+
+    def backup(self) -> CoordinatorImage:
+        """Return what it would keep if it crashed now."""
+        return CoordinatorImage(self._keys, self.kept_database)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return what its database holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulations.checks import contents, journal, rows, trees
+from simulations.checks import causality, contents, journal, rows, trees
 from simulations.checks.watch import Watch
 from simulations.history.ledger import Ledger, look
 from simulations.world import World
@@ -27,4 +27,5 @@ async def check(world: World, ledger: Ledger, watch: Watch) -> None:
         contents.check_copies(ledger, number, tree)
     rows.check(world, shown)
     journal.check(world, watch.journals)
+    causality.check(world, ledger, watch.journals.log, watch.contents)
     watch.check_servers()

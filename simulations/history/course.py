@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from simulations.checks import journal
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
-from simulations.history import rest
+from simulations.history import endings, rest
 from simulations.history.ledger import Action, Ledger, Tree, held
 from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
 from simulations.history.people import GivenUp, Person
@@ -55,11 +56,14 @@ class Course:
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.ledger.on_action = self._tell
+        world.may_log_when(lambda text: text in journal.ALARMS and self.watch.is_forked())
         self.on_holiday = False
         """Whether nobody starts anything."""
         self.lost_disks = 0
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
+        self.put_back: set[str] = set()
+        """Devices that went back to a backup, in part or as a whole."""
         self.backup: CoordinatorImage | None = None
         self.image: tuple[int, int, DeviceImage] | None = None
         """Of which device, when it was made, and what it holds."""
@@ -67,8 +71,16 @@ class Course:
         self._later: list[asyncio.Task[None]] = []
 
     async def run(self, world: World) -> None:
-        """Live through it, check after each rest, and end at rest."""
+        """Live through it, check after each rest, and end at rest, or with a fork that nobody could see coming."""
         assert world is self.world
+        try:
+            await self._live(world)
+        except rest.Forked:
+            self.tell("the log has forked")
+            self.counts["forked"] += 1
+            await endings.find_fork(self)
+
+    async def _live(self, world: World) -> None:
         self.ledger.rested(world.devices)
         events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
         self.chance.shuffle(events)
@@ -87,8 +99,13 @@ class Course:
         await rest.stay(self)
         if self.options.restarts:
             await rest.restart(self)
+        ending = endings.drawn(world)
+        if ending not in endings.FINAL:
+            await endings.end(self, ending)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
+        if ending in endings.FINAL:
+            await endings.end(self, ending)
 
     async def _happen(self, event: str) -> None:
         await (self._deed() if event == "deed" else self._trouble())
@@ -129,6 +146,7 @@ class Course:
                 continue
             self.tell(f"{name}: {what}")
             self.counts[name] += 1
+            journal.follow(self.world, self.watch.journals)
             if self.world.coordinator.is_running:
                 check_reachability(self.world, 1)
             return
@@ -178,7 +196,9 @@ class Course:
         device.user.close_all()
         before = self.ledger.see(device, number)
         self.world.may_log("two entries under one number")
-        device.restore(image, files=files, database=database)
+        self.put_back.add(device.name)
+        with journal.going_back(self.world, self.watch.journals, device):
+            device.restore(image, files=files, database=database)
         if database:
             self.ledger.forget_removals(number, since_ns)
             self.ledger.strange.update(held(self.ledger.see(device, number)))

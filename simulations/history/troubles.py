@@ -13,6 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from simulations.checks import journal
 from simulations.disk import SimDisk
 from simulations.disk_faults import SeededFaults
 from simulations.history.people import GivenUp
@@ -165,7 +166,8 @@ async def set_back_coordinator(course: Course, chance: Random) -> str:
         return "a backup is made"
     if coordinator.is_running:
         coordinator.kill()
-    coordinator.restore(course.backup)
+    with journal.going_back(course.world, course.watch.journals, coordinator):
+        coordinator.restore(course.backup)
     course.backup = None
     await course.start(coordinator)
     return "it is restored"

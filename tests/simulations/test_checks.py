@@ -10,7 +10,7 @@ import re
 import pytest
 
 from protocol.effects import Access
-from simulations.checks import at_rest, contents, trees
+from simulations.checks import at_rest, contents, load, trees
 from simulations.checks.names import is_copy, is_local, is_made_of, wanted
 from simulations.checks.snapshots import check_restored
 from simulations.checks.storage import check_reachability, needed
@@ -384,7 +384,30 @@ def say_in_clear(world, *_):
     world.loop.note("send", "device-0>coordinator", b"...." + CANARY)
 
 
+def take_though_behind(world, _, watch):
+    watch.guard_rollback = True
+    world.coordinator.rows("DELETE FROM log WHERE position > 1")
+    files = world.devices[0].files
+    files.unlink(files.open_root(ROOT), "b.txt")
+
+
+def open_many(world, *args):
+    files = world.devices[0].files
+    for _ in range(load.HANDLES_MAX + 1):
+        files.open_root(ROOT)
+    files.make_directory(files.open_root(ROOT), "kiwi-D", 0o777)
+
+
+def dial_many(world, *args):
+    device = world.devices[0]
+    for _ in range(load.BATCHES + len(world.nodes) + 1):
+        world.loop.spawn(device.host, world.network.dial(device.host, world.nodes[0].url))
+
+
 STEPS = {
+    "the coordinator is behind, and a device removes something": (13, take_though_behind),
+    "a process has hundreds of files open": (25, open_many),
+    "a device asks nodes for many things at once": (25, dial_many),
     "a process works outside the folder": (27, stray),
     "the only copy is removed": (6, destroy),
     "the only copy is cut short": (7, cut_short),
