@@ -21,13 +21,17 @@ from simulations.history.ledger import EMPTY, Action, Ledger, Tree, held
 _NAMED: Final = 6
 
 
-def check_invention(ledger: Ledger, number: int, tree: Tree) -> None:
-    """Invariant 4: every file's bytes and every part of every path come from an action, or are such a name with a mark."""
+def check_invention(ledger: Ledger, number: int, tree: Tree, *, respells: bool = False) -> None:
+    """Invariant 4: every file's bytes and every part of every path come from an action, or are such a name with a mark.
+
+    ``respells``: the disk shows names in another Unicode form than they were given.
+    """
+    given = {_one(name) for name in ledger.names} if respells else ledger.names
     for path, seen in tree.items():
         if seen.kind is Kind.FILE and seen.content not in ledger.contents and seen.content != EMPTY:
             raise Violation(NO_INVENTION, f"nobody ever wrote what {path} holds on device-{number}")
         name = path.rpartition("/")[2]
-        if not is_made_of(name, ledger.names):
+        if not is_made_of(_one(name) if respells else name, given):
             raise Violation(NO_INVENTION, f"nobody ever named anything {name!a} ({path!a} on device-{number})")
 
 

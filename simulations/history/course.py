@@ -14,6 +14,7 @@ from typing import Any, Final
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
+from simulations.disk import SimDisk
 from simulations.history import rest
 from simulations.history.ledger import Action, Ledger, Tree, held
 from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
@@ -58,6 +59,8 @@ class Course:
         self.on_holiday = False
         """Whether nobody starts anything."""
         self.lost_disks = 0
+        self.capacities: dict[SimDisk, int] = {}
+        """How large disks are that were filled."""
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
         self.backup: CoordinatorImage | None = None
