@@ -155,11 +155,16 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved another version of a file and had not seen that this one was removed."""
     mine = set(_versions(ledger, content))
     for version in ledger.contents:
-        movers = [one for one in ledger.makers.get(version, ()) if not one.made[version] and one is not ender]
+        movers = [one for one in ledger.makers.get(version, ()) if _has_moved(one, version) and one is not ender]
         is_moved = any(not ledger.had_seen(ender, mover, version) for mover in movers)
         if is_moved and not mine.isdisjoint(_versions(ledger, version)):
             return True
     return False
+
+
+def _has_moved(action: Action, content: bytes) -> bool:
+    """Tell whether a content went from a path to another, also to that of another file."""
+    return any(seen.content == content and _last(path) in action.touched for path, seen in action.before.items())
 
 
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:

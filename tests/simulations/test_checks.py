@@ -93,6 +93,10 @@ def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
     scene.act(2, ("write", "a.txt", b"two"))
     with breaks(3):
         contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("copy", "a.txt", "c.txt"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("write", "b.txt", b"other"))
     scene.act(2, ("rename", "a.txt", "b.txt"))
     contents.check_resurrection(scene.ledger, 0, scene.tree(0))
 
