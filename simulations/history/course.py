@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from protocol.errors import KinfolderError
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
@@ -27,6 +28,8 @@ from simulations.world import World
 TRIES: Final = 8
 """How many things somebody tries who finds that he cannot do what he wanted."""
 STOP_S: Final = 30.0
+AGAIN_S: Final = 10.0
+"""After so long what would not start is started again."""
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
 
@@ -163,6 +166,9 @@ class Course:
                 await machine.start()
             except MachineGone:
                 return
+            except KinfolderError:  # as its disk fails just now: whoever looks after it tries again
+                _end(machine)
+                self.later(AGAIN_S, lambda: self.start(machine))
 
     async def stop(self, machine: Machine) -> None:
         """Stop a machine in good order, or kill it where that does not end."""
@@ -217,3 +223,8 @@ class Course:
                 if not task.cancelled():
                     task.result()
             self._tasks.clear()
+
+
+def _end(machine: Machine) -> None:
+    if machine.is_running:
+        machine.kill()
