@@ -21,7 +21,7 @@ async def check(world: World, ledger: Ledger, watch: Watch) -> None:
     for number in whole:
         contents.check_loss(ledger, number, shown[number])
     for number, tree in enumerate(shown):
-        contents.check_invention(ledger, number, tree)
+        contents.check_invention(ledger, number, tree, respells=world.devices[number].disk.personality.stores_nfd)
         contents.check_resurrection(ledger, number, tree)
         contents.check_identity(ledger, number, tree)
         contents.check_copies(ledger, number, tree)

@@ -42,7 +42,7 @@ def check(world: World, trees: list[Tree]) -> None:
 
 
 def _compare(device: DeviceMachine, table: str, rows: list[Any], shown: Tree) -> None:
-    known = _paths(device, table, rows)
+    known = {_as_shown(device, path): content for path, content in _paths(device, table, rows).items()}
     for path in sorted(shown.keys() | known.keys()):
         seen, row = shown.get(path), known.get(path)
         if seen is None or row is None:
@@ -50,6 +50,12 @@ def _compare(device: DeviceMachine, table: str, rows: list[Any], shown: Tree) ->
             raise Violation(ROWS, f"{path} is only in {where} ({table} tree of {device.name})")
         if not _agrees(seen, row):
             raise Violation(ROWS, f"{path} is another on the disk than in the {table} tree of {device.name}")
+
+
+def _as_shown(device: DeviceMachine, path: str) -> str:
+    """Return how a path of rows shows on a disk that keeps names in another Unicode form."""
+    personality = device.disk.personality
+    return "/".join(map(personality.stored, path.split("/"))) if personality.stores_nfd else path
 
 
 def _paths(device: DeviceMachine, table: str, rows: list[Row]) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from protocol.errors import KinfolderError
 from simulations.checks import journal
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
+from simulations.disk import SimDisk
 from simulations.history import endings, rest
 from simulations.history.ledger import Action, Ledger, Tree, held
 from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
@@ -27,6 +29,8 @@ from simulations.world import World
 TRIES: Final = 8
 """How many things somebody tries who finds that he cannot do what he wanted."""
 STOP_S: Final = 30.0
+AGAIN_S: Final = 10.0
+"""After so long what would not start is started again."""
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
 
@@ -60,6 +64,8 @@ class Course:
         self.on_holiday = False
         """Whether nobody starts anything."""
         self.lost_disks = 0
+        self.capacities: dict[SimDisk, int] = {}
+        """How large disks are that were filled."""
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
         self.put_back: set[str] = set()
@@ -178,6 +184,9 @@ class Course:
                 await machine.start()
             except MachineGone:
                 return
+            except KinfolderError:  # as its disk fails just now: whoever looks after it tries again
+                _end(machine)
+                self.later(AGAIN_S, lambda: self.start(machine))
 
     async def stop(self, machine: Machine) -> None:
         """Stop a machine in good order, or kill it where that does not end."""
@@ -234,3 +243,8 @@ class Course:
                 if not task.cancelled():
                     task.result()
             self._tasks.clear()
+
+
+def _end(machine: Machine) -> None:
+    if machine.is_running:
+        machine.kill()

@@ -213,7 +213,8 @@ async def fill_disk(course: Course, chance: Random) -> str:
     """Leave little room on a device's disk for a while."""
     device = chance.choice(course.world.devices)
     disk = chance.choice(device.disks)
-    before, disk.capacity_bytes = disk.capacity_bytes, disk.used_bytes + chance.choice((0, 1_000, 50_000))
+    before = course.capacities.setdefault(disk, disk.capacity_bytes)  # it may be full already
+    disk.capacity_bytes = disk.used_bytes + chance.choice((0, 1_000, 50_000))
     course.later(chance.random() * 2 * _SOON_S, lambda: setattr(disk, "capacity_bytes", before))
     return f"{device.name}, disk {disk.number}"
 

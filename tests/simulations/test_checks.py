@@ -21,8 +21,9 @@ from simulations.disk_faults import failing
 from simulations.history import rest
 from simulations.history.contents import CANARY
 from simulations.history.course import Course
-from simulations.history.ledger import Ledger
+from simulations.history.ledger import Ledger, look
 from simulations.history.runs import options_of
+from simulations.personalities import PERSONALITIES
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
@@ -92,6 +93,10 @@ def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
     scene.act(2, ("write", "a.txt", b"two"))
     with breaks(3):
         contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("copy", "a.txt", "c.txt"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("write", "b.txt", b"other"))
     scene.act(2, ("rename", "a.txt", "b.txt"))
     contents.check_resurrection(scene.ledger, 0, scene.tree(0))
 
@@ -111,6 +116,32 @@ def test_4_nobody_invents_names(scene):
     scene.come(1, "b.txt", b"one")
     with breaks(4):
         contents.check_invention(scene.ledger, 1, scene.tree(1))
+
+
+def test_4_only_a_disk_that_respells_names_may_show_them_in_another_form(scene):
+    scene.act(0, ("write", "\u00e9", b"one"))
+    scene.come(1, "e\u0301", b"one")
+    contents.check_invention(scene.ledger, 1, scene.tree(1), respells=True)
+    with breaks(4):
+        contents.check_invention(scene.ledger, 1, scene.tree(1))
+
+
+def test_2_what_a_disk_has_no_name_for_keeps_the_one_that_it_had():
+    kinds = [PERSONALITIES[name] for name in ("plain", "mac", "plain")]
+
+    async def story(world):
+        one, two, three = world.devices
+        for device in world.devices:
+            device.user.write(device.path("a.txt"), b"one")
+        for device in (one, three):
+            device.user.write(device.path("A.TXT"), b"two")
+        two.user.write(two.path("old"), b"two")
+        trees.check_convergence(world, [look(device) for device in world.devices])
+        two.user.write(two.path("old"), b"three")
+        with breaks(2):
+            trees.check_convergence(world, [look(device) for device in world.devices])
+
+    World(1, prepared(), personalities=kinds).run(story)
 
 
 def test_5_a_copy_needs_a_conflict(scene):
