@@ -11,7 +11,7 @@ from simulations.checks.watch import WatchedTrace
 from simulations.history.course import Course
 from simulations.history.options import NODES, WEATHERS, Options, draw
 from simulations.history.repertoire import DEEDS, TROUBLES
-from simulations.mishaps import SimulationError
+from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
 from simulations.world import World
 
@@ -50,6 +50,11 @@ def live(seed: int, *, events_max: int = 0) -> Result:
         seed: Which.
         events_max: How many of its last events are kept to be read.
     """
+    with swept():
+        return _live(seed, events_max)
+
+
+def _live(seed: int, events_max: int) -> Result:
     trace = WatchedTrace(events_max)
     options = options_of(seed)
     image = prepared(options.devices, NODES)
