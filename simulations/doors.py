@@ -113,7 +113,12 @@ class SimProcessor:
         self.close()
 
     async def _run(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
-        if self._free and self._loop.is_idle and not (self._closed or self._host.is_dead) and self._draw() < AT_ONCE_SHARE:
+        if (
+            self._free
+            and self._loop.is_idle
+            and not (self._closed or self._host.is_dead)
+            and self._draw() < AT_ONCE_SHARE
+        ):
             try:
                 result, error = outcome(function, args)
             except HostCrashed:
