@@ -18,7 +18,7 @@ from simulations.history import rest
 from simulations.history.ledger import Action, Ledger, Tree, held
 from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
 from simulations.history.people import GivenUp, Person
-from simulations.history.repertoire import DEEDS, TROUBLES
+from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
 from simulations.machines import Machine, MachineGone
 from simulations.servers import CoordinatorImage
 from simulations.world import World
@@ -50,8 +50,6 @@ class Course:
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
-        self.done = 0
-        """How many deeds were done."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.ledger.on_action = self._tell
@@ -65,6 +63,8 @@ class Course:
         """Of which device, when it was made, and what it holds."""
         self._tasks: list[asyncio.Task[None]] = []
         self._later: list[asyncio.Task[None]] = []
+        self._is_calm = asyncio.Event()
+        """Set once all troubles are to end."""
 
     async def run(self, world: World) -> None:
         """Live through it, check after each rest, and end at rest."""
@@ -78,17 +78,21 @@ class Course:
             if number == midway:
                 await self._rest()
                 snapshot = await rest.take_snapshot(self)
-            await self._happen(event)
+            if event == "trouble" or self.done < self.options.actions:
+                await self._happen(event)
         for _ in range(self.options.actions):  # instead of what nobody could do
             if self.done >= ACTIONS_MIN:
                 break
             await self._happen("deed")
         await self._rest()
-        await rest.stay(self)
-        if self.options.restarts:
-            await rest.restart(self)
+        await (rest.restart(self) if self.options.restarts else rest.stay(self))
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
+
+    @property
+    def done(self) -> int:
+        """How many actions were done: all that is in the ledger, and the commands that change nothing."""
+        return len(self.ledger.actions) + sum(self.counts[name] for name in UNLISTED)
 
     async def _happen(self, event: str) -> None:
         await (self._deed() if event == "deed" else self._trouble())
@@ -115,7 +119,6 @@ class Course:
             except GivenUp:
                 continue
             self.counts[name] += 1
-            self.done += 1
             return
 
     async def _trouble(self) -> None:
@@ -144,8 +147,9 @@ class Course:
         """Have something end after so much time, or with the safety phase."""
 
         async def end() -> None:
-            with contextlib.suppress(asyncio.CancelledError):  # now, then
-                await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_calm.wait()
             result = act()
             if asyncio.iscoroutine(result):
                 await result
@@ -191,12 +195,11 @@ class Course:
 
     async def _calm(self) -> None:
         """End all troubles, and let everybody finish what he is at."""
+        self._is_calm.set()
         for task in self._later:
-            task.cancel()
-        for task in self._later:
-            await asyncio.wait([task])
-            task.result()
+            await task
         self._later.clear()
+        self._is_calm.clear()
         self.world.network.calm()
         for machine in self.world.machines:
             for disk in machine.disks:

@@ -27,7 +27,7 @@ class Result(NamedTuple):
     digest: str
     """Of the trace."""
     actions: int
-    """What people did; to save as some programs do is one."""
+    """What people did: each at one instant, or one command."""
     steps: int
     virtual_s: float
     cpu_s: float
