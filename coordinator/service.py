@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 1.0
 FINDS_PER_MINUTE_MAX: Final = 60
+CLOCK_SET_S: Final = limits.CLOCK_SKEW_S_MAX / 2
+"""By so much the wall clock may be set before all sessions begin anew."""
 
 log = structlog.get_logger("coordinator")
 
@@ -68,7 +70,7 @@ class Coordinator:
         entropy: Entropy,
         copies: tuple[int, int] = (3, 2),
         open_registration: bool = False,
-        look_s: float = LOOK_S,
+        look_s: float | None = None,
     ) -> None:
         """Make one.
 
@@ -79,7 +81,7 @@ class Coordinator:
             entropy: The world's.
             copies: Replicas and write quorum, where no command has set them yet.
             open_registration: Whether an account can be made without an invitation.
-            look_s: Between looks whether another command has changed the database.
+            look_s: Between looks whether another command has changed the database; as usual if None.
         """
         self.database = database
         self.keys = keys
@@ -100,8 +102,9 @@ class Coordinator:
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
         self.repair = Repair(self)
         self.retirements = Retirements(self)
-        self.look_s = look_s
+        self.look_s = LOOK_S if look_s is None else look_s
         self._next_session = 0
+        self._clock_ahead_s = self._ahead_s()
         self._tasks: dict[asyncio.Task[None], None] = {}
 
     # --- Life
@@ -174,8 +177,22 @@ class Coordinator:
     async def _refresh_forever(self) -> None:
         while True:
             await asyncio.sleep(self.look_s)
+            self.check_clock()
             with contextlib.suppress(KinfolderError):
                 await self.refresh()
+
+    def check_clock(self) -> None:
+        """End all sessions if the wall clock was set: the others judge grants by what it showed when they logged in."""
+        ahead_s = self._ahead_s()
+        set_by_s = ahead_s - self._clock_ahead_s
+        if abs(set_by_s) > CLOCK_SET_S:
+            log.warning("the clock was set: everybody logs in anew", seconds=round(set_by_s))
+            self._clock_ahead_s = ahead_s
+            for session in list(self.sessions.values()):
+                session.close("the clock was set")
+
+    def _ahead_s(self) -> float:
+        return self.clock.now_ms() / 1000 - self.clock.monotonic_s()
 
     def new_session_number(self) -> int:
         """Return a number that no session had before."""

@@ -80,6 +80,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._times: dict[str, LocalTime] = {}
         self._indexes: dict[str, int] = {}
         self._asleep: dict[Host, list[tuple[int, int, Timer]]] = {}
+        self._timers_at_once = 0
+        """How often timers were due at this very moment."""
         self._aside: dict[Host, list[Any]] = {}
         self._born: list[weakref.ref[SimTask]] = []
         self._born_max = _BORN_MIN
@@ -430,6 +432,12 @@ class SimLoop(asyncio.BaseEventLoop):
             self._timers_cancelled -= 1
         if not timers:
             raise DeadlockError(f"nothing can happen any more at {self.now_ns / SECOND_NS:.9f} s", self.tasks())
+        if timers[0][0] > self.now_ns:
+            self._timers_at_once = 0
+        elif (count := self._timers_at_once + 1) < STEPS_PER_INSTANT_MAX:
+            self._timers_at_once = count
+        else:
+            raise LivelockError(f"timers end, and no time passes at {self.now_ns / SECOND_NS:.9f} s", self.tasks())
         self.now_ns = now_ns = max(self.now_ns, timers[0][0])
         while timers and timers[0][0] <= now_ns:
             timer = heapq.heappop(timers)[2]

@@ -76,7 +76,7 @@ class Course:
         midway = self.chance.randrange(len(events)) if self.options.rests else -1
         for number, event in enumerate(events):
             if number == midway:
-                await self._rest()
+                await self.rest()
                 snapshot = await rest.take_snapshot(self)
             if event == "trouble" or self.done < self.options.actions:
                 await self._happen(event)
@@ -84,7 +84,7 @@ class Course:
             if self.done >= ACTIONS_MIN:
                 break
             await self._happen("deed")
-        await self._rest()
+        await self.rest()
         await (rest.restart(self) if self.options.restarts else rest.stay(self))
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
@@ -98,7 +98,8 @@ class Course:
         await (self._deed() if event == "deed" else self._trouble())
         await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
 
-    async def _rest(self) -> None:
+    async def rest(self) -> None:
+        """Have everything end that goes wrong, wait until all are at rest, and check."""
         self.tell("all troubles end")
         await self._calm()
         await rest.come_to_rest(self)
@@ -184,6 +185,7 @@ class Course:
         device.restore(image, files=files, database=database)
         if database:
             self.ledger.forget_removals(number, since_ns)
+            self.ledger.strange.update(held(self.ledger.see(device, number)))
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:
@@ -204,7 +206,7 @@ class Course:
         for machine in self.world.machines:
             for disk in machine.disks:
                 disk.hooks.fault = None
-            machine.host.crash_at = 0
+            machine.plan_no_crash()
             machine.time.jump(-self.jumps_ns.pop(machine.name, 0))
             await self.start(machine)
         if self._tasks:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from protocol.entries import Kind
+from simulations.checks.names import is_copy
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.inodes import Directory, File, Inode, Link
 
@@ -98,6 +99,12 @@ class Action(NamedTuple):
         )
 
 
+def _copies(tree: Tree, content: bytes, makers: list[Action]) -> int:
+    """Return how often a content stands under a conflict's name that nobody gave it: the product shows it once more."""
+    paths = (path for path, seen in tree.items() if seen.content == content and is_copy(path.rpartition("/")[2]))
+    return sum(not any(maker.came.get(path) == content for maker in makers) for path in paths)
+
+
 class Decision(NamedTuple):
     """What somebody decided that no disk shows yet."""
 
@@ -125,6 +132,10 @@ class Ledger:
         """Actions after which a content that stood there stood nowhere on their device."""
         self.replaced: set[bytes] = set()
         """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
+        self.ended: dict[bytes, set[str]] = {}
+        """Paths at which somebody removed or replaced a content that stood at several."""
+        self.strange: set[bytes] = set()
+        """Contents on the disk of a device that forgot what it knew of them: they may be taken for its own."""
         self.restores: list[Action] = []
         """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
@@ -135,6 +146,8 @@ class Ledger:
         """Contents that may be lost, with the reason."""
         self.sights: list[dict[tuple[str, bytes], int]] = [{} for _ in range(devices)]
         """By device: when a content was first seen at a path."""
+        self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
+        """By device: when a process of it last let a content stand where its user sees it."""
         self.snapshots: dict[str, Tree] = {}
         """What a user saw when a snapshot was made, by its name."""
         self.on_action: Callable[[Action], None] = lambda _: None
@@ -198,8 +211,11 @@ class Ledger:
         for content in dict.fromkeys(came.values()):
             self.makers.setdefault(content, []).append(action)
         for content, count in had.items():
-            shown_twice = max(0, count - sum(maker.made[content] for maker in self.makers.get(content, ())))
-            if has[content] < count and has[content] <= shown_twice:
+            makers = self.makers.get(content, [])
+            shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
+            if has[content] < count and (
+                has[content] <= shown_twice or self._is_ended(content, count - has[content], before, after)
+            ):
                 self.replaced.add(content)
         for content in gone:
             self.enders.setdefault(content, []).append(action)
@@ -210,26 +226,63 @@ class Ledger:
         self.on_action(action)
         return action
 
+    def _is_ended(self, content: bytes, count: int, before: Tree, after: Tree) -> bool:
+        """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
+        paths = [
+            path
+            for path, seen in before.items()
+            if seen.content == content and (path not in after or after[path].content != content)
+        ]
+        if len(paths) == count:  # else some of it was moved, too
+            self.ended.setdefault(content, set()).update(paths)
+        made = sum(maker.made[content] for maker in self.makers.get(content, ()))
+        return len(self.ended.get(content, ())) >= max(made, 1)
+
     def note_by_command(
         self, device: DeviceMachine, number: int, what: str, before: Tree, meant: Decision | None = None
     ) -> Action:
         """Note what a command changed since a look, and what it is to change though its disk does not show it yet.
 
-        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in.
+        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in. What is still
+        to go may be there for good: the device had not looked at it yet, and takes it for a change that came after.
         """
         action = self.note(device, number, what, before)
         if meant is not None:
             came = {**action.came, **meant.came}
-            action = action._replace(came=came, gone=action.gone | meant.gone)
+            ended = sorted(action.gone.difference(meant.came.values()))
+            action = action._replace(came=came, gone=meant.gone.union(ended))
             self.actions[-1] = action
             for content in dict.fromkeys(came.values()):
                 makers = self.makers.setdefault(content, [])
                 makers[:] = [maker for maker in makers if maker.number != action.number] + [action]
-            for content in sorted(action.gone):
+            for content in meant.came.values():
+                enders = self.enders.get(content, [])
+                enders[:] = [ender for ender in enders if ender.number != action.number]
+            for content in ended:
                 enders = self.enders.setdefault(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
-                self.replaced.add(content)
+            self.replaced |= action.gone
         return action
+
+    def passed(self, device: DeviceMachine, number: int, since_ns: int) -> frozenset[bytes]:
+        """Return the contents that came to a device's disk since a time, whoever put them, and that stand there no more."""
+        here = held(look(device))
+        put = [
+            content for content, put_ns in self.put[number].items() if put_ns >= since_ns and content in self.contents
+        ]
+        acts = [one for one in self.actions if one.device == number and one.time_ns >= since_ns]
+        return frozenset([*put, *(content for act in acts for content in act.came.values())]).difference(here)
+
+    def wrote(self, content: bytes) -> None:
+        """Note what the last action wrote into an open file, also where no name leads to that any more.
+
+        Such a file may come back under a name of its own, or be gone with whatever the program wrote.
+        """
+        if content not in self.contents and content != EMPTY:
+            action = self.actions[-1]
+            self.contents[content] = action.number
+            self.makers[content] = [action]
+            self.excused[content] = f"device-{action.device} wrote into a file that another had taken the place of"
 
     def forget_removals(self, number: int, since_ns: int) -> None:
         """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of."""
@@ -253,6 +306,9 @@ class Ledger:
             return earlier.number < later.number
         if earlier.epoch < later.epoch:
             return True
+        if earlier.number > later.number:
+            return False  # what stood at the same path before was another's
         sights = self.sights[later.device]
-        places = [path for path, came in earlier.came.items() if came == content]
+        own = {path for maker in self.makers.get(content, ()) if maker.device == later.device for path in maker.came}
+        places = [path for path, came in earlier.came.items() if came == content and path not in own]
         return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)

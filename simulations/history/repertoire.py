@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
-from simulations.history import commands, deeds, saves, troubles
+from simulations.history import commands, deeds, liars, saves, troubles
 
 
 class Kind(NamedTuple):
@@ -74,4 +74,7 @@ TROUBLES: Final = {
     "fill_disk": Kind(troubles.fill_disk, 2),
     "sleep": Kind(troubles.sleep, 2),
     "lack": Kind(troubles.lack, 3),
+    "lie": Kind(liars.lie, 4),
+    "spoil": Kind(liars.spoil, 4),
+    "garble": Kind(liars.garble, 3),
 }

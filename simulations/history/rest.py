@@ -42,7 +42,18 @@ async def come_to_rest(course: Course) -> None:
     Raises:
         Violation: It does not come to be, or something does not hold.
     """
-    world = course.world
+    await be_still(course)
+    course.ledger.rested(course.world.devices)
+    await at_rest.check(course.world, course.ledger, course.watch)
+    await _wait_for_copies(course)
+
+
+async def be_still(course: Course) -> None:
+    """Wait until every device is in sync and nothing moves.
+
+    Raises:
+        Violation: That does not come to be in time.
+    """
     last: dict[str, list[str]] = {}
     now: list[tuple[int, Tree]] = []
     pause_s = LOOK_S
@@ -50,10 +61,10 @@ async def come_to_rest(course: Course) -> None:
         async with asyncio.timeout(REST_S):
             before: list[tuple[int, Tree]] = []
             while True:
-                last = {device.name: await _settle(course, device) for device in world.devices}
+                last = {device.name: await _settle(course, device) for device in course.world.devices}
                 now = _state(course)
                 if not any(last.values()) and now == before:
-                    break
+                    return
                 before = now
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LOOK_S_MAX)
@@ -62,9 +73,6 @@ async def come_to_rest(course: Course) -> None:
         raise Violation(
             LIVENESS, f"not at rest {REST_S:g} s after the last fault: {' | '.join(lines)}; at {[at for at, _ in now]}"
         ) from None
-    course.ledger.rested(world.devices)
-    await at_rest.check(course.world, course.ledger, course.watch)
-    await _wait_for_copies(course)
 
 
 async def _wait_for_copies(course: Course) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -77,6 +78,8 @@ def _live(seed: int, events_max: int) -> Result:
         failure = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         found = getattr(error, "invariant", None)
         invariant = found.number if found is not None else 0
+    except Exception as error:  # noqa: BLE001  # a defect of what is around the product, told like any other failure
+        failure = "".join(traceback.format_exception(error)[-2:]).strip()
     return Result(
         options,
         failure,

@@ -82,7 +82,9 @@ async def slowly(person: Person) -> None:
         return  # the machine's end closed it
     with person.acting(f"goes on writing {path}"):
         file.write(data[middle:])
+        whole = file.inode.digest()
         file.close()
+    person.ledger.wrote(whole)
 
 
 async def rotate(person: Person) -> None:

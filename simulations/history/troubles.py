@@ -196,6 +196,8 @@ async def fail_disk(course: Course, chance: Random) -> str:
     """Let some calls of a device's or a node's disk fail for a while."""
     machine: Machine = chance.choice([*course.world.devices, *course.world.nodes])
     disk = chance.choice(machine.disks)
+    if machine in course.world.nodes:
+        course.world.may_log("a chunk is damaged", machine.name)
     disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=chance.randint(1, 30))
     course.later(chance.random() * 2 * _SOON_S, lambda: _heal(disk))
     return f"{machine.name}, disk {disk.number}"

@@ -137,6 +137,23 @@ def test_who_lets_no_time_pass_is_stopped(monkeypatch):
             run(main, schedule=schedule)
 
 
+def test_timers_that_stand_still_end_the_run(monkeypatch):
+    monkeypatch.setattr("simulations.loop.STEPS_PER_INSTANT_MAX", 1000)
+
+    async def main(loop):
+        phone = loop.host("phone")
+        phone.time.stop(loop.now_ns)  # and nobody has it go on
+
+        async def wait():
+            for _ in range(2_000):
+                await asyncio.sleep(1)
+
+        await loop.spawn(phone, wait(), name="waits")
+
+    with pytest.raises(LivelockError, match="timers end"):
+        run(main)
+
+
 async def _fail():
     raise KeyError("lost")
 
