@@ -12,6 +12,7 @@ from coordinator.keys import ServerKeys, new_keys
 from coordinator.server import Server
 from coordinator.service import Coordinator
 from simulations.databases import SimCoordinatorDatabase, SimIndexFile
+from simulations.delays import AT_ONCE_SHARE
 from simulations.disk_door import SimFiles
 from simulations.disk_images import Image, put_back, take_image
 from simulations.doors import SimClock, SimProcessor
@@ -158,7 +159,7 @@ class NodeMachine(Machine):
         doors = Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,
-            processor=SimProcessor(loop, host, waits=False),
+            processor=SimProcessor(loop, host, waits=False, at_once=AT_ONCE_SHARE),
             disk=self.files,
             open_database=self._index.open,
             identity=_KeptIdentity(self, host),

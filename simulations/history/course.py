@@ -21,7 +21,7 @@ from simulations.history import endings, rest
 from simulations.history.ledger import Action, Ledger, Tree, held
 from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
 from simulations.history.people import GivenUp, Person
-from simulations.history.repertoire import DEEDS, TROUBLES
+from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
 from simulations.machines import Machine, MachineGone
 from simulations.servers import CoordinatorImage
 from simulations.world import World
@@ -55,8 +55,6 @@ class Course:
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
-        self.done = 0
-        """How many deeds were done."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.ledger.on_action = self._tell
@@ -75,6 +73,8 @@ class Course:
         """Of which device, when it was made, and what it holds."""
         self._tasks: list[asyncio.Task[None]] = []
         self._later: list[asyncio.Task[None]] = []
+        self._is_calm = asyncio.Event()
+        """Set once all troubles are to end."""
 
     async def run(self, world: World) -> None:
         """Live through it, check after each rest, and end at rest, or with a fork that nobody could see coming."""
@@ -96,15 +96,14 @@ class Course:
             if number == midway:
                 await self.rest()
                 snapshot = await rest.take_snapshot(self)
-            await self._happen(event)
+            if event == "trouble" or self.done < self.options.actions:
+                await self._happen(event)
         for _ in range(self.options.actions):  # instead of what nobody could do
             if self.done >= ACTIONS_MIN:
                 break
             await self._happen("deed")
         await self.rest()
-        await rest.stay(self)
-        if self.options.restarts:
-            await rest.restart(self)
+        await (rest.restart(self) if self.options.restarts else rest.stay(self))
         ending = endings.drawn(world)
         if ending not in endings.FINAL:
             await endings.end(self, ending)
@@ -112,6 +111,11 @@ class Course:
             await rest.bring_back(self, *snapshot)
         if ending in endings.FINAL:
             await endings.end(self, ending)
+
+    @property
+    def done(self) -> int:
+        """How many actions were done: all that is in the ledger, and the commands that change nothing."""
+        return len(self.ledger.actions) + sum(self.counts[name] for name in UNLISTED)
 
     async def _happen(self, event: str) -> None:
         await (self._deed() if event == "deed" else self._trouble())
@@ -139,7 +143,6 @@ class Course:
             except GivenUp:
                 continue
             self.counts[name] += 1
-            self.done += 1
             return
 
     async def _trouble(self) -> None:
@@ -169,8 +172,9 @@ class Course:
         """Have something end after so much time, or with the safety phase."""
 
         async def end() -> None:
-            with contextlib.suppress(asyncio.CancelledError):  # now, then
-                await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_calm.wait()
             result = act()
             if asyncio.iscoroutine(result):
                 await result
@@ -222,12 +226,11 @@ class Course:
 
     async def _calm(self) -> None:
         """End all troubles, and let everybody finish what he is at."""
+        self._is_calm.set()
         for task in self._later:
-            task.cancel()
-        for task in self._later:
-            await asyncio.wait([task])
-            task.result()
+            await task
         self._later.clear()
+        self._is_calm.clear()
         self.world.network.calm()
         for machine in self.world.machines:
             for disk in machine.disks:

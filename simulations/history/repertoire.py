@@ -53,6 +53,8 @@ DEEDS: Final = {
     "restore": Kind(commands.restore, 2),
     "snapshot": Kind(commands.snapshot, 1),
 }
+UNLISTED: Final = ("sync", "go_offline", "stay_offline", "snapshot")
+"""Of these no action is noted."""
 TROUBLES: Final = {
     "kill": Kind(troubles.kill, 6),
     "cut_power": Kind(troubles.cut_power, 6),

@@ -167,13 +167,16 @@ async def stay(course: Course) -> None:
 
 
 async def restart(course: Course) -> None:
-    """Start everything again: nothing may be added.
+    """Let time pass and start everything again: nothing may be added.
 
     Raises:
         Violation: Something was.
     """
     world = course.world
     before = _state(course)
+    await asyncio.sleep(QUIET_S)
+    if (after := _state(course)) != before:
+        raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
     await world.stop_all()
     await asyncio.sleep(OFF_S)
     await world.start_all()

@@ -12,7 +12,7 @@ from simulations.checks.watch import WatchedTrace
 from simulations.history.course import Course
 from simulations.history.options import NODES, WEATHERS, Options, draw
 from simulations.history.repertoire import DEEDS, TROUBLES
-from simulations.mishaps import SimulationError
+from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
 from simulations.world import World
 
@@ -28,7 +28,7 @@ class Result(NamedTuple):
     digest: str
     """Of the trace."""
     actions: int
-    """What people did; to save as some programs do is one."""
+    """What people did: each at one instant, or one command."""
     steps: int
     virtual_s: float
     cpu_s: float
@@ -51,6 +51,11 @@ def live(seed: int, *, events_max: int = 0) -> Result:
         seed: Which.
         events_max: How many of its last events are kept to be read.
     """
+    with swept():
+        return _live(seed, events_max)
+
+
+def _live(seed: int, events_max: int) -> Result:
     trace = WatchedTrace(events_max)
     options = options_of(seed)
     image = prepared(options.devices, NODES)
