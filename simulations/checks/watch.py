@@ -20,10 +20,11 @@ from simulations.checks.violation import (
     Violation,
 )
 from simulations.devices import CONTROL, ROOT, DeviceMachine
-from simulations.disk_hooks import Call
+from simulations.disk_hooks import Call, joined
 from simulations.history.contents import CANARY, about
 from simulations.history.ledger import Ledger, look
 from simulations.inodes import File, Inode
+from simulations.situations.observer import HEARD
 from simulations.trace import Trace
 from simulations.world import World
 
@@ -47,8 +48,8 @@ class Watch:
         self.journals = Journals()
         for device in world.devices:
             hooks = device.disk.hooks
-            hooks.before = _joined(hooks.before, self._before(device))
-            hooks.after = _joined(hooks.after, self._after(device))
+            hooks.before = joined(hooks.before, self._before(device))
+            hooks.after = joined(hooks.after, self._after(device))
 
     def _before(self, device: DeviceMachine) -> Callable[[Call], None]:
         def check(call: Call) -> None:
@@ -135,6 +136,8 @@ class WatchedTrace(Trace):
     """
 
     world: World
+    hear: Callable[[int, str, str], None] | None = None
+    """Told of some of what happens, with its time: :data:`simulations.situations.observer.HEARD`."""
 
     def note(
         self, time_ns: int, host: str, what: str, text: str = "", data: bytes | bytearray | memoryview = b""
@@ -142,6 +145,8 @@ class WatchedTrace(Trace):
         """Take in one event."""
         if what == "send" and _leaks(bytes(data)) and not (host.startswith(DEVICE) and f">{DEVICE}" in text):
             self.world.loop.fail(Violation(CONFIDENTIALITY, f"{host} sends a name or a content in clear on {text}"))
+        if self.hear is not None and what in HEARD:
+            self.hear(time_ns, what, text)
         super().note(time_ns, host, what, text, data)
 
 
@@ -153,15 +158,3 @@ def _is_shown(inode: Inode) -> bool:
     """Tell whether something stands under a user's name."""
     path = inode.path()
     return path.startswith(f"{ROOT}/") and not path.startswith(f"{_HIDDEN}/")
-
-
-def _joined(one: Callable[[Call], None] | None, other: Callable[[Call], None]) -> Callable[[Call], None]:
-    if one is None:
-        return other
-    first = one
-
-    def both(call: Call) -> None:
-        first(call)
-        other(call)
-
-    return both

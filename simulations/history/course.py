@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from random import Random
+from typing import Any, Final, NamedTuple
 
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
 from simulations.history import rest
-from simulations.history.ledger import Action, Ledger, Tree, held
-from simulations.history.options import PAUSES_S, Options
+from simulations.history.ledger import Action, Ledger, Tree, held, look
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES
+from simulations.history.script import Event, Script, What
 from simulations.machines import Machine, MachineGone
 from simulations.servers import CoordinatorImage
+from simulations.situations.observer import Observer
+from simulations.situations.record import Fault
 from simulations.world import World
 
 TRIES: Final = 8
@@ -28,8 +31,27 @@ TRIES: Final = 8
 STOP_S: Final = 30.0
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
-MIDWAY_SHARE: Final = 0.3
-"""How many histories come to rest once in between."""
+
+
+def _names(event: Event, kinds: Sequence[tuple[str, int]], choice: Random) -> Iterator[str]:
+    """Yield what is tried, until something can be done."""
+    if event.name:
+        yield event.name
+        return
+    names, weights = zip(*kinds, strict=True)
+    for _ in range(TRIES):
+        yield choice.choices(names, weights)[0]
+
+
+class Backup(NamedTuple):
+    """An image of a device."""
+
+    number: int
+    """Of the device."""
+    made_ns: int
+    image: DeviceImage
+    paths: tuple[str, ...]
+    """What stood in the folder."""
 
 
 class Course:
@@ -37,49 +59,54 @@ class Course:
 
     Args:
         world: In which it happens.
-        options: What it is like.
+        script: What happens.
     """
 
-    def __init__(self, world: World, options: Options) -> None:
+    def __init__(self, world: World, script: Script) -> None:
         self.world = world
-        self.options = options
+        self.script = script
+        self.options = options = script.options
+        self.played: dict[int, Event] = {}
+        """By number, what came to happen, with who did what."""
         self.ledger = Ledger(options.devices)
         self.chance = world.loop.chance("course")
-        self.people = [
-            Person(device, number, self.ledger, world.loop.chance(f"person/{number}"))
-            for number, device in enumerate(world.devices)
-        ]
+        """Of what is no event: how those decide whom somebody must ask."""
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
+        self.observer = Observer(world, self.ledger, options.personalities, options.weather)
         self.ledger.on_action = self._tell
         self.on_holiday = False
         """Whether nobody starts anything."""
         self.lost_disks = 0
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
-        self.backup: CoordinatorImage | None = None
-        self.image: tuple[int, int, DeviceImage] | None = None
-        """Of which device, when it was made, and what it holds."""
+        self.backup: tuple[int, CoordinatorImage] | None = None
+        """When it was made, and what it holds."""
+        self.image: Backup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._later: list[asyncio.Task[None]] = []
+        self._fault: Fault | None = None
+        """The trouble that is being made."""
 
     async def run(self, world: World) -> None:
         """Live through it, check after each rest, and end at rest."""
         assert world is self.world
         self.ledger.rested(world.devices)
-        events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
-        self.chance.shuffle(events)
         snapshot: tuple[str, Tree] | None = None
-        midway = self.chance.randrange(len(events)) if self.chance.random() < MIDWAY_SHARE else -1
-        for number, event in enumerate(events):
-            if number == midway:
-                await self._rest()
-                snapshot = await rest.take_snapshot(self)
-            await (self._deed() if event == "deed" else self._trouble())
-            await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
+        for event in self.script.events:
+            match event.what:
+                case What.REST:
+                    await self._rest()
+                    self.played[event.number] = event
+                    snapshot = await rest.take_snapshot(self)
+                case What.DEED:
+                    self._tasks.append(asyncio.create_task(self._deed(event)))
+                case What.TROUBLE:
+                    await self._trouble(event)
+            await asyncio.sleep(event.pause_s)
         await self._rest()
         await rest.stay(self)
         if snapshot is not None:
@@ -92,37 +119,40 @@ class Course:
 
     # --- What happens
 
-    async def _deed(self) -> None:
-        person = self.chance.choice(self.people)
-        self._tasks.append(asyncio.create_task(self._do(person)))
-
-    async def _do(self, person: Person) -> None:
+    async def _deed(self, event: Event) -> None:
         """Have somebody do what he can do just then."""
-        names, weights = zip(*self.options.deeds, strict=True)
-        for _ in range(TRIES):
-            name = person.chance.choices(names, weights)[0]
+        choice = self.script.source("choice", event.number)
+        who = event.who if event.who >= 0 else choice.randrange(len(self.world.devices))
+        for name in _names(event, self.options.deeds, choice):
+            person = self.person(who, self.script.source(f"deed/{name}", event.number))
+            self.played[event.number] = event._replace(name=name, who=who)
             try:
                 await DEEDS[name].do(person)
             except GivenUp:
                 continue
             self.counts[name] += 1
             return
+        del self.played[event.number]
 
-    async def _trouble(self) -> None:
-        names, weights = zip(*self.options.troubles, strict=True)
-        for _ in range(TRIES):
-            name = self.chance.choices(names, weights)[0]
+    async def _trouble(self, event: Event) -> None:
+        for name in _names(event, self.options.troubles, self.script.source("choice", event.number)):
+            fault = self._fault = Fault(name, self.world.loop.now_ns)
+            self.played[event.number] = event._replace(name=name)
             try:
-                what = await TROUBLES[name].do(self, self.chance)
+                made = await TROUBLES[name].do(self, self.script.source(f"trouble/{name}", event.number))
             except (GivenUp, MachineGone):
                 continue
-            self.tell(f"{name}: {what}")
+            fault.text, fault.machines, fault.facts = made
+            self.observer.record.faults.append(fault)
+            self.tell(f"{name}: {made.text}")
             self.counts[name] += 1
             if self.world.coordinator.is_running:
                 check_reachability(self.world, 1)
             return
+        del self.played[event.number]
 
     def _tell(self, action: Action) -> None:
+        self.observer.act(action)
         self.told.append(str(action))
 
     def tell(self, what: str) -> None:
@@ -132,6 +162,7 @@ class Course:
 
     def later(self, seconds: float, act: Callable[[], Awaitable[None] | Any]) -> None:
         """Have something end after so much time, or with the safety phase."""
+        fault = self._fault
 
         async def end() -> None:
             with contextlib.suppress(asyncio.CancelledError):  # now, then
@@ -139,6 +170,8 @@ class Course:
             result = act()
             if asyncio.iscoroutine(result):
                 await result
+            if fault is not None:
+                fault.until_ns = self.world.loop.now_ns
 
         self._later.append(asyncio.create_task(end()))
 
@@ -159,8 +192,22 @@ class Course:
             if machine.is_running:
                 machine.kill()
 
-    async def set_back(self, number: int, since_ns: int, image: DeviceImage, *, files: bool, database: bool) -> None:
-        """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe."""
+    def person(self, number: int, chance: Random) -> Person:
+        """Return the user of a device."""
+        return Person(self.world.devices[number], number, self.ledger, chance)
+
+    def keep_image(self, number: int) -> None:
+        """Make an image of a device, to put it back to later."""
+        device = self.world.devices[number]
+        self.image = Backup(number, self.world.loop.now_ns, device.image(), tuple(look(device)))
+
+    async def set_back(self, back: Backup, *, files: bool, database: bool) -> dict[str, Any]:
+        """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe.
+
+        Returns:
+            What happened, as far as disks show it.
+        """
+        number, since_ns, image, stood = back
         device = self.world.devices[number]
         if device.is_running:
             device.kill()
@@ -173,11 +220,19 @@ class Course:
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:
-            back = held(self.ledger.see(device, number))
+            kept = held(self.ledger.see(device, number))
             for content in held(before):
-                if content not in back and content not in self.ledger.acknowledged:
+                if content not in kept and content not in self.ledger.acknowledged:
                     self.ledger.excused[content] = f"device-{number} was put back"
+        now = look(device)
+        facts = {
+            "files": files,
+            "database": database,
+            "gone": any(path not in now for path in before),
+            "missing": any(path not in now for path in stood),
+        }
         await self.start(device)
+        return facts
 
     async def _calm(self) -> None:
         """End all troubles, and let everybody finish what he is at."""

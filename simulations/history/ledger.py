@@ -98,6 +98,31 @@ class Action(NamedTuple):
         )
 
 
+class Asked(NamedTuple):
+    """A command that somebody gave."""
+
+    time_ns: int
+    device: int
+    method: str
+    path: str
+    """From the folder's root; "" for none."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} at {self.time_ns / 1e9:.3f} s"
+
+
+class Opened(NamedTuple):
+    """A file that a program read, and of which it saves later what it makes of that."""
+
+    time_ns: int
+    device: int
+    path: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return f"device-{self.device} opens {self.path} at {self.time_ns / 1e9:.3f} s"
+
+
 class Decision(NamedTuple):
     """What somebody decided that no disk shows yet."""
 
@@ -137,6 +162,10 @@ class Ledger:
         """By device: when a content was first seen at a path."""
         self.snapshots: dict[str, Tree] = {}
         """What a user saw when a snapshot was made, by its name."""
+        self.asked: list[Asked] = []
+        self.opened: list[Opened] = []
+        self.on_look: Callable[[DeviceMachine, int], None] = lambda _, __: None
+        """Told of each look that a device's user takes."""
         self.on_action: Callable[[Action], None] = lambda _: None
         """Told of each action."""
         self._tokens = 0
@@ -168,6 +197,7 @@ class Ledger:
         for path, seen in tree.items():
             if seen.kind is Kind.FILE:
                 sights.setdefault((path, seen.content), now_ns)
+        self.on_look(device, number)
         return tree
 
     def note(self, device: DeviceMachine, number: int, what: str, before: Tree) -> Action:
