@@ -33,6 +33,9 @@ def needed(world: World) -> dict[ChunkId, int]:
         pins = parse_entry(data).header.pins if kind == ItemKind.ENTRY else ()
         for segment in pins:
             found.setdefault(segment, position)
+            if segment not in segments:
+                text = f"the coordinator has no list of the chunks of {segment.hex()[:8]}, which the entry at {position} needs"
+                raise Violation(REACHABILITY, text)
             chunks = segments[segment]
             for at in range(0, len(chunks), _REF_BYTES):
                 found.setdefault(ChunkId(chunks[at : at + _ID_BYTES]), position)

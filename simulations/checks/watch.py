@@ -19,7 +19,7 @@ from simulations.checks.violation import (
     Invariant,
     Violation,
 )
-from simulations.devices import CONTROL, ROOT, DeviceMachine
+from simulations.devices import AWAY, CONTROL, ROOT, DeviceMachine
 from simulations.disk_hooks import Call, joined
 from simulations.history.contents import CANARY, about
 from simulations.history.ledger import Ledger, look
@@ -103,7 +103,8 @@ class Watch:
         return any(
             seen.content == content and seen.inode is not than
             for device in self.world.devices
-            for seen in look(device).values()
+            for root in (ROOT, AWAY)
+            for seen in look(device, root).values()
         )
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:

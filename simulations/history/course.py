@@ -124,10 +124,11 @@ class Course:
         choice = self.script.source("choice", event.number)
         who = event.who if event.who >= 0 else choice.randrange(len(self.world.devices))
         for name in _names(event, self.options.deeds, choice):
-            person = self.person(who, self.script.source(f"deed/{name}", event.number))
+            chance = self.script.source(f"deed/{name}", event.number)
+            kind = DEEDS[name]
             self.played[event.number] = event._replace(name=name, who=who)
             try:
-                await DEEDS[name].do(person)
+                await (kind.do(self, chance) if kind.is_shared else kind.do(self.person(who, chance)))
             except GivenUp:
                 continue
             self.counts[name] += 1

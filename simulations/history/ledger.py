@@ -38,10 +38,10 @@ Tree = dict[str, Seen]
 """By path from the folder's root."""
 
 
-def look(device: DeviceMachine) -> Tree:
-    """Return what a device's user sees in the folder."""
+def look(device: DeviceMachine, root: str = ROOT) -> Tree:
+    """Return what a device's user sees in the folder, or where that is while it is away."""
     found: Tree = {}
-    top = device.disk.at(ROOT)
+    top = device.disk.at(root)
     if isinstance(top, Directory):
         _collect(top, "", found)
     return found
@@ -86,7 +86,8 @@ class Action(NamedTuple):
     gone: frozenset[bytes]
     """Contents that stand there no more."""
     touched: frozenset[str]
-    """The last parts of all paths at which something else stands than before, or nothing any more."""
+    """All parts of paths at which something else stands than before, or nothing any more: who puts something into a directory
+    is a rival of who puts a file in its place."""
 
     def __str__(self) -> str:
         came = ", ".join(f"{path}={content.hex()[:6]}" for path, content in list(self.came.items())[:SHOWN])
@@ -217,7 +218,10 @@ class Ledger:
             if path in before and before[path].kind is Kind.FILE and not made[content]:
                 made[content] = 1
         touched = frozenset(
-            path.rpartition("/")[2] for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+            part
+            for path in before.keys() | after.keys()
+            if before.get(path) != after.get(path)
+            for part in path.split("/")
         )
         action = Action(
             len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched
@@ -271,6 +275,14 @@ class Ledger:
         for content in held(tree):
             self.acknowledged.setdefault(content, now_ns)
 
+    def ask(self, device: DeviceMachine, number: int, method: str, path: str = "") -> None:
+        """Note that somebody gives a command."""
+        self.asked.append(Asked(device.loop.now_ns, number, method, path))
+
+    def open(self, device: DeviceMachine, number: int, path: str, content: bytes) -> None:
+        """Note that a program reads a file, to save it later."""
+        self.opened.append(Opened(device.loop.now_ns, number, path, content))
+
     def rested(self, devices: list[DeviceMachine]) -> None:
         """Note that all devices came to rest: everybody has seen everything."""
         self.epoch += 1
@@ -281,8 +293,17 @@ class Ledger:
         """Tell whether who did the later action surely had seen what the earlier one did to a content."""
         if earlier.device == later.device:
             return earlier.number < later.number
+        if earlier.number > later.number:
+            return False  # it had not happened, whatever stood at that path before
         if earlier.epoch < later.epoch:
             return True
         sights = self.sights[later.device]
-        places = [path for path, came in earlier.came.items() if came == content]
+        own = {
+            path
+            for maker in self.makers.get(content, ())
+            if maker.device == later.device and maker.number < later.number
+            for path, came in maker.came.items()
+            if came == content
+        }  # what he put there himself is no sign that he saw it of another
+        places = [path for path, came in earlier.came.items() if came == content and path not in own]
         return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)

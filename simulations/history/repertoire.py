@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from random import Random
 from typing import Any, Final, NamedTuple
 
-from simulations.history import commands, deeds, saves, troubles
+from simulations.history import commands, deeds, encounters, mischief, oddities, saves, troubles
 
 
 class Kind(NamedTuple):
@@ -13,6 +15,12 @@ class Kind(NamedTuple):
 
     do: Callable[..., Awaitable[Any]]
     weight: int
+    is_shared: bool = False
+    """Whether several people do it."""
+
+
+def _meet(kind: encounters.Encounter, course: Any, chance: Random) -> Awaitable[None]:
+    return encounters.meet(course, chance, kind)
 
 
 DEEDS: Final = {
@@ -52,6 +60,9 @@ DEEDS: Final = {
     "resolve": Kind(commands.resolve, 5),
     "restore": Kind(commands.restore, 2),
     "snapshot": Kind(commands.snapshot, 1),
+    **{name: Kind(do, 2) for name, do in oddities.ALL.items()},
+    **{name: Kind(partial(_meet, kind), 2, is_shared=True) for name, kind in encounters.ALL.items()},
+    **{name: Kind(do, 2, is_shared=True) for name, do in encounters.LONG.items()},
 }
 TROUBLES: Final = {
     "kill": Kind(troubles.kill, 6),
@@ -72,4 +83,10 @@ TROUBLES: Final = {
     "fill_disk": Kind(troubles.fill_disk, 2),
     "sleep": Kind(troubles.sleep, 2),
     "lack": Kind(troubles.lack, 3),
+    "island": Kind(mischief.island, 5),
+    "split": Kind(mischief.split, 8),
+    "lock": Kind(mischief.lock, 3),
+    "hide_root": Kind(mischief.hide_root, 2),
+    "rot": Kind(mischief.rot, 2),
+    "repeat": Kind(mischief.repeat, 2),
 }

@@ -8,6 +8,7 @@ Rule 2: nothing is taken from which nobody could recover: one storage node's dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from random import Random
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from simulations.disk import SimDisk
 from simulations.disk_faults import SeededFaults
+from simulations.history import deeds
 from simulations.history.people import GivenUp
 from simulations.loop import SECOND_NS
 from simulations.machines import Machine
@@ -97,11 +99,17 @@ async def holiday(course: Course, chance: Random) -> Made:
     for machine in reversed(course.world.machines):
         if machine.is_running:
             await course.stop(machine)
-    days = chance.choice((1, 10, 400))
+    days = chance.choice((1, 10, 550))
     await asyncio.sleep(days * _DAY_S)
+    late = chance.choice(course.world.devices)
+    person = course.person(course.world.devices.index(late), chance)
+    with contextlib.suppress(GivenUp):
+        await deeds.edit(person)  # at a machine that is on, before its agent is
     course.on_holiday = False
     for machine in course.world.machines:
-        await course.start(machine)
+        if machine is not late:
+            await course.start(machine)
+    course.later(chance.random() * 2 * _SOON_S, lambda: course.start(late))
     return Made(f"for {days} days", (), {"days": days})
 
 
@@ -207,7 +215,7 @@ async def set_back_device(course: Course, chance: Random) -> Made:
 async def jump_clock(course: Course, chance: Random) -> Made:
     """Put a machine's wall clock forward or back."""
     machine = chance.choice(course.world.machines)
-    jump_ns = chance.choice((-400 * _DAY_NS, -_DAY_NS, -SECOND_NS, SECOND_NS, _DAY_NS, 400 * _DAY_NS))
+    jump_ns = chance.choice((-3_700, -400, -1, 1, 400, 3_700)) * chance.choice((SECOND_NS, _DAY_NS, _DAY_NS))
     machine.time.jump(jump_ns)
     course.jumps_ns[machine.name] += jump_ns
     return Made(f"{machine.name} by {jump_ns / SECOND_NS:g} s", (machine.name,), {"jump_ns": jump_ns})

@@ -17,7 +17,7 @@ from simulations.situations.operations import Standing, look, operations
 from simulations.situations.record import Deed, Life, Record, Send, Stroke
 from simulations.world import World
 
-HEARD: Final = frozenset({"send", "start", "stop", "crash", "power", "suspend", "resume", "restore", "wipe", "repeat"})
+HEARD: Final = frozenset({"send", "start", "stop", "crash", "power", "suspend", "resume", "restore", "wipe"})
 """Notes of the trace that it takes in."""
 _BEGINS: Final = frozenset({"write", "open_file", "truncate"})
 

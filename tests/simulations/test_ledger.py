@@ -103,6 +103,26 @@ def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
     assert not scene.ledger.had_seen(first, blind, of(b"two"))
 
 
+def test_what_happened_later_was_not_seen_whatever_stood_there_before(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    gone = scene.act(1, ("remove", "a.txt"))
+    again = scene.act(0, ("remove", "a.txt")), scene.act(0, ("write", "a.txt", b"one"))
+    assert not scene.ledger.had_seen(gone, again[1], of(b"one"))
+
+
+def test_what_somebody_put_there_himself_is_no_sign_that_he_saw_it_of_another(scene):
+    other = scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(1, ("write", "a.txt", b"one"))
+    later = scene.act(1, ("write", "a.txt", b"two"))
+    assert not scene.ledger.had_seen(later, other, of(b"one"))
+
+
+def test_who_puts_something_into_a_directory_touches_its_name(scene):
+    scene.act(0, ("make_directory", "D"))
+    assert scene.act(0, ("write", "D/a.txt", b"one")).touched == {"D", "a.txt"}
+
+
 def test_on_one_device_the_later_has_seen_the_earlier(scene):
     first, second = scene.act(0, ("write", "a.txt", b"one")), scene.act(0, ("write", "a.txt", b"two"))
     assert scene.ledger.had_seen(second, first, of(b"one"))
