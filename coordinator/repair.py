@@ -4,6 +4,9 @@ A chunk is *thin* while fewer nodes that stay hold it than there should be copie
 looked at after a pause, since their sender is usually about to bring the other receipts; all chunks are looked at when
 nodes came, went for good or go out of service, lost chunks, or the number of copies was raised.
 
+A node never deletes. One that says that it stores less than it should hold is *doubted*: it has a new disk, or an older
+one back. It is ordered to copy all that it should hold from others, and answers for what it holds as for what it copies.
+
 Rule 1: the work is bounded: pages of chunks, few orders at a time, each of at most one batch.
 Rule 2: an order that fails is no loss: the chunk is still thin at the next look.
 """
@@ -12,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
 from coordinator.core import placement
+from coordinator.core.placement import Place
 from coordinator.store.chunks import Location
 from coordinator.store.repository import Repository
 from protocol import limits
@@ -61,6 +65,18 @@ class Repair:
         """Whether it works just now."""
         self._thin: dict[tuple[Pseudonym, ChunkId], None] = {}
         self._gone: frozenset[StorageNodeId] = frozenset()
+        self._online: frozenset[StorageNodeId] = frozenset()
+        """Nodes that were connected when all chunks were last looked at."""
+        self._least: dict[StorageNodeId, int] = {}
+        """How many bytes they must store at least, as of the last look at all chunks."""
+        self._doubted: dict[StorageNodeId, int] = {}
+        """With how many bytes they said that they store."""
+        self._believed: dict[StorageNodeId, int] = {}
+        """Nodes that answered for all that they should hold, with the session in which they did."""
+        self._unasked: dict[StorageNodeId, None] = {}
+        """Doubted nodes that could not be asked for everything this time."""
+        self._has_failed = False
+        """Whether that was for another reason than that others are away."""
         self._round = 0
 
     def want_sweep(self, *, at_once: bool = False) -> None:
@@ -82,6 +98,13 @@ class Repair:
                 self._sweep = True
         if self._thin:
             self._wanted.set()
+
+    def take_report(self, node: StorageNodeId, stored_bytes: int) -> None:
+        """Take what a node says that it stores."""
+        if stored_bytes < self._doubted.get(node, self._least.get(node, 0)):
+            log.warning("a storage node has less than it should hold", node=node[:8].hex())
+            self._doubted[node] = stored_bytes
+            self.want_sweep()
 
     async def run(self) -> None:
         """Repair for ever."""
@@ -113,11 +136,14 @@ class Repair:
         coordinator = self._coordinator
         now_s = coordinator.clock.monotonic_s()
         gone = frozenset(n.node for n in coordinator.registry.all() if coordinator.registry.is_gone(n.node, now_s))
-        sweep, self._sweep = self._sweep or gone != self._gone, False
+        online = frozenset(n.node for n in coordinator.registry.all() if coordinator.registry.is_online(n.node))
+        is_open = bool(self._doubted) and (self._has_failed or online != self._online)
+        sweep, self._sweep = self._sweep or gone != self._gone or is_open, False
         self._gone = gone
         self._round += 1
         if sweep:
             self._thin.clear()
+            self._online = online
             return await self._sweep_all()
         thin = list(self._thin)[:PAGE]
         for key in thin:
@@ -135,16 +161,35 @@ class Repair:
     async def _sweep_all(self) -> int:
         made = 0
         after = (b"", b"")
+        self._unasked.clear()
+        self._has_failed = False
+        doubted = {node: stored for node, stored in self._doubted.items() if node in self._online}
+        sizes: Counter[int] = Counter()
 
         def read(repository: Repository) -> list[Location]:
             return repository.chunks.page(after, PAGE)
 
-        while True:
-            page = await self._coordinator.database.read(read)
-            if not page:
-                return made
+        while page := await self._coordinator.database.read(read):
             after = (page[-1].pseudonym, page[-1].chunk)
+            for location in page:
+                sizes.update(dict.fromkeys(location.nodes, location.length))
             made += await self._repair(page)
+        self._judge(doubted, sizes)
+        return made
+
+    def _judge(self, doubted: Mapping[StorageNodeId, int], sizes: Mapping[int, int]) -> None:
+        """Believe those doubted nodes that were asked for all they should hold, and note how much others must store."""
+        registry = self._coordinator.registry
+        for node, stored_bytes in doubted.items():
+            session = registry.session(node)
+            if session is not None and node not in self._unasked and self._doubted[node] == stored_bytes:
+                del self._doubted[node]
+                self._believed[node] = session
+                self.want_sweep()  # what it does not hold was not copied elsewhere yet
+        for one in registry.all():
+            # Whoever was believed once may hold a chunk of two folders, which is stored once.
+            is_believed = one.node in self._believed and self._believed[one.node] == registry.session(one.node)
+            self._least[one.node] = 0 if is_believed else sizes.get(one.number, 0)
 
     async def _repair(self, locations: Iterable[Location]) -> int:
         orders = self._orders(locations)
@@ -157,6 +202,7 @@ class Repair:
                 except KinfolderError as error:
                     log.warning("a copy was not made", node=order.target[:8].hex(), code=error.code)
                     self.note_thin(order.pseudonym, dict.fromkeys((ref.id for ref in chunks), 0))
+                    self._fail(order)
                     return 0
 
         done = await asyncio.gather(
@@ -180,7 +226,10 @@ class Repair:
             held = [place for place in there if registry.counts(place.id, now_s)]
             if any(registry.is_leaving(place.id) for place in there):
                 held = [place for place in held if not registry.is_away(place.id, now_s)]
-            sources = [place for place in there if place.online]
+            sources = self._sources(there)
+            for place in there:
+                if place.id in self._doubted:
+                    self._ask_for(place, location, [other for other in there if other != place], orders)
             missing = coordinator.replicas - len(held)
             if missing <= 0 or not sources:
                 continue
@@ -193,6 +242,29 @@ class Repair:
                 orders[order].append(ChunkRef(location.chunk, location.length))
         return orders
 
+    def _sources(self, there: Iterable[Place]) -> list[Place]:
+        """Return from whom to copy: who is doubted only where nobody else is there."""
+        online = [place for place in there if place.online]
+        return [place for place in online if place.id not in self._doubted] or online
+
+    def _ask_for(
+        self, place: Place, location: Location, others: Sequence[Place], orders: dict[Order, list[ChunkRef]]
+    ) -> None:
+        """Have a doubted node copy what it should hold; of what nobody else has, nobody can say more than it said."""
+        registry, now_s = self._coordinator.registry, self._coordinator.clock.monotonic_s()
+        sources = self._sources(others)
+        if place.online and sources:
+            order = Order(place.id, sources[self._round % len(sources)].id, location.pseudonym)
+            orders[order].append(ChunkRef(location.chunk, location.length))
+        elif not place.online or any(not registry.is_gone(other.id, now_s) for other in others):
+            self._unasked[place.id] = None
+
+    def _fail(self, order: Order) -> None:
+        """Note that an order was not carried out."""
+        if order.target in self._doubted:
+            self._unasked[order.target] = None
+            self._has_failed = True
+
     async def _carry_out(self, order: Order, chunks: list[ChunkRef]) -> int:
         from coordinator.requests.entries import check_receipts, take_receipts
         from coordinator.requests.storage import make_grant
@@ -202,6 +274,7 @@ class Repair:
         session = None if number is None else coordinator.sessions.get(number)
         node = coordinator.registry.get(order.target)
         if session is None or node is None:
+            self._fail(order)
             return 0
         size = sum(ref.length for ref in chunks)
         grant = make_grant(coordinator, order.pseudonym, node.sign, Operation.GET, size, len(chunks))
@@ -211,6 +284,10 @@ class Repair:
         held = check_receipts(coordinator, reply.receipts)
         if any(storage_node_id(open_receipt(one.item).node) != order.target for one in held):
             raise ProtocolError("a storage node handed in another's receipt")
+        if order.target in self._doubted:
+            there = {ref.id for one in held for ref in one.item.chunks}
+            lost = [(order.pseudonym, ref.id) for ref in chunks if ref.id not in there]
+            await coordinator.database.write(lambda repository: repository.chunks.remove_locations(lost, node.number))
         folder = await coordinator.database.read(lambda repository: repository.folders.of_pseudonym(order.pseudonym))
         if folder is None or not held:
             return 0

@@ -25,7 +25,6 @@ from protocol.ids import ChunkId, Pseudonym
 if TYPE_CHECKING:
     from coordinator.service import Coordinator
 
-LOOK_S: Final = 1.0
 COUNT_SHARE: Final = 10
 """Counting may take up one part in so many of the time."""
 SWEEP_AGAIN_S: Final = 60.0
@@ -70,7 +69,7 @@ class Retirements:
                 await self.once()
             except KinfolderError as error:
                 log.warning("retiring has to wait", code=error.code)
-            await asyncio.sleep(max(LOOK_S, COUNT_SHARE * (clock.monotonic_s() - begin_s)))
+            await asyncio.sleep(max(self._coordinator.look_s, COUNT_SHARE * (clock.monotonic_s() - begin_s)))
 
     async def once(self) -> None:
         """Count what is left of each retirement, have it copied, and let go of the nodes on which nothing depends."""

@@ -41,8 +41,10 @@ from protocol.ids import AccountId, FolderId
 if TYPE_CHECKING:
     from coordinator.session import Session
 
-SETTINGS_S: Final = 1.0
+LOOK_S: Final = 1.0
 FINDS_PER_MINUTE_MAX: Final = 60
+CLOCK_SET_S: Final = limits.CLOCK_SKEW_S_MAX / 2
+"""By so much the wall clock may be set before all sessions begin anew."""
 
 log = structlog.get_logger("coordinator")
 
@@ -68,7 +70,19 @@ class Coordinator:
         entropy: Entropy,
         copies: tuple[int, int] = (3, 2),
         open_registration: bool = False,
+        look_s: float = LOOK_S,
     ) -> None:
+        """Make one.
+
+        Args:
+            database: Where everything is kept; closed by :meth:`stop`.
+            keys: Its secrets.
+            clock: The world's.
+            entropy: The world's.
+            copies: Replicas and write quorum, where no command has set them yet.
+            open_registration: Whether an account can be made without an invitation.
+            look_s: Between looks whether another command has changed the database.
+        """
         self.database = database
         self.keys = keys
         self.log_key = keys.log_public()
@@ -88,7 +102,9 @@ class Coordinator:
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
         self.repair = Repair(self)
         self.retirements = Retirements(self)
+        self.look_s = look_s
         self._next_session = 0
+        self._clock_ahead_s = self._ahead_s()
         self._tasks: dict[asyncio.Task[None], None] = {}
 
     # --- Life
@@ -160,9 +176,23 @@ class Coordinator:
 
     async def _refresh_forever(self) -> None:
         while True:
-            await asyncio.sleep(SETTINGS_S)
+            await asyncio.sleep(self.look_s)
+            self.check_clock()
             with contextlib.suppress(KinfolderError):
                 await self.refresh()
+
+    def check_clock(self) -> None:
+        """End all sessions if the wall clock was set: the others judge grants by what it showed when they logged in."""
+        ahead_s = self._ahead_s()
+        set_by_s = ahead_s - self._clock_ahead_s
+        if abs(set_by_s) > CLOCK_SET_S:
+            log.warning("the clock was set: everybody logs in anew", seconds=round(set_by_s))
+            self._clock_ahead_s = ahead_s
+            for session in list(self.sessions.values()):
+                session.close("the clock was set")
+
+    def _ahead_s(self) -> float:
+        return self.clock.now_ms() / 1000 - self.clock.monotonic_s()
 
     def new_session_number(self) -> int:
         """Return a number that no session had before."""

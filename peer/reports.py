@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from peer.core.brake import Waiting
 from peer.core.exclusions import Apart
 from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
+from peer.core.planner import missing_copies
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, ItemId, Tree, path_of
 from peer.engine.waiting import DISK_FULL
@@ -405,10 +406,23 @@ def _row(
     tree = trees[0] if changed_here and here is not None else trees[1]
     above = "" if shown.parent == ROOT else path_of(tree, shown.parent)
     path = shown.name if not above else f"{above}/{shown.name}"
-    reason = engine.outlook.reason_for(shown.id)
+    reason, text = engine.outlook.reason_for(shown.id), ""
     if reason == "queued" and not changed_here:
         reason = _reason_above(db, engine, shown, trees[1])
-    return _line(path, "up" if changed_here else "down", reason, shown.content.size)
+    if reason == "queued" and not changed_here:
+        reason = _reason_beside(db, engine, missing_copies(base, want, local=trees[0], remote=trees[1]), trees[1])
+        text = "" if reason == "queued" else f"waits for its conflict copy, which {TEXTS.get(reason, TEXTS['error'])}"
+    return _line(path, "up" if changed_here else "down", reason, shown.content.size, text)
+
+
+def _reason_beside(db: sqlite3.Connection, engine: FolderEngine, copies: Iterable[Item], tree: Any) -> str:
+    """Return why a file waits whose bytes are to stand in conflict copies first: as long as one of them does."""
+    for copy in copies:
+        reason = engine.outlook.reason_for(copy.id)
+        reason = _reason_above(db, engine, copy, tree) if reason == "queued" else reason
+        if reason != "queued":
+            return reason
+    return "queued"
 
 
 def _reason_above(db: sqlite3.Connection, engine: FolderEngine, item: Item, tree: Any) -> str:
@@ -428,12 +442,12 @@ def _reason_above(db: sqlite3.Connection, engine: FolderEngine, item: Item, tree
     return "queued"
 
 
-def _line(path: str, direction: str, reason: str, size: int) -> Json:
+def _line(path: str, direction: str, reason: str, size: int, text: str = "") -> Json:
     return {
         "path": path,
         "direction": direction,
         "reason": reason,
-        "text": TEXTS.get(reason, TEXTS["error"]),
+        "text": text or TEXTS.get(reason, TEXTS["error"]),
         "bytes": size,
         "done": 0,
     }

@@ -88,6 +88,14 @@ class End:
         self._check()
         if self._writers or self._is_full(len(data)):
             await self._wait_for_room(len(data))
+        self.send_now(data, divide=divide)
+
+    def takes(self, size: int) -> bool:
+        """Whether so much can be sent without waiting."""
+        return self.is_open and not self.host.is_dead and not self._writers and not self._is_full(size)
+
+    def send_now(self, data: bytes, *, divide: Divide | None = None) -> None:
+        """As :meth:`send`, for whoever knows that it takes that much."""
         self.host.effect()
         link = self._way.link
         if link.alter is not None:
@@ -155,6 +163,8 @@ class End:
     async def ping(self) -> None:
         """Wait until the other end has said that it is there."""
         self._check()
+        if self._would_answer():
+            return
         pong: asyncio.Future[None] = self._loop.create_future()
         self._pongs.append(pong)
         self._carry(_PACKET_BYTES, self._other_end()._hear_ping)
@@ -319,10 +329,24 @@ class End:
     def _ask(self, patience: Patience) -> None:
         if not self.is_open:
             return
+        if self._would_answer():
+            self._loop.call_later(patience.ping_s, self._ask, patience, context=self.host.context)
+            return
         pong: asyncio.Future[None] = self._loop.create_future()
         self._pongs.append(pong)
         self._carry(_PACKET_BYTES, self._other_end()._hear_ping)
         self._loop.call_later(patience.pong_s, self._judge_pong, pong, patience, context=self.host.context)
+
+    def _would_answer(self) -> bool:
+        """Whether nothing is in the way of a ping and its answer: then neither is sent, for there are a great many."""
+        other = self._other_end()
+        return (
+            other.is_open
+            and not (self._is_forgotten or other._is_forgotten or self._pongs)
+            and self._way.is_open
+            and other._way.is_open
+            and self._loop.is_at_work(other.host)
+        )
 
     def _judge_pong(self, pong: asyncio.Future[None], patience: Patience) -> None:
         if not self.is_open:

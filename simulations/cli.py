@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from simulations.cases.grammar import load
-from simulations.commands import run
+from simulations.commands import crash, run
 from simulations.plan import cli as plan
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     plan.add_to(commands)
     run.add_arguments(commands.add_parser("run", help="random histories on virtual time, each from its seed"))
+    crash.add_to(commands)
     cases = commands.add_parser("cases", help="scenarios from files, on virtual time")
     cases.add_argument("files", nargs="+", metavar="FILE", type=Path, help="cases, as a JSON list")
     cases.add_argument("--only", metavar="ID", action="append", default=[], help="this case alone; may be repeated")
@@ -47,10 +48,12 @@ def main() -> None:
     cases.add_argument("--json", action="store_true", help="print one JSON object")
     commands.add_parser("capacity", help="the capacity model (not in this version)")
     options, rest = parser.parse_known_args()
-    if options.command in {"cases", "plan", "run"} and rest:
+    if options.command in {"cases", "crash", "plan", "run"} and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "plan":
         sys.exit(plan.main(options))
+    if options.command == "crash":
+        sys.exit(crash.run(options))
     if options.command == "run":
         sys.exit(run.run(options))
     if options.command == "cases":

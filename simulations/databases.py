@@ -16,10 +16,9 @@ from functools import cache
 from random import Random
 from typing import Any, TypeVar
 
-from sqlalchemy import exc
-
 from coordinator.store import database as coordinators
 from coordinator.store.repository import Repository
+from coordinator.store.statements import raw
 from peer.store.database import OPERATIONS_PER_COMMIT_MAX, Undone, run_together
 from peer.store.database import Operation as DeviceOperation
 from protocol.errors import UnavailableError
@@ -229,9 +228,7 @@ class SimCoordinatorDatabase:
         self._loop = loop
         self._host = host
         self._connection = coordinators.connect_memory(image)
-        raw = self._connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        self._raw = raw
+        self._raw = raw(self._connection)
         self._chance = loop.chance(f"database/{host.name}/{loop.now_ns}")
         self._read = read
         self._jobs: deque[tuple[Callable[[Repository], Any], asyncio.Future[Any]]] = deque()
@@ -302,7 +299,7 @@ class SimCoordinatorDatabase:
         changes = self._raw.total_changes
         try:
             result = operation(Repository(self._connection))
-        except exc.DBAPIError as error:
+        except coordinators.ERRORS as error:
             settle(future, None, coordinators.foreign(error))
         except Exception as error:  # noqa: BLE001 - given to the one who asked
             settle(future, None, error)

@@ -21,6 +21,8 @@ from simulations.mishaps import outcome, settle
 T = TypeVar("T")
 
 WORKERS: Final = 4
+AT_ONCE_SHARE: Final = 0.75
+"""Of how many jobs the result is known at the instant of their effects; of the others, later: much may happen in between."""
 _MILLISECOND_NS: Final = 1_000_000
 
 
@@ -139,7 +141,11 @@ class SimProcessor:
             return
         job = self._queued.popleft()
         job.begun = True
-        self._after(self._work.draw(self._chance), self._end, job, *outcome(job.function, job.args))
+        result, error = outcome(job.function, job.args)
+        if self._chance.random() < AT_ONCE_SHARE:
+            self._end(job, result, error)
+        else:
+            self._after(self._work.draw(self._chance), self._end, job, result, error)
 
     def _end(self, job: _Job, result: Any, error: BaseException | None) -> None:
         job.begun = False  # from here on it is as any future

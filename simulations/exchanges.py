@@ -1,10 +1,14 @@
 """Requests and replies on channels: a head and a body each way, and bodies that can break off at any byte.
 
 A frame is one byte of marks, the length of the head (4 bytes, big-endian), the head, and a piece of the body.
+
+Rule 1: small pieces that are sent without a pause go as one frame.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -15,6 +19,8 @@ from simulations.hosts import Host
 from simulations.network import Network
 
 PIECE_BYTES_MAX: Final = 256 * limits.KIB
+CORKED_BYTES_MAX: Final = 8 * limits.KIB
+"""So much of a body waits for what is sent in the same step."""
 _PREFIX_BYTES: Final = 5
 
 
@@ -31,6 +37,9 @@ class Exchange:
 
     def __init__(self, end: End) -> None:
         self._end = end
+        self._corked_head: bytes | None = None
+        self._corked = bytearray()
+        self._uncork: asyncio.Handle | None = None
         self._head: bytes | None = None
         self._piece = b""
         self._is_whole = False
@@ -43,15 +52,33 @@ class Exchange:
         Raises:
             ChannelClosedError: It has ended.
         """
-        view = memoryview(data)
-        while True:
-            piece, view = view[:PIECE_BYTES_MAX], view[PIECE_BYTES_MAX:]
-            marks = (_HEAD if head is not None else 0) | (_LAST if last and not view else 0)
-            frame = b"".join((bytes([marks]), len(head or b"").to_bytes(4, "big"), head or b"", piece))
-            await self._end.send(frame, divide=_divide)
-            head = None
-            if not view:
-                return
+        if head is not None:
+            self._corked_head = head
+        self._corked += data
+        if last or len(self._corked) > CORKED_BYTES_MAX or not self._end.takes(len(self._corked)):
+            await self._flush(last=last)
+        elif self._uncork is None:
+            self._uncork = asyncio.get_running_loop().call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._uncork = None
+        if self._end.takes(len(self._corked)):
+            self._end.send_now(self._taken(), divide=_divide)
+
+    async def _flush(self, *, last: bool = False) -> None:
+        if self._uncork is not None:
+            self._uncork.cancel()
+            self._uncork = None
+        while len(self._corked) > PIECE_BYTES_MAX:
+            await self._end.send(self._taken(), divide=_divide)
+        await self._end.send(self._taken(last=last), divide=_divide)
+
+    def _taken(self, *, last: bool = False) -> bytes:
+        """Return a frame of what waits, which then waits no more."""
+        head, self._corked_head = self._corked_head, None
+        piece, self._corked = self._corked[:PIECE_BYTES_MAX], self._corked[PIECE_BYTES_MAX:]
+        marks = (_HEAD if head is not None else 0) | (_LAST if last else 0)
+        return b"".join((bytes([marks]), len(head or b"").to_bytes(4, "big"), head or b"", piece))
 
     async def send_all(self, head: bytes, body: bytes | AsyncIterator[bytes | bytearray]) -> None:
         """Send a head and a whole body."""
@@ -93,6 +120,9 @@ class Exchange:
 
     async def close(self) -> None:
         """End the exchange; what was sent still arrives."""
+        if self._uncork is not None:
+            with contextlib.suppress(ChannelClosedError):
+                await self._flush()
         await self._end.close()
 
     def abort(self) -> None:

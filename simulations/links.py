@@ -128,6 +128,11 @@ class Way:
         """Whether nothing is under way."""
         return not self._under_way and not self._held
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent now arrives, as far as can be told."""
+        return not (self._held or self._is_dropped or self.link.is_blocked)
+
     def carry(self, size: int, arrive: Callable[..., object], *args: Any) -> None:
         """Send a packet; ``arrive`` is called where it arrives."""
         # Never at the same moment as the one before, which a shuffled schedule would not keep in order.

@@ -109,7 +109,7 @@ class SimLoop(asyncio.BaseEventLoop):
             SimulationError: Something went wrong that nobody would have heard of, or nothing can go on.
             BaseException: Whatever the coroutine raised.
         """
-        with mishaps.collected_by(self._bury), mishaps.heard(self.fail):
+        with mishaps.collected_by(self._bury), mishaps.heard(self.fail), mishaps.unlisted():
             task = self.spawn(self.world, main, name="main")
             task.add_done_callback(lambda _: self.stop())
             try:
@@ -182,6 +182,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._queue.extend(aside)
         for left_ns, number, timer in self._asleep.pop(host, ()):
             heapq.heappush(self._timers, (self.now_ns + left_ns, number, timer))
+
+    def is_at_work(self, host: Host) -> bool:
+        """Whether a host lives and is not suspended."""
+        return not host.is_dead and host not in self._aside
 
     def set_rate(self, host: Host, rate_ppm: int) -> None:
         """Let a machine's clock run faster or slower from now on, with all that it waits for; it must not be asleep."""

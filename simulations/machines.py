@@ -59,7 +59,10 @@ class Machine(ABC):
         self.is_running = False
         self.is_on = True
         """Whether people can use it; a process need not run."""
+        self.lives = 0
+        """How many processes it had."""
         self._over: asyncio.Future[None] | None = None
+        self._next_crash: tuple[int, bool] | None = None
         self._power = self.loop.chance(f"power/{name}")
 
     # --- Its life
@@ -76,7 +79,12 @@ class Machine(ABC):
         self.host = self.loop.host(self.name)
         self._over = self.loop.create_future()
         self.is_running = True
+        self.lives += 1
         self.loop.note("start", self.name)
+        if self._next_crash is not None:
+            effect, loses_power = self._next_crash
+            self._next_crash = None
+            self.crash_at(effect, loses_power=loses_power)
 
     async def stop(self) -> None:
         """End the process in good order."""
@@ -109,6 +117,15 @@ class Machine(ABC):
         """End this life before so many more effects of it."""
         self.host.crash_at = self.host.effects + effect
         self.host.on_crash = self.cut_power if loses_power else self.kill
+
+    def crash_next_at(self, effect: int, *, loses_power: bool = False) -> None:
+        """End the life after this one before that effect of it."""
+        self._next_crash = effect, loses_power
+
+    def plan_no_crash(self) -> None:
+        """Let this life and the next go on."""
+        self.host.crash_at = 0
+        self._next_crash = None
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Have the process do something.

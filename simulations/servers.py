@@ -27,6 +27,8 @@ from storage_node.service import Doors, StorageNode
 COORDINATOR: Final = "coordinator"
 URL: Final = "ws://127.0.0.1:1"
 DATA: Final = "/data"
+LOOK_S: Final = 60.0
+"""Between looks for changes of other commands: nobody changes a simulated coordinator's database behind its back."""
 TOKEN: Final = "letanodein"  # noqa: S105 - of simulated nodes alone
 _PRIVATE: Final = 0o600
 
@@ -62,6 +64,7 @@ class CoordinatorMachine(Machine):
             clock=SimClock(self.loop, self.host),
             entropy=self.entropy,
             open_registration=True,
+            look_s=LOOK_S,
         )
         self._server = Server(self.service, SimAcceptor(self.network, self.host, URL), certificates=[NO_TLS])
         await self.service.start()

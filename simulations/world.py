@@ -23,6 +23,7 @@ from simulations.mishaps import SimulationError
 from simulations.network import Network
 from simulations.personalities import PLAIN, Personality
 from simulations.servers import CoordinatorImage, CoordinatorMachine, NodeImage, NodeMachine
+from simulations.signatures import remembered
 from simulations.trace import Trace
 from simulations.watcher import FINE, Weather
 
@@ -62,6 +63,7 @@ class World:
         trace: Where to note what happens.
         personalities: Of the devices' file systems; plain ones for those not named.
         weather: How badly the devices' watchers do.
+        lans: By number, the LANs that the devices are on; the first for those not named.
     """
 
     def __init__(
@@ -73,19 +75,20 @@ class World:
         trace: Trace | None = None,
         personalities: Sequence[Personality] = (),
         weather: Weather = FINE,
+        lans: Sequence[int] = (),
     ) -> None:
         self.seed = seed
         self.loop = SimLoop(seed, schedule=schedule, trace=trace)
         self.network = Network(self.loop)
-        self.lan = Segment()
         self._wall_ns = image.wall_ns
-        self._around = around = Surroundings(self.loop, self.network, self.lan, image.wall_ns)
+        self._around = around = Surroundings(self.loop, self.network, Segment(), image.wall_ns)
+        segments = {lan: Segment() for lan in lans} | {0: around.lan}
         self._weather = weather
         self.coordinator = CoordinatorMachine(around, image.coordinator)
         self.nodes = [NodeMachine(around, number, one) for number, one in enumerate(image.nodes)]
         self.devices = [
             DeviceMachine(
-                around,
+                around._replace(lan=segments[lans[number] if number < len(lans) else 0]),
                 number,
                 one,
                 personality=personalities[number] if number < len(personalities) else PLAIN,
@@ -121,7 +124,7 @@ class World:
                 await self.start_all()
             await story(self)
 
-        with self._hearing():
+        with self._hearing(), remembered():
             self.loop.run(main())
 
     @property

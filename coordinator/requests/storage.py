@@ -102,6 +102,7 @@ async def node_report(coordinator: Coordinator, session: Session, message: m.Nod
         raise ProtocolError("a node reports odd numbers")
     now_ms = coordinator.clock.now_ms()
     node = session.node
+    coordinator.repair.take_report(node, message.stored_bytes)
     coordinator.registry.report(node, message.free_bytes, message.stored_bytes, now_ms)
 
     def write(repository: Repository) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, select, update
 
 from coordinator.store.schema import ACCOUNT_LINKS, ACCOUNTS, DEVICES
-from coordinator.store.statements import insert, upsert
+from coordinator.store.statements import Prepared, insert, upsert
 from protocol.chains import SignedLink
 from protocol.ids import AccountId, DeviceId, LinkHash
 
@@ -28,7 +28,13 @@ def user_key(user: str) -> str:
 
 
 _ROW = (ACCOUNTS.c.account, ACCOUNTS.c.user, ACCOUNTS.c.seq, ACCOUNTS.c.head)
-_FIND = select(*_ROW).where(ACCOUNTS.c.account == bindparam("account"))
+_FIND = Prepared(select(*_ROW).where(ACCOUNTS.c.account == bindparam("account")))
+_LINKS = Prepared(
+    select(ACCOUNT_LINKS.c.body, ACCOUNT_LINKS.c.signature)
+    .where(ACCOUNT_LINKS.c.account == bindparam("account"), ACCOUNT_LINKS.c.seq > bindparam("after"))
+    .order_by(ACCOUNT_LINKS.c.seq)
+    .limit(bindparam("most"))
+)
 
 
 class Accounts:
@@ -39,7 +45,7 @@ class Accounts:
 
     def find(self, account: AccountId) -> AccountRow | None:
         """Return an account, None if there is none."""
-        row = self._connection.execute(_FIND, {"account": account}).one_or_none()
+        row = _FIND.run(self._connection, {"account": account}).fetchone()
         return None if row is None else AccountRow(*row)
 
     def find_user(self, user: str) -> AccountRow | None:
@@ -64,13 +70,7 @@ class Accounts:
 
     def links(self, account: AccountId, after_seq: int, limit: int) -> list[SignedLink]:
         """Return at most ``limit`` links after a sequence number, in order."""
-        links = ACCOUNT_LINKS.c
-        rows = self._connection.execute(
-            select(links.body, links.signature)
-            .where(links.account == account, links.seq > after_seq)
-            .order_by(links.seq)
-            .limit(limit)
-        )
+        rows = _LINKS.run(self._connection, {"account": account, "after": after_seq, "most": limit})
         return [SignedLink(body, signature) for body, signature in rows]
 
     def saw(self, account: AccountId, device: DeviceId, now_ms: int) -> None:

@@ -12,15 +12,23 @@ from sqlalchemy import Connection, bindparam, func, select, tuple_
 from coordinator.core.ordering import Wait
 from coordinator.core.retirement import Holding, depends
 from coordinator.store.schema import CHUNKS, FOLDERS, SEGMENTS, WAITS
-from coordinator.store.statements import groups, insert, upsert
+from coordinator.store.statements import KEYS, Prepared, groups, insert, upsert
 from protocol.errors import ProtocolError
 from protocol.grants import ChunkRef
 from protocol.ids import ChunkId, FolderId, Pseudonym
 from protocol.messages import PinnedSegment
 
 _REF_BYTES: Final = 36
-_SELECT_NODES = select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(
-    CHUNKS.c.pseudonym == bindparam("pseudonym"), CHUNKS.c.chunk.in_(bindparam("keys", expanding=True))
+_SELECT_NODES = Prepared(
+    select(CHUNKS.c.chunk, CHUNKS.c.nodes).where(
+        CHUNKS.c.pseudonym == bindparam("pseudonym"), CHUNKS.c.chunk.in_([KEYS])
+    )
+)
+
+_SELECT_SEGMENTS = Prepared(
+    select(SEGMENTS.c.segment, SEGMENTS.c.length, SEGMENTS.c.chunks).where(
+        SEGMENTS.c.folder == bindparam("folder"), SEGMENTS.c.segment.in_([KEYS])
+    )
 )
 
 
@@ -60,7 +68,7 @@ class Chunks:
         """Return how many nodes hold each of these chunks; those held by none may be left out."""
         found: dict[ChunkId, int] = {}
         for group in groups(chunks):
-            rows = self._connection.execute(_SELECT_NODES, {"pseudonym": pseudonym, "keys": group})
+            rows = _SELECT_NODES.run_for(self._connection, group, {"pseudonym": pseudonym})
             found.update((ChunkId(chunk), len(nodes) // 2) for chunk, nodes in rows)
         return found
 
@@ -76,11 +84,7 @@ class Chunks:
         """
         fresh = {segment.segment.id: segment for segment in segments}
         for group in groups(list(fresh)):
-            rows = self._connection.execute(
-                select(SEGMENTS.c.segment, SEGMENTS.c.length, SEGMENTS.c.chunks).where(
-                    SEGMENTS.c.folder == folder, SEGMENTS.c.segment.in_(group)
-                )
-            )
+            rows = _SELECT_SEGMENTS.run_for(self._connection, group, {"folder": folder})
             for id, length, chunks in rows:
                 known = fresh.pop(ChunkId(id))
                 if known.segment.length != length or _pack_refs(known.chunks) != chunks:
@@ -113,7 +117,7 @@ class Chunks:
         lengths = {ref.id: ref.length for ref in chunks}
         held: dict[ChunkId, tuple[int, ...]] = {}
         for group in groups(list(lengths)):
-            rows = self._connection.execute(_SELECT_NODES, {"pseudonym": pseudonym, "keys": group})
+            rows = _SELECT_NODES.run_for(self._connection, group, {"pseudonym": pseudonym})
             held.update((ChunkId(chunk), unpack_numbers(nodes)) for chunk, nodes in rows)
         counts: dict[ChunkId, int] = {}
         changed = []

@@ -20,15 +20,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import structlog
-from sqlalchemy import Connection, create_engine, exc
+from sqlalchemy import Connection, Engine, create_engine, exc
 from sqlalchemy.pool import NullPool
 
 from coordinator.store.migrate import migrate
 from coordinator.store.repository import Repository
+from coordinator.store.statements import raw
 from protocol.errors import CorruptStateError, KinfolderError, UnavailableError
 
 T = TypeVar("T")
@@ -41,6 +42,9 @@ WRITES_QUEUED_MAX: Final = 8_192
 READERS: Final = 2
 BUSY_S: Final = 20.0
 CACHE_KIB: Final = 16 * 1024
+ENGINES_MAX: Final = 8
+ERRORS: Final = (exc.DBAPIError, sqlite3.Error)
+"""What the database raises, through SQLAlchemy or past it."""
 FULL: Final = "the coordinator's disk is full"
 
 log = structlog.get_logger("coordinator")
@@ -67,20 +71,25 @@ class Database(Protocol):
 
 def connect(path: str, *, read_only: bool = False, synchronous: str = "FULL") -> Connection:
     """Open a connection to the SQLite database at ``path`` (":memory:" for none)."""
+    return _engine(path, read_only, synchronous).connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+@lru_cache(ENGINES_MAX)
+def _engine(path: str, read_only: bool, synchronous: str) -> Engine:  # noqa: FBT001 - as in connect
+    """Return what opens connections; they share it, for each engine compiles every statement for itself."""
 
     def open_sqlite() -> sqlite3.Connection:
-        raw = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        raw.execute("PRAGMA journal_mode=WAL")
-        raw.execute(f"PRAGMA synchronous={synchronous}")
-        raw.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        raw.execute("PRAGMA wal_autocheckpoint=4000")
-        raw.execute("PRAGMA journal_size_limit=67108864")
+        found = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        found.execute("PRAGMA journal_mode=WAL")
+        found.execute(f"PRAGMA synchronous={synchronous}")
+        found.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        found.execute("PRAGMA wal_autocheckpoint=4000")
+        found.execute("PRAGMA journal_size_limit=67108864")
         if read_only:
-            raw.execute("PRAGMA query_only=ON")
-        return raw
+            found.execute("PRAGMA query_only=ON")
+        return found
 
-    engine = create_engine("sqlite+pysqlite://", creator=open_sqlite, poolclass=NullPool)
-    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    return create_engine("sqlite+pysqlite://", creator=open_sqlite, poolclass=NullPool)
 
 
 def create_private(path: str) -> None:
@@ -95,13 +104,13 @@ def create_private(path: str) -> None:
 
 def foreign(error: BaseException) -> BaseException:
     """Return our error for one of the database's; others as they are."""
-    if isinstance(error, KinfolderError) or not isinstance(error, exc.DBAPIError | sqlite3.Error):
+    if isinstance(error, KinfolderError) or not isinstance(error, ERRORS):
         return error
-    raw = error.orig if isinstance(error, exc.DBAPIError) else error
-    text = str(raw)
+    own = error.orig if isinstance(error, exc.DBAPIError) else error
+    text = str(own)
     if "malformed" in text or "not a database" in text:
         return CorruptStateError("the coordinator's database is damaged")
-    if isinstance(raw, sqlite3.OperationalError):
+    if isinstance(own, sqlite3.OperationalError):
         if "full" in text:
             return UnavailableError(FULL)
         return UnavailableError("the coordinator's database cannot be used now")
@@ -109,17 +118,17 @@ def foreign(error: BaseException) -> BaseException:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    raw(connection).execute("BEGIN IMMEDIATE")
 
 
 def _end(connection: Connection, word: str) -> None:
-    connection.exec_driver_sql(word)
+    raw(connection).execute(word)
 
 
 def _rollback(connection: Connection) -> None:
     # SQLite has rolled back on its own after some errors (full, I/O): then there is nothing left to roll back.
-    with contextlib.suppress(exc.DBAPIError):
-        connection.exec_driver_sql("ROLLBACK")
+    with contextlib.suppress(sqlite3.Error):
+        raw(connection).execute("ROLLBACK")
 
 
 @contextlib.contextmanager
@@ -152,7 +161,7 @@ class InlineDatabase:
         """Run an operation that only reads."""
         try:
             return operation(Repository(self._connection))
-        except exc.DBAPIError as error:
+        except ERRORS as error:
             raise foreign(error) from error
 
     async def close(self) -> None:
@@ -165,25 +174,19 @@ def _empty_database() -> bytes:
     """Return a new database, migrated: migrating one for each of a simulator's worlds would take most of its time."""
     with contextlib.closing(connect(":memory:", synchronous="OFF")) as connection:
         migrate(connection)
-        return _raw(connection).serialize()
-
-
-def _raw(connection: Connection) -> sqlite3.Connection:
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    return raw
+        return raw(connection).serialize()
 
 
 def connect_memory(data: bytes | None = None) -> Connection:
     """Open a database in memory: an empty one, or what :func:`snapshot` kept of another."""
     connection = connect(":memory:", synchronous="OFF")
-    _raw(connection).deserialize(_empty_database() if data is None else data)
+    raw(connection).deserialize(_empty_database() if data is None else data)
     return connection
 
 
 def snapshot(connection: Connection) -> bytes:
     """Return all that a database in memory holds, as of its last commit: what a simulated crash leaves."""
-    return _raw(connection).serialize()
+    return raw(connection).serialize()
 
 
 _Job: TypeAlias = tuple[Callable[[Repository], Any], "asyncio.Future[Any]"]
@@ -237,12 +240,12 @@ class ThreadedDatabase:
             connection = self._local.connection = connect(self._path, read_only=True)
             self._connections.append(connection)
         try:
-            connection.exec_driver_sql("BEGIN")
+            raw(connection).execute("BEGIN")
             try:
                 return operation(Repository(connection))
             finally:
                 _rollback(connection)
-        except exc.DBAPIError as error:
+        except ERRORS as error:
             raise foreign(error) from error
 
     def _write_all(self) -> None:

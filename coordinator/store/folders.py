@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from coordinator.store.schema import AUTHORS, CONTROL_LINKS, FOLDERS, LOG, MEMBERS, PENDING
-from coordinator.store.statements import groups, upsert
+from coordinator.store.statements import KEYS, Prepared, groups, upsert
 from protocol.chains import Role, SignedLink
 from protocol.codec import decode
 from protocol.errors import CorruptStateError
@@ -39,20 +39,31 @@ class Head(msgspec.Struct):
 
 
 _COLUMNS = tuple(FOLDERS.c[name] for name in Head.__struct_fields__)
-_SELECT_HEAD = select(*_COLUMNS).where(FOLDERS.c.folder == bindparam("folder"))
-_SELECT_ITEMS = (
+_SELECT_HEADS = Prepared(
+    select(*_COLUMNS)
+    .join(MEMBERS, MEMBERS.c.folder == FOLDERS.c.folder)
+    .where(MEMBERS.c.account == bindparam("account"), MEMBERS.c.role > 0, MEMBERS.c.folder > bindparam("after"))
+    .order_by(MEMBERS.c.folder)
+    .limit(bindparam("most"))
+)
+_SELECT_HEAD = Prepared(select(*_COLUMNS).where(FOLDERS.c.folder == bindparam("folder")))
+_SELECT_ITEMS = Prepared(
     select(LOG.c.position, LOG.c.kind, LOG.c.time_ms, LOG.c.data)
     .where(LOG.c.folder == bindparam("folder"), LOG.c.position > bindparam("after"))
     .order_by(LOG.c.position)
     .limit(bindparam("most"))
 )
-_SELECT_ROLE = select(MEMBERS.c.role).where(
-    MEMBERS.c.folder == bindparam("folder"), MEMBERS.c.account == bindparam("account")
+_SELECT_ROLE = Prepared(
+    select(MEMBERS.c.role).where(MEMBERS.c.folder == bindparam("folder"), MEMBERS.c.account == bindparam("account"))
 )
-_SELECT_PENDING = (
-    select(PENDING.c.folder, func.max(PENDING.c.counter))
-    .where(PENDING.c.folder.in_(bindparam("keys", expanding=True)))
-    .group_by(PENDING.c.folder)
+_SELECT_REGISTERED = Prepared(
+    select(PENDING.c.counter, PENDING.c.data)
+    .where(PENDING.c.folder == bindparam("folder"), PENDING.c.counter > bindparam("after"))
+    .order_by(PENDING.c.counter)
+    .limit(bindparam("most"))
+)
+_SELECT_PENDING = Prepared(
+    select(PENDING.c.folder, func.max(PENDING.c.counter)).where(PENDING.c.folder.in_([KEYS])).group_by(PENDING.c.folder)
 )
 _LINK_BYTES_MAX = CONTROL_LINK_BYTES_MAX + KIB
 
@@ -65,25 +76,17 @@ class Folders:
 
     def head(self, folder: FolderId) -> Head | None:
         """Return a folder's head, None if there is no such folder."""
-        row = self._connection.execute(_SELECT_HEAD, {"folder": folder}).one_or_none()
+        row = _SELECT_HEAD.run(self._connection, {"folder": folder}).fetchone()
         return None if row is None else Head(*row)
 
     def heads_of(self, account: AccountId, after: bytes, limit: int) -> list[Head]:
         """Return the heads of an account's folders by rising id, after one of them."""
-        rows = self._connection.execute(
-            select(*_COLUMNS)
-            .join(MEMBERS, MEMBERS.c.folder == FOLDERS.c.folder)
-            .where(MEMBERS.c.account == account, MEMBERS.c.role > 0, MEMBERS.c.folder > after)
-            .order_by(MEMBERS.c.folder)
-            .limit(limit)
-        )
+        rows = _SELECT_HEADS.run(self._connection, {"account": account, "after": after, "most": limit})
         return [Head(*row) for row in rows]
 
     def role(self, folder: FolderId, account: AccountId) -> Role | None:
         """Return an account's role in a folder, None if it is no member."""
-        role: int | None = self._connection.execute(
-            _SELECT_ROLE, {"folder": folder, "account": account}
-        ).scalar_one_or_none()
+        role: int | None = _SELECT_ROLE.value(self._connection, {"folder": folder, "account": account})
         return Role(role) if role else None
 
     def members(self, folder: FolderId) -> list[AccountId]:
@@ -152,7 +155,7 @@ class Folders:
 
     def items(self, folder: FolderId, after: int, items_max: int, bytes_max: int) -> list[LogItem]:
         """Return log items after a position; at least one if there is one, else within both limits."""
-        rows = self._connection.execute(_SELECT_ITEMS, {"folder": folder, "after": after, "most": items_max})
+        rows = _SELECT_ITEMS.run(self._connection, {"folder": folder, "after": after, "most": items_max})
         items: list[LogItem] = []
         size = 0
         for position, kind, time_ms, data in rows:
@@ -176,12 +179,8 @@ class Folders:
         self, folder: FolderId, after: int, items_max: int, bytes_max: int
     ) -> tuple[list[tuple[int, bytes]], bool]:
         """Return registered, unordered entries after a counter, and whether there are more."""
-        rows = self._connection.execute(
-            select(PENDING.c.counter, PENDING.c.data)
-            .where(PENDING.c.folder == folder, PENDING.c.counter > after)
-            .order_by(PENDING.c.counter)
-            .limit(items_max + 1)
-        )
+        wanted = {"folder": folder, "after": after, "most": items_max + 1}
+        rows = _SELECT_REGISTERED.run(self._connection, wanted)
         entries: list[tuple[int, bytes]] = []
         size = 0
         for counter, data in rows:
@@ -196,7 +195,7 @@ class Folders:
         """Return the highest registration counter of an entry that is neither ordered nor void, where there is one."""
         found: dict[FolderId, int] = {}
         for group in groups(folders):
-            rows = self._connection.execute(_SELECT_PENDING, {"keys": group})
+            rows = _SELECT_PENDING.run_for(self._connection, group, {})
             found.update((FolderId(folder), counter) for folder, counter in rows)
         return found
 

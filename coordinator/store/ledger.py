@@ -25,7 +25,7 @@ from coordinator.store.schema import (
     REGISTERS,
     SEGMENTS,
 )
-from coordinator.store.statements import groups, insert, upsert
+from coordinator.store.statements import KEYS, Prepared, groups, insert, upsert
 from coordinator.store.waits import Waits
 from protocol.chains import SignedLink
 from protocol.codec import decode, encode
@@ -47,25 +47,37 @@ _RECORD = (
     ENTRIES.c.replaced_by,
 )
 # Statements that every registration runs are built once: building one costs more than running it.
-_SELECT_RECORDS = select(*_RECORD).where(
-    ENTRIES.c.folder == bindparam("folder"), ENTRIES.c.hash.in_(bindparam("keys", expanding=True))
+_SELECT_RECORDS = Prepared(select(*_RECORD).where(ENTRIES.c.folder == bindparam("folder"), ENTRIES.c.hash.in_([KEYS])))
+_SELECT_NEWEST = Prepared(
+    select(AUTHORS.c.device, AUTHORS.c.seq, AUTHORS.c.hash).where(
+        AUTHORS.c.folder == bindparam("folder"), AUTHORS.c.device.in_([KEYS])
+    )
 )
-_SELECT_NEWEST = select(AUTHORS.c.device, AUTHORS.c.seq, AUTHORS.c.hash).where(
-    AUTHORS.c.folder == bindparam("folder"), AUTHORS.c.device.in_(bindparam("keys", expanding=True))
+_SELECT_VECTORS = Prepared(
+    select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vector).where(
+        REGISTERS.c.folder == bindparam("folder"), REGISTERS.c.node.in_([KEYS])
+    )
 )
-_SELECT_VECTORS = select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vector).where(
-    REGISTERS.c.folder == bindparam("folder"), REGISTERS.c.node.in_(bindparam("keys", expanding=True))
+_SELECT_DATA = Prepared(
+    select(PENDING.c.data).where(PENDING.c.folder == bindparam("folder"), PENDING.c.counter == bindparam("counter"))
 )
-_COUNT_PENDING = (
+_COUNT_PENDING = Prepared(
     select(PENDING.c.device, func.count()).where(PENDING.c.folder == bindparam("folder")).group_by(PENDING.c.device)
 )
+_SELECT_DURABLE = Prepared(
+    select(SEGMENTS.c.segment).where(
+        SEGMENTS.c.folder == bindparam("folder"),
+        SEGMENTS.c.segment.in_([KEYS]),
+        SEGMENTS.c.durable == 1,
+    )
+)
 _HEAD_FIELDS = tuple(name for name in Head.__struct_fields__ if name != "folder")
-_UPDATE_HEAD = (
+_UPDATE_HEAD = Prepared(
     update(FOLDERS)
     .where(FOLDERS.c.folder == bindparam("key_folder"))
     .values({name: bindparam(f"new_{name}") for name in _HEAD_FIELDS})
 )
-_UPDATE_RECORD = (
+_UPDATE_RECORD = Prepared(
     update(ENTRIES)
     .where(
         ENTRIES.c.folder == bindparam("key_folder"),
@@ -74,13 +86,15 @@ _UPDATE_RECORD = (
     )
     .values(position=bindparam("new_position"), void=bindparam("new_void"), replaced_by=bindparam("new_replaced_by"))
 )
-_DELETE_RECORD = delete(ENTRIES).where(
-    ENTRIES.c.folder == bindparam("key_folder"),
-    ENTRIES.c.device == bindparam("key_device"),
-    ENTRIES.c.seq == bindparam("key_seq"),
+_DELETE_RECORD = Prepared(
+    delete(ENTRIES).where(
+        ENTRIES.c.folder == bindparam("key_folder"),
+        ENTRIES.c.device == bindparam("key_device"),
+        ENTRIES.c.seq == bindparam("key_seq"),
+    )
 )
-_DELETE_PENDING = delete(PENDING).where(
-    PENDING.c.folder == bindparam("key_folder"), PENDING.c.counter == bindparam("key_counter")
+_DELETE_PENDING = Prepared(
+    delete(PENDING).where(PENDING.c.folder == bindparam("key_folder"), PENDING.c.counter == bindparam("key_counter"))
 )
 
 
@@ -135,21 +149,21 @@ class FolderLedger(Waits):
 
     def _load_records(self, hashes: Collection[EntryHash]) -> None:
         for group in groups(hashes):
-            rows = self._connection.execute(_SELECT_RECORDS, {"folder": self._folder, "keys": group})
+            rows = _SELECT_RECORDS.run_for(self._connection, group, {"folder": self._folder})
             found = {EntryHash(row[0]): _record(row) for row in rows}
             for hash in group:
                 self._records.setdefault(hash, found.get(hash))
 
     def _load_newest(self, devices: Collection[int]) -> None:
         for group in groups(devices):
-            rows = self._connection.execute(_SELECT_NEWEST, {"folder": self._folder, "keys": group})
+            rows = _SELECT_NEWEST.run_for(self._connection, group, {"folder": self._folder})
             found = {device: (seq, EntryHash(hash)) for device, seq, hash in rows}
             for device in group:
                 self._newest.setdefault(device, found.get(device, (0, EntryHash(bytes(32)))))
 
     def _load_vectors(self, nodes: Collection[NodeId]) -> None:
         for group in groups(nodes):
-            rows = self._connection.execute(_SELECT_VECTORS, {"folder": self._folder, "keys": group})
+            rows = _SELECT_VECTORS.run_for(self._connection, group, {"folder": self._folder})
             for node, register, vector in rows:
                 value: Vector = decode(vector, Vector, bytes_max=_VECTOR_BYTES_MAX)
                 self._vectors.setdefault((NodeId(node), register), value)
@@ -206,9 +220,7 @@ class FolderLedger(Waits):
             return data
         record = self.find(hash)
         assert record is not None
-        row: bytes | None = self._connection.execute(
-            select(PENDING.c.data).where(PENDING.c.folder == self._folder, PENDING.c.counter == record.counter)
-        ).scalar_one_or_none()
+        row: bytes | None = _SELECT_DATA.value(self._connection, {"folder": self._folder, "counter": record.counter})
         if row is None:
             raise CorruptStateError("a registered entry is missing")
         return row
@@ -227,7 +239,7 @@ class FolderLedger(Waits):
     def pending_count(self, device: int | None = None) -> int:
         """Return how many entries, of one device number or of all, are neither ordered nor void."""
         if self._pending is None:
-            rows = self._connection.execute(_COUNT_PENDING, {"folder": self._folder})
+            rows = _COUNT_PENDING.run(self._connection, {"folder": self._folder})
             self._pending = Counter({row[0]: row[1] for row in rows})
             self._pending.update(
                 record.device for hash in self._new if (record := self._records[hash]) is not None and record.is_pending
@@ -249,11 +261,7 @@ class FolderLedger(Waits):
         """Return those segments that have reached a write quorum as a whole."""
         found: set[ChunkId] = set()
         for group in groups(segments):
-            rows = self._connection.execute(
-                select(SEGMENTS.c.segment).where(
-                    SEGMENTS.c.folder == self._folder, SEGMENTS.c.segment.in_(group), SEGMENTS.c.durable == 1
-                )
-            )
+            rows = _SELECT_DURABLE.run_for(self._connection, group, {"folder": self._folder})
             found.update(ChunkId(segment) for (segment,) in rows)
         return found
 
@@ -394,7 +402,7 @@ class FolderLedger(Waits):
         folder, connection = self._folder, self._connection
         records = [record for hash in self._new if (record := self._records[hash]) is not None]
         for record in self._placeholders:
-            connection.execute(_DELETE_RECORD, {"key_folder": folder, "key_device": 0, "key_seq": record.seq})
+            _DELETE_RECORD.run(connection, {"key_folder": folder, "key_device": 0, "key_seq": record.seq})
         insert(connection, ENTRIES, [self._row(record) for record in records])
         if self._changed:
             keys = [
@@ -408,9 +416,9 @@ class FolderLedger(Waits):
                 }
                 for record in self._changed.values()
             ]
-            connection.execute(_UPDATE_RECORD, keys)
+            _UPDATE_RECORD.run_each(connection, keys)
             gone = [{"key_folder": folder, "key_counter": record.counter} for record in self._changed.values()]
-            connection.execute(_DELETE_PENDING, gone)
+            _DELETE_PENDING.run_each(connection, gone)
         insert(
             connection,
             PENDING,
@@ -462,4 +470,4 @@ class FolderLedger(Waits):
             return
         head.signed_position = max(head.signed_position, head.position)
         values = {f"new_{name}": getattr(head, name) for name in _HEAD_FIELDS}
-        self._connection.execute(_UPDATE_HEAD, {"key_folder": head.folder, **values})
+        _UPDATE_HEAD.run(self._connection, {"key_folder": head.folder, **values})

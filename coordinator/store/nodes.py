@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from coordinator.store.schema import REVOCATIONS, STORAGE_NODES
-from coordinator.store.statements import insert, upsert
+from coordinator.store.statements import Prepared, insert, upsert
 from protocol.ids import DeviceId, Pseudonym, StorageNodeId
 
 
@@ -30,7 +31,20 @@ class StorageNode(msgspec.Struct, frozen=True):
     stored_bytes: int
 
 
-_COLUMNS = tuple(STORAGE_NODES.c[name] for name in StorageNode.__struct_fields__)
+_DELETE_REVOCATIONS = Prepared(delete(REVOCATIONS).where(REVOCATIONS.c.time_ms < bindparam("since_ms")))
+_SELECT_REVOCATIONS = Prepared(
+    select(REVOCATIONS.c.device, REVOCATIONS.c.pseudonym).order_by(REVOCATIONS.c.device, REVOCATIONS.c.pseudonym)
+)
+_SELECT_ALL = Prepared(
+    select(*(STORAGE_NODES.c[name] for name in StorageNode.__struct_fields__)).order_by(STORAGE_NODES.c.number)
+)
+
+
+@cache
+def _update(*names: str) -> Prepared:
+    """Return the statement that changes these columns of a node."""
+    change = update(STORAGE_NODES).where(STORAGE_NODES.c.node == bindparam("key_node"))
+    return Prepared(change.values({name: bindparam(f"new_{name}") for name in names}))
 
 
 class Nodes:
@@ -41,8 +55,9 @@ class Nodes:
 
     def all(self) -> list[StorageNode]:
         """Return all nodes by their numbers."""
-        rows = self._connection.execute(select(*_COLUMNS).order_by(STORAGE_NODES.c.number))
-        return [msgspec.structs.replace(StorageNode(*row), online=bool(row.online)) for row in rows]
+        rows = _SELECT_ALL.run(self._connection, {})
+        found = (StorageNode(*row) for row in rows)
+        return [msgspec.structs.replace(one, online=bool(one.online)) for one in found]
 
     def next_number(self) -> int:
         """Return the number that a new node would get."""
@@ -55,7 +70,8 @@ class Nodes:
 
     def change(self, node: StorageNodeId, **values: object) -> None:
         """Change some columns of a node."""
-        self._connection.execute(update(STORAGE_NODES).where(STORAGE_NODES.c.node == node).values(values))
+        new = {f"new_{name}": value for name, value in values.items()}
+        _update(*values).run(self._connection, {"key_node": node, **new})
 
     def all_offline(self) -> None:
         """Note that no node is connected: the server has just started, or has stopped."""
@@ -68,10 +84,6 @@ class Nodes:
 
     def revoked(self, since_ms: int) -> list[tuple[DeviceId, Pseudonym]]:
         """Return what was revoked since a time, and forget what is older."""
-        self._connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.time_ms < since_ms))
-        rows = self._connection.execute(
-            select(REVOCATIONS.c.device, REVOCATIONS.c.pseudonym).order_by(
-                REVOCATIONS.c.device, REVOCATIONS.c.pseudonym
-            )
-        )
+        _DELETE_REVOCATIONS.run(self._connection, {"since_ms": since_ms})
+        rows = _SELECT_REVOCATIONS.run(self._connection, {})
         return [(DeviceId(device), Pseudonym(pseudonym)) for device, pseudonym in rows]

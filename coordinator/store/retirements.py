@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select, update
 
 from coordinator.core.retirement import Left
 from coordinator.store.schema import RETIREMENTS
-from coordinator.store.statements import insert
+from coordinator.store.statements import Prepared, insert
 from protocol.ids import StorageNodeId
 
 
@@ -31,7 +31,11 @@ class Retirement(msgspec.Struct, frozen=True):
         return self.ended_ms > 0
 
 
-_COLUMNS = tuple(RETIREMENTS.c[name] for name in Retirement.__struct_fields__)
+_SELECT_ALL = Prepared(
+    select(*(RETIREMENTS.c[name] for name in Retirement.__struct_fields__)).order_by(
+        RETIREMENTS.c.asked_ms, RETIREMENTS.c.node
+    )
+)
 
 
 class Retirements:
@@ -42,8 +46,8 @@ class Retirements:
 
     def all(self) -> dict[StorageNodeId, Retirement]:
         """Return all retirements by their nodes."""
-        rows = self._connection.execute(select(*_COLUMNS).order_by(RETIREMENTS.c.asked_ms, RETIREMENTS.c.node))
-        return {StorageNodeId(row.node): Retirement(*row) for row in rows}
+        rows = _SELECT_ALL.run(self._connection, {})
+        return {one.node: one for one in (Retirement(*row) for row in rows)}
 
     def begin(self, node: StorageNodeId, now_ms: int) -> None:
         """Note that a node is to go out of service; one that goes already must not be given."""

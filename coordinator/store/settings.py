@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from blake3 import blake3
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from coordinator.store.schema import SETTINGS, TOKENS
-from coordinator.store.statements import upsert
+from coordinator.store.statements import Prepared, upsert
+
+_SELECT_SETTING = Prepared(select(SETTINGS.c.value).where(SETTINGS.c.key == bindparam("key")))
 
 
 class Token(NamedTuple):
@@ -34,9 +36,7 @@ class Settings:
 
     def get(self, key: str) -> str | None:
         """Return a setting, None if it was never set."""
-        value: str | None = self._connection.execute(
-            select(SETTINGS.c.value).where(SETTINGS.c.key == key)
-        ).scalar_one_or_none()
+        value: str | None = _SELECT_SETTING.value(self._connection, {"key": key})
         return value
 
     def put(self, key: str, value: str) -> None:

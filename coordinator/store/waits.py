@@ -8,13 +8,21 @@ from sqlalchemy import Connection, bindparam, delete, select
 
 from coordinator.core.ordering import Wait
 from coordinator.store.schema import WAITS
-from coordinator.store.statements import groups, upsert
+from coordinator.store.statements import KEYS, Prepared, groups, upsert
 from protocol.ids import EntryHash, FolderId
 
-_DELETE_WAITER = delete(WAITS).where(
-    WAITS.c.folder == bindparam("key_folder"), WAITS.c.waiter == bindparam("key_waiter")
+_DELETE_WAITER = Prepared(
+    delete(WAITS).where(WAITS.c.folder == bindparam("key_folder"), WAITS.c.waiter == bindparam("key_waiter"))
 )
-_ANY = select(WAITS.c.kind).where(WAITS.c.folder == bindparam("folder")).limit(1)
+_WAITERS = Prepared(
+    select(WAITS.c.waiter).where(
+        WAITS.c.folder == bindparam("folder"), WAITS.c.kind == bindparam("kind"), WAITS.c.target.in_([KEYS])
+    )
+)
+_OF_WAITER = Prepared(
+    select(WAITS.c.kind).where(WAITS.c.folder == bindparam("folder"), WAITS.c.waiter == bindparam("waiter")).limit(1)
+)
+_ANY = Prepared(select(WAITS.c.kind).where(WAITS.c.folder == bindparam("folder")).limit(1))
 
 
 class Waits:
@@ -28,8 +36,7 @@ class Waits:
     def _any_waits(self) -> bool:
         """Tell whether anything in this folder waits; once it is known that nothing does, it costs nothing to ask."""
         if self._has_waits is None:
-            row = self._connection.execute(_ANY, {"folder": self._folder}).first()
-            self._has_waits = row is not None
+            self._has_waits = _ANY.value(self._connection, {"folder": self._folder}) is not None
         return self._has_waits
 
     def wait(self, kind: Wait, targets: Collection[bytes], waiter: bytes) -> None:
@@ -42,10 +49,7 @@ class Waits:
         """Tell whether ``waiter`` waits for anything."""
         if not self._any_waits():
             return False
-        row = self._connection.execute(
-            select(WAITS.c.kind).where(WAITS.c.folder == self._folder, WAITS.c.waiter == waiter).limit(1)
-        ).first()
-        return row is not None
+        return _OF_WAITER.value(self._connection, {"folder": self._folder, "waiter": waiter}) is not None
 
     def waits_for(self, waiter: EntryHash) -> list[EntryHash]:
         """Return the entries that an entry waits for."""
@@ -63,11 +67,7 @@ class Waits:
     def _waiters(self, kind: Wait, targets: Collection[bytes]) -> set[bytes]:
         found: set[bytes] = set()
         for group in groups(targets):
-            rows = self._connection.execute(
-                select(WAITS.c.waiter).where(
-                    WAITS.c.folder == self._folder, WAITS.c.kind == int(kind), WAITS.c.target.in_(group)
-                )
-            )
+            rows = _WAITERS.run_for(self._connection, group, {"folder": self._folder, "kind": int(kind)})
             found.update(waiter for (waiter,) in rows)
         return found
 
@@ -106,4 +106,4 @@ class Waits:
     def drop_waits(self, waiter: bytes) -> None:
         """Forget whatever an entry waits for."""
         if self._any_waits():
-            self._connection.execute(_DELETE_WAITER, {"key_folder": self._folder, "key_waiter": waiter})
+            _DELETE_WAITER.run(self._connection, {"key_folder": self._folder, "key_waiter": waiter})

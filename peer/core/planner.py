@@ -142,6 +142,24 @@ def plan(
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
 
 
+def missing_copies(base: Item | None, want: Item | None, *, local: Tree, remote: Tree) -> Iterator[Item]:
+    """Yield the conflict copies of what a file holds here that do not stand here yet: until they do, it is not replaced.
+
+    Args:
+        base: The file as synced.
+        want: As the folder has it now.
+        local: What stands on this device.
+        remote: What the folder holds.
+    """
+    if base is None or want is None or base.is_directory:
+        return
+    for member in base.members:
+        for dot in member.content if member.copy is None else ():
+            copy = remote.item(copy_id(member.node, dot))
+            if copy is not None and local.item(copy.id) is None:
+                yield copy
+
+
 class _View(NamedTuple):
     """One item in the three trees."""
 
@@ -280,14 +298,8 @@ class _Planning:
 
     def _missing_copies(self, view: _View) -> Iterator[ItemId]:
         """Yield the conflict copies of what an item holds here that are still to come."""
-        if view.synced is None or view.remote is None or view.synced.is_directory:
-            return
-        for member in view.synced.members:
-            for dot in member.content if member.copy is None else ():
-                copy = copy_id(member.node, dot)
-                want = self._remote.item(copy)
-                if want is not None and self._local.item(copy) is None and not self._is_hidden(self._remote, want):
-                    yield copy
+        copies = missing_copies(view.synced, view.remote, local=self._local, remote=self._remote)
+        yield from (copy.id for copy in copies if not self._is_hidden(self._remote, copy))
 
     def _departs(self, view: _View) -> bool:
         """Tell whether the folder has moved something to where this device is not to have it."""

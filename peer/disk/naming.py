@@ -93,6 +93,7 @@ def refusal(fs: FileSystem, directory: Handle, name: str, error: OSError, spelli
     """Return what a failed attempt to make a name means: ``name`` if it is the name's fault, else the error itself."""
     if error.errno in {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}:
         return DiskError("name", _CANNOT_HOLD)
-    if error.errno == errno.EEXIST and not is_listed(fs, directory, name) and not spelling.respells:
-        return DiskError("name", _ALIKE)
+    if error.errno == errno.EEXIST and not is_listed(fs, directory, name):
+        is_respelled = spelling.respells and any(_is_same(each.name, name) for each in fs.list(directory))
+        return error if is_respelled else DiskError("name", _ALIKE)
     return error

@@ -292,14 +292,16 @@ def hash_files(root: Root, paths: Iterable[str], *, now_ms: Callable[[], int]) -
         paths: From the root.
         now_ms: The wall clock, to tell what was written just now.
     """
-    buffer = memoryview(bytearray(BUFFER_BYTES))
+    buffer = memoryview(b"")
     for path in paths:
+        buffer = buffer or memoryview(bytearray(BUFFER_BYTES))  # most scans find nothing to read
         directory, name = split(path)
         try:
             with opened(root.fs, root.handle, directory) as parent:
-                yield _hash_one(root.fs, parent, path, name, buffer, now_ms)
+                hashed = _hash_one(root.fs, parent, path, name, buffer, now_ms)
         except OSError as error:
-            yield Hashed(path, b"", _NOTHING, problem="gone" if is_gone(error) else "unreadable")
+            hashed = Hashed(path, b"", _NOTHING, problem="gone" if is_gone(error) else "unreadable")
+        yield hashed  # with nothing open: whoever has all that he asked for need not come back
 
 
 def _hash_one(

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -479,8 +479,6 @@ class Observer:
         spellings = await context.database.run(lambda db: _spellings(db, folder)) if self._respells else None
         while True:
             part = await context.processor.run(lambda: list(islice(listings, LISTINGS_PER_STEP)))
-            if not part:
-                break
             if self._respells is None and not all(map(_is_plain, part)):
                 self._respells = await context.processor.run(respells, root, context.entropy)
                 if self._respells:
@@ -492,14 +490,15 @@ class Observer:
                 listed.append(listing.path)
                 # What is not to be judged yet is no problem: it is looked at in a moment, or at once if somebody asks.
                 problems.update((path, why) for path, why in _problems(listing) if path not in unsettled)
-            await context.database.run(lambda _, part=part: _observe(identification, part))  # type: ignore[misc]
-        requests = await context.database.run(lambda _: identification.requests())
+            is_last = len(part) < LISTINGS_PER_STEP
+            observe = partial(_observe, identification, part, is_last=is_last)
+            requests = await context.database.run(observe)
+            if is_last:
+                break
         hashes: dict[str, Hashed] = {}
         results = hash_files(root, requests, now_ms=context.clock.now_ms)
-        while True:
+        for _ in range(0, len(requests), HASHES_PER_STEP):
             some = await context.processor.run(lambda: list(islice(results, HASHES_PER_STEP)))
-            if not some:
-                break
             hashes.update({hashed.path: hashed for hashed in some})
         moving = [path for path, hashed in hashes.items() if hashed.problem == "changing"]
         self.restless = self.restless + 1 if moving else 0
@@ -571,9 +570,13 @@ def _spellings(db: sqlite3.Connection, folder: int) -> Spellings:
     return Spellings((local, SyncedTree(db, folder), ItemTable(db, folder)), standing)
 
 
-def _observe(identification: Identification, listings: Iterable[Listing]) -> None:
+def _observe(
+    identification: Identification, listings: Iterable[Listing], _: sqlite3.Connection, *, is_last: bool
+) -> Sequence[str]:
+    """Take listings; after the last of them, return the paths of the files to hash."""
     for listing in listings:
         identification.observe(listing)
+    return identification.requests() if is_last else ()
 
 
 def _problems(listing: Listing) -> Iterator[tuple[str, str]]:

@@ -151,10 +151,14 @@ def run_together(
     is ever committed: the transaction goes on, later operations see what earlier ones wrote, and closing undoes it all.
     """
     done: list[tuple[Future[Any], Any]] = []
+    is_alone = len(jobs) == 1 and not connection.in_transaction
     try:
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
         for operation, future in jobs:
+            if is_alone:  # the transaction is its savepoint
+                done.append((future, operation(connection)))
+                break
             connection.execute("SAVEPOINT operation")
             try:
                 result = operation(connection)

@@ -56,14 +56,19 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 3: what somebody removed or replaced is live only if another, who did not know of that, or later, kept it.
 
     Whoever brought the content to a path keeps it: by writing it, copying it, restoring it, moving it or a directory above
-    it. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
+    it. So does who moved another version of the same file, or a directory in which it came to be: a removal that is beaten by a
+    move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY:
             continue
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
-            if all(ledger.had_seen(ender, maker, seen.content) for maker in keepers):
+            if (
+                all(ledger.had_seen(ender, maker, seen.content) for maker in keepers)
+                and not _is_moved_otherwise(ledger, ender, seen.content)
+                and not _went_along(ledger, ender, seen.content)
+            ):
                 raise Violation(
                     NO_RESURRECTION,
                     f"{path} holds {seen.content.hex()[:6]} on device-{number}, which was removed and kept by nobody",
@@ -89,14 +94,21 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
 def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other.
 
-    Or somebody put it beside a file with another spelling of its name: two such names are one.
+    Or somebody put it beside a file with another spelling of its name: two such names are one. Excused is what stood on a
+    device that was put back to an earlier state and knew nothing of it.
     """
     for path, seen in tree.items():
         name = path.rpartition("/")[2]
         if seen.kind is not Kind.FILE or seen.content == EMPTY or not is_copy(name) or is_local(path):
             continue
+        if seen.content in ledger.strange:
+            continue
         makers = ledger.makers.get(seen.content, [])
-        names = {_one(wanted(name))} | {_one(wanted(_last(path))) for path in _paths_of(seen.content, makers)}
+        names = {_one(wanted(name))} | {
+            _one(wanted(_last(path)))
+            for version in _versions(ledger, seen.content)
+            for path in _paths_of(version, ledger.makers.get(version, []))
+        }
         if not any(_has_rival(ledger, maker, names) for maker in makers):
             raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
 
@@ -115,11 +127,63 @@ def _one(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _versions(ledger: Ledger, content: bytes) -> list[bytes]:
+    """Return a content and all that somebody wrote it over, and so on: that may be one file."""
+    done = [content]
+    for version in done:
+        for maker in ledger.makers.get(version, ()):
+            before = (_stood(ledger, maker, path) for path, came in maker.came.items() if came == version)
+            done += [one for one in dict.fromkeys(before) if one is not None and one not in done]
+    return done
+
+
+def _stood(ledger: Ledger, maker: Action, path: str) -> bytes | None:
+    """Return what had stood at a path before an action, also where a program had just moved it away or emptied it."""
+    seen = maker.before.get(path)
+    if seen is not None and seen.content != EMPTY:
+        return seen.content if seen.kind is Kind.FILE else None
+    for action in reversed(ledger.actions[: maker.number]):
+        if action.device == maker.device and path in action.came:
+            return action.came[path]
+        if action.device == maker.device and path in action.before and action.before[path].content != EMPTY:
+            return action.before[path].content if action.before[path].kind is Kind.FILE else None
+    return None
+
+
+def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
+    """Tell whether somebody moved another version of a file and had not seen that this one was removed."""
+    mine = set(_versions(ledger, content))
+    for version in ledger.contents:
+        movers = [one for one in ledger.makers.get(version, ()) if not one.made[version] and one is not ender]
+        is_moved = any(not ledger.had_seen(ender, mover, version) for mover in movers)
+        if is_moved and not mine.isdisjoint(_versions(ledger, version)):
+            return True
+    return False
+
+
+def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
+    """Tell whether somebody moved a directory in which a removed file lay, and whoever removed it had not seen that.
+
+    A directory is known by its own name, whatever stood above it on either disk.
+    """
+    lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
+    above = {part for parts in lay for part in parts}
+    return any(
+        one.device != ender.device
+        and one.epoch == ender.epoch
+        and any(was.rpartition("/")[2] in above and new not in ender.before for was, new in one.moved)
+        for one in ledger.actions
+    )
+
+
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
     if any(is_copy(_last(path)) for path in maker.came):
         return True  # somebody gave it that name, or edited what had it
     for rival in ledger.actions:
-        if names.isdisjoint({_one(wanted(one)) for one in rival.touched}):
+        below = {
+            part for path in rival.came for part in path.split("/")[:-1]
+        }  # what it is for a directory to be written
+        if names.isdisjoint({_one(wanted(one)) for one in rival.touched | below}):
             continue
         if _is_respelled(rival, names):
             return True

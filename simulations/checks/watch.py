@@ -78,7 +78,7 @@ class Watch:
         if call.call in _NEEDS_NO_ROOT or call.inode.disk is not device.disk:
             return
         for path in (call.path(), call.to_path()):
-            if path and path != ROOT and not path.startswith(ROOT + "/"):
+            if path and not any(path == root or path.startswith(root + "/") for root in (ROOT, AWAY)):
                 self.fail(LOCAL_SAFETY, f"{device.name} changes {path} ({call.call}), which is outside the folder")
 
     def _check_destroyed(self, device: DeviceMachine, call: Call) -> None:
@@ -110,12 +110,11 @@ class Watch:
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:
         """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote."""
         for inode in (call.inode, call.other):
-            if (
-                isinstance(inode, File)
-                and inode.size
-                and _is_shown(inode)
-                and inode.digest() not in self.ledger.contents
-            ):
+            if not (isinstance(inode, File) and inode.size and _is_shown(inode)):
+                continue
+            content = inode.digest()
+            self.ledger.put[self.world.devices.index(device)][content] = self.world.loop.now_ns
+            if content not in self.ledger.contents:
                 text = f"{device.name} shows at {inode.path()} ({call.call}) what nobody wrote: {about(inode.data())}"
                 self.fail(ATOMIC_VISIBILITY, text)
 

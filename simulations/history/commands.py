@@ -6,6 +6,7 @@ Rule 1: a command may be refused or end with its machine: that is an answer like
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from protocol.entries import Kind
@@ -55,9 +56,13 @@ async def stay_offline(person: Person) -> None:
 async def resolve(person: Person) -> None:
     """Decide about a conflict copy: its bytes become the file's, or it is removed."""
     row = person.choose((await ask(person, "conflicts"))["conflicts"])
+    await decide(person, row, keep=person.chance.random() < 0.5)
+
+
+async def decide(person: Person, row: Mapping[str, Any], *, keep: bool) -> None:
+    """Decide about one conflict copy, of those that the agent listed."""
     copy, path = row["copy"], row["path"]
     before = person.ledger.see(person.device, person.number)
-    keep = person.chance.random() < 0.5
     meant = None
     if copy in before and before[copy].kind is Kind.FILE:
         chosen = before[copy].content
@@ -74,10 +79,15 @@ async def resolve(person: Person) -> None:
 
 
 async def restore(person: Person) -> None:
-    """Bring back what a path was some time ago."""
+    """Bring back what a path was some time ago: of the whole folder, also in place of what comes until that is done."""
     inside = person.anything() if person.chance.random() < 0.7 else ""
+    await bring_back(person, inside, int(person.chance.choice((1.0, 10.0, 100.0, 3_600.0)) * 1_000))
+
+
+async def bring_back(person: Person, inside: str, ago_ms: int) -> None:
+    """Bring back what a path, or the whole folder, was so many milliseconds ago."""
     before = person.ledger.see(person.device, person.number)
-    ago_ms = int(person.chance.choice((1.0, 10.0, 100.0, 3_600.0)) * 1_000)
+    began_ns = person.device.loop.now_ns
     try:
         await ask(
             person,
@@ -90,7 +100,9 @@ async def restore(person: Person) -> None:
             to=None,
         )
     finally:
-        action = person.ledger.note_by_command(person.device, person.number, f"restores {inside or 'all'}", before)
+        meant = Decision({}, person.ledger.passed(person.device, person.number, began_ns))
+        what = f"restores {inside or 'all'}"
+        action = person.ledger.note_by_command(person.device, person.number, what, before, meant)
         person.ledger.restores.append(action)
 
 

@@ -17,6 +17,7 @@ from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
 from simulations.history import rest
 from simulations.history.ledger import Action, Ledger, Tree, held, look
+from simulations.history.options import ACTIONS_MIN
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES
 from simulations.history.script import Event, Script, What
@@ -74,6 +75,8 @@ class Course:
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
+        self.done = 0
+        """How many deeds were done."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.observer = Observer(world, self.ledger, options.personalities, options.weather)
@@ -97,22 +100,32 @@ class Course:
         self.ledger.rested(world.devices)
         snapshot: tuple[str, Tree] | None = None
         for event in self.script.events:
-            match event.what:
-                case What.REST:
-                    await self._rest()
-                    self.played[event.number] = event
-                    snapshot = await rest.take_snapshot(self)
-                case What.DEED:
-                    self._tasks.append(asyncio.create_task(self._deed(event)))
-                case What.TROUBLE:
-                    await self._trouble(event)
-            await asyncio.sleep(event.pause_s)
-        await self._rest()
+            if event.what is What.REST:
+                await self.rest()
+                self.played[event.number] = event
+                snapshot = await rest.take_snapshot(self)
+            else:
+                await self._happen(event)
+        for event in self.script.spare():  # instead of what nobody could do
+            if self.done >= ACTIONS_MIN:
+                break
+            await self._happen(event)
+        await self.rest()
         await rest.stay(self)
+        if self.options.restarts:
+            await rest.restart(self)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
 
-    async def _rest(self) -> None:
+    async def _happen(self, event: Event) -> None:
+        if event.what is What.DEED:
+            self._tasks.append(asyncio.create_task(self._deed(event)))
+        else:
+            await self._trouble(event)
+        await asyncio.sleep(event.pause_s)
+
+    async def rest(self) -> None:
+        """Have everything end that goes wrong, wait until all are at rest, and check."""
         self.tell("all troubles end")
         await self._calm()
         await rest.come_to_rest(self)
@@ -122,7 +135,9 @@ class Course:
     async def _deed(self, event: Event) -> None:
         """Have somebody do what he can do just then."""
         choice = self.script.source("choice", event.number)
-        who = event.who if event.who >= 0 else choice.randrange(len(self.world.devices))
+        devices = self.world.devices
+        there = [number for number, device in enumerate(devices) if device.is_on] or list(range(len(devices)))
+        who = event.who if event.who >= 0 else choice.choice(there)
         for name in _names(event, self.options.deeds, choice):
             chance = self.script.source(f"deed/{name}", event.number)
             kind = DEEDS[name]
@@ -132,6 +147,7 @@ class Course:
             except GivenUp:
                 continue
             self.counts[name] += 1
+            self.done += 1
             return
         del self.played[event.number]
 
@@ -218,6 +234,7 @@ class Course:
         device.restore(image, files=files, database=database)
         if database:
             self.ledger.forget_removals(number, since_ns)
+            self.ledger.strange.update(held(self.ledger.see(device, number)))
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:
@@ -247,7 +264,7 @@ class Course:
         for machine in self.world.machines:
             for disk in machine.disks:
                 disk.hooks.fault = None
-            machine.host.crash_at = 0
+            machine.plan_no_crash()
             machine.time.jump(-self.jumps_ns.pop(machine.name, 0))
             await self.start(machine)
         if self._tasks:

@@ -106,8 +106,8 @@ def a_file(people: list[Person]) -> list[tuple[str, ...]]:
 
 def two_files(people: list[Person]) -> list[tuple[str, ...]]:
     """Find two files that all have."""
-    found = [path for (path,) in a_file(people)]
-    return [*pairwise(found)]
+    found = a_file(people)
+    return [one + other for one, other in pairwise(found)]
 
 
 def a_copy(people: list[Person]) -> list[tuple[str, ...]]:

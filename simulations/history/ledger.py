@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from protocol.entries import Kind
+from simulations.checks.names import is_copy
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.inodes import Directory, File, Inode, Link
 
@@ -88,6 +89,8 @@ class Action(NamedTuple):
     touched: frozenset[str]
     """All parts of paths at which something else stands than before, or nothing any more: who puts something into a directory
     is a rival of who puts a file in its place."""
+    moved: tuple[tuple[str, str], ...] = ()
+    """Directories that stand elsewhere: where they stood, and where they stand."""
 
     def __str__(self) -> str:
         came = ", ".join(f"{path}={content.hex()[:6]}" for path, content in list(self.came.items())[:SHOWN])
@@ -124,6 +127,12 @@ class Opened(NamedTuple):
         return f"device-{self.device} opens {self.path} at {self.time_ns / 1e9:.3f} s"
 
 
+def _copies(tree: Tree, content: bytes, makers: list[Action]) -> int:
+    """Return how often a content stands under a conflict's name that nobody gave it: the product shows it once more."""
+    paths = (path for path, seen in tree.items() if seen.content == content and is_copy(path.rpartition("/")[2]))
+    return sum(not any(maker.came.get(path) == content for maker in makers) for path in paths)
+
+
 class Decision(NamedTuple):
     """What somebody decided that no disk shows yet."""
 
@@ -151,6 +160,10 @@ class Ledger:
         """Actions after which a content that stood there stood nowhere on their device."""
         self.replaced: set[bytes] = set()
         """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
+        self.ended: dict[bytes, set[str]] = {}
+        """Paths at which somebody removed or replaced a content that stood at several."""
+        self.strange: set[bytes] = set()
+        """Contents on the disk of a device that forgot what it knew of them: they may be taken for its own."""
         self.restores: list[Action] = []
         """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
@@ -161,6 +174,8 @@ class Ledger:
         """Contents that may be lost, with the reason."""
         self.sights: list[dict[tuple[str, bytes], int]] = [{} for _ in range(devices)]
         """By device: when a content was first seen at a path."""
+        self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
+        """By device: when a process of it last let a content stand where its user sees it."""
         self.snapshots: dict[str, Tree] = {}
         """What a user saw when a snapshot was made, by its name."""
         self.asked: list[Asked] = []
@@ -223,8 +238,14 @@ class Ledger:
             if before.get(path) != after.get(path)
             for part in path.split("/")
         )
+        stood = {seen.inode: path for path, seen in before.items() if seen.kind is Kind.DIRECTORY}
+        moved = tuple(
+            (stood[seen.inode], path)
+            for path, seen in after.items()
+            if seen.inode in stood and stood[seen.inode] != path
+        )
         action = Action(
-            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched
+            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched, moved
         )
         self.actions.append(action)
         for content in came.values():
@@ -232,8 +253,11 @@ class Ledger:
         for content in dict.fromkeys(came.values()):
             self.makers.setdefault(content, []).append(action)
         for content, count in had.items():
-            shown_twice = max(0, count - sum(maker.made[content] for maker in self.makers.get(content, ())))
-            if has[content] < count and has[content] <= shown_twice:
+            makers = self.makers.get(content, [])
+            shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
+            if has[content] < count and (
+                has[content] <= shown_twice or self._is_ended(content, count - has[content], before, after)
+            ):
                 self.replaced.add(content)
         for content in gone:
             self.enders.setdefault(content, []).append(action)
@@ -243,6 +267,18 @@ class Ledger:
         device.loop.note("action", f"{action}")
         self.on_action(action)
         return action
+
+    def _is_ended(self, content: bytes, count: int, before: Tree, after: Tree) -> bool:
+        """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
+        paths = [
+            path
+            for path, seen in before.items()
+            if seen.content == content and (path not in after or after[path].content != content)
+        ]
+        if len(paths) == count:  # else some of it was moved, too
+            self.ended.setdefault(content, set()).update(paths)
+        made = sum(maker.made[content] for maker in self.makers.get(content, ()))
+        return len(self.ended.get(content, ())) >= max(made, 1)
 
     def note_by_command(
         self, device: DeviceMachine, number: int, what: str, before: Tree, meant: Decision | None = None
@@ -254,16 +290,40 @@ class Ledger:
         action = self.note(device, number, what, before)
         if meant is not None:
             came = {**action.came, **meant.came}
-            action = action._replace(came=came, gone=action.gone | meant.gone)
+            gone = (action.gone | meant.gone).difference(meant.came.values())
+            action = action._replace(came=came, gone=gone)
             self.actions[-1] = action
             for content in dict.fromkeys(came.values()):
                 makers = self.makers.setdefault(content, [])
                 makers[:] = [maker for maker in makers if maker.number != action.number] + [action]
+            for content in meant.came.values():
+                enders = self.enders.get(content, [])
+                enders[:] = [ender for ender in enders if ender.number != action.number]
             for content in sorted(action.gone):
                 enders = self.enders.setdefault(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
                 self.replaced.add(content)
         return action
+
+    def passed(self, device: DeviceMachine, number: int, since_ns: int) -> frozenset[bytes]:
+        """Return the contents that came to a device's disk since a time, whoever put them, and that stand there no more."""
+        here = held(look(device))
+        put = [
+            content for content, put_ns in self.put[number].items() if put_ns >= since_ns and content in self.contents
+        ]
+        acts = [one for one in self.actions if one.device == number and one.time_ns >= since_ns]
+        return frozenset([*put, *(content for act in acts for content in act.came.values())]).difference(here)
+
+    def wrote(self, content: bytes) -> None:
+        """Note what the last action wrote into an open file, also where no name leads to that any more.
+
+        Such a file may come back under a name of its own, or be gone with whatever the program wrote.
+        """
+        if content not in self.contents and content != EMPTY:
+            action = self.actions[-1]
+            self.contents[content] = action.number
+            self.makers[content] = [action]
+            self.excused[content] = f"device-{action.device} wrote into a file that another had taken the place of"
 
     def forget_removals(self, number: int, since_ns: int) -> None:
         """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of."""
@@ -293,10 +353,10 @@ class Ledger:
         """Tell whether who did the later action surely had seen what the earlier one did to a content."""
         if earlier.device == later.device:
             return earlier.number < later.number
-        if earlier.number > later.number:
-            return False  # it had not happened, whatever stood at that path before
         if earlier.epoch < later.epoch:
             return True
+        if earlier.number > later.number:
+            return False  # what stood at the same path before was another's
         sights = self.sights[later.device]
         own = {
             path

@@ -202,9 +202,25 @@ async def ignore(person: Person) -> None:
         if person.hands.exists(rules):
             raise GivenUp(RULES)
         person.hands.create(rules, f"/{path}\n".encode())
-    await person.wait(10.0)
-    with person.acting("removes the rules"):
-        person.hands.remove(rules)
+    try:
+        await person.wait(10.0)
+    finally:  # also on a machine that is off by then: nobody is to find rules at rest
+        with person.ledger.acting(person.device, person.number, "removes the rules"):
+            if person.hands.exists(rules):
+                person.hands.remove(rules)
+
+
+async def make_special(person: Person) -> None:
+    """Have a program keep a FIFO in the folder for a while."""
+    path = f"{APART}-{person.ledger.token()}"
+    with person.acting(f"makes the FIFO {path}"):
+        person.hands.make_fifo(person.path(path))
+    try:
+        await person.wait(10.0)
+    finally:
+        with person.ledger.acting(person.device, person.number, f"removes the FIFO {path}"):
+            if person.hands.exists(person.path(path)):
+                person.hands.remove(person.path(path))
 
 
 ALL: Final[dict[str, Callable[[Person], Awaitable[None]]]] = {
@@ -224,5 +240,6 @@ ALL: Final[dict[str, Callable[[Person], Awaitable[None]]]] = {
     "other_letters": other_letters,
     "leave_out": leave_out,
     "ignore": ignore,
+    "make_special": make_special,
 }
 """By name."""

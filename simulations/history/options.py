@@ -14,10 +14,10 @@ from simulations.personalities import PERSONALITIES, Personality
 from simulations.watcher import FINE, Weather
 
 ACTIONS_MIN: Final = 30
-ACTIONS_MAX: Final = 50
+ACTIONS_MAX: Final = 34
 FAULTS_MIN: Final = 3
-FAULTS_MAX: Final = 8
-DEVICES: Final = (3, 3, 3, 3, 4, 4, 5, 6)
+FAULTS_MAX: Final = 5
+DEVICES: Final = (3,) * 17 + (4, 4, 5)
 NODES: Final = 3
 KEPT_SHARE: Final = 0.6
 """How many kinds of action and of fault a history keeps."""
@@ -28,6 +28,13 @@ PAUSES_S: Final = {
     "slow": (1.0, 10.0, 120.0),
 }
 """By name, what people wait between two actions, at most."""
+_PAUSES: Final = ("rushed",) * 3 + ("brisk",) * 3 + ("mixed", "slow")
+REST_SHARE: Final = 0.2
+"""How many histories come to rest once in between."""
+RESTART_SHARE: Final = 0.4
+"""How many histories end with a restart of everything."""
+LANS: Final = ("apart", "apart", "together", "mixed")
+"""Which devices hear each other without a coordinator."""
 PERSONAL: Final = ("plain", "plain", "plain", "weak", "old-kernel", "no-exchange", "by-link", "network")
 """File systems that can hold whatever a Linux disk holds."""
 FOLDING: Final = ("mac", "old-mac")
@@ -47,6 +54,8 @@ class Options(NamedTuple):
     seed: int
     devices: int
     personalities: tuple[str, ...]
+    lans: tuple[int, ...]
+    """The LAN that each device is on."""
     weather: str
     schedule: Schedule
     actions: int
@@ -56,6 +65,10 @@ class Options(NamedTuple):
     faults: int
     troubles: tuple[tuple[str, int], ...]
     """Kinds of fault, likewise."""
+    rests: bool
+    """Whether everything comes to rest once in between."""
+    restarts: bool
+    """Whether everything is started again at the end."""
 
     def kinds(self) -> list[Personality]:
         """Return the devices' file systems."""
@@ -65,7 +78,8 @@ class Options(NamedTuple):
         """Return the options for a person."""
         return [
             f"devices: {self.devices} ({', '.join(self.personalities)}), nodes: {NODES}",
-            f"schedule: {self.schedule.value}, watchers: {self.weather}, pauses: {self.pauses}",
+            f"LANs: {self.lans}, schedule: {self.schedule.value}, watchers: {self.weather}, pauses: {self.pauses}",
+            f"rests in between: {self.rests}, restarts at the end: {self.restarts}",
             f"actions: {self.actions} of {', '.join(name for name, _ in self.deeds)}",
             f"faults: {self.faults} of {', '.join(name for name, _ in self.troubles)}",
         ]
@@ -87,14 +101,24 @@ def draw(seed: int, deeds: dict[str, int], troubles: dict[str, int]) -> Options:
         seed,
         devices,
         personalities,
+        _lans(chance, devices),
         chance.choice(list(WEATHERS)),
         chance.choice(list(Schedule)),
         chance.randint(ACTIONS_MIN, ACTIONS_MAX),
-        chance.choice(list(PAUSES_S)),
+        chance.choice(_PAUSES),
         _some(chance, deeds),
         chance.randint(FAULTS_MIN, FAULTS_MAX),
         _some(chance, troubles),
+        chance.random() < REST_SHARE,
+        chance.random() < RESTART_SHARE,
     )
+
+
+def _lans(chance: Random, devices: int) -> tuple[int, ...]:
+    kind = chance.choice(LANS)
+    if kind == "mixed":
+        return tuple(chance.randrange(2) for _ in range(devices))
+    return tuple(range(devices)) if kind == "apart" else (0,) * devices
 
 
 def _some(chance: Random, kinds: dict[str, int]) -> tuple[tuple[str, int], ...]:

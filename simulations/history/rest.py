@@ -28,7 +28,6 @@ ASK_S: Final = 600.0
 LOOK_S: Final = 1.0
 LOOK_S_MAX: Final = 60.0
 QUIET_S: Final = 30.0
-SCANS: Final = 2
 REPAIR_S: Final = 900.0
 """In so much virtual time after everybody is at rest every chunk must be on as many nodes as it should be."""
 BACK: Final = "kiwi-back"
@@ -43,7 +42,18 @@ async def come_to_rest(course: Course) -> None:
     Raises:
         Violation: It does not come to be, or something does not hold.
     """
-    world = course.world
+    await be_still(course)
+    course.ledger.rested(course.world.devices)
+    await at_rest.check(course.world, course.ledger, course.watch)
+    await _wait_for_copies(course)
+
+
+async def be_still(course: Course) -> None:
+    """Wait until every device is in sync and nothing moves.
+
+    Raises:
+        Violation: That does not come to be in time.
+    """
     last: dict[str, list[str]] = {}
     now: list[tuple[int, Tree]] = []
     pause_s = LOOK_S
@@ -51,10 +61,10 @@ async def come_to_rest(course: Course) -> None:
         async with asyncio.timeout(REST_S):
             before: list[tuple[int, Tree]] = []
             while True:
-                last = {device.name: await _settle(course, device) for device in world.devices}
+                last = {device.name: await _settle(course, device) for device in course.world.devices}
                 now = _state(course)
                 if not any(last.values()) and now == before:
-                    break
+                    return
                 before = now
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LOOK_S_MAX)
@@ -63,9 +73,6 @@ async def come_to_rest(course: Course) -> None:
         raise Violation(
             LIVENESS, f"not at rest {REST_S:g} s after the last fault: {' | '.join(lines)}; at {[at for at, _ in now]}"
         ) from None
-    course.ledger.rested(world.devices)
-    await at_rest.check(course.world, course.ledger, course.watch)
-    await _wait_for_copies(course)
 
 
 async def _wait_for_copies(course: Course) -> None:
@@ -113,7 +120,7 @@ async def bring_back(course: Course, name: str, then: Tree) -> None:
 
 
 async def stay(course: Course) -> None:
-    """Let time pass, scan again and restart everything: nothing may be added.
+    """Let time pass and scan again: nothing may be added.
 
     Raises:
         Violation: Something was.
@@ -121,11 +128,20 @@ async def stay(course: Course) -> None:
     world = course.world
     before = _state(course)
     await asyncio.sleep(QUIET_S)
-    for _ in range(SCANS):
-        for device in world.devices:
-            await _settle(course, device)
+    for device in world.devices:
+        await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+
+
+async def restart(course: Course) -> None:
+    """Start everything again: nothing may be added.
+
+    Raises:
+        Violation: Something was.
+    """
+    world = course.world
+    before = _state(course)
     await world.stop_all()
     await world.start_all()
     for device in world.devices:

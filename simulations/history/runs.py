@@ -33,6 +33,7 @@ class Result(NamedTuple):
     digest: str
     """Of the trace."""
     actions: int
+    """What people did; to save as some programs do is one."""
     steps: int
     virtual_s: float
     cpu_s: float
@@ -98,6 +99,7 @@ def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = N
         schedule=options.schedule,
         personalities=options.kinds(),
         weather=WEATHERS[options.weather],
+        lans=options.lans,
         trace=trace,
     )
     trace.world = world
@@ -118,7 +120,7 @@ def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = N
         invariant,
         tuple(action.number for action in involved),
         world.loop.trace.digest(),
-        len(course.ledger.actions),
+        course.done,
         world.loop.steps,
         world.loop.now_ns / 1e9,
         cpu_s,

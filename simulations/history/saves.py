@@ -87,8 +87,10 @@ async def slowly(person: Person) -> None:
     with person.acting(f"goes on writing {path}"):
         try:
             file.write(data[middle:])
+            whole = file.inode.digest()
         finally:
             file.close()
+    person.ledger.wrote(whole)
 
 
 async def rotate(person: Person) -> None:

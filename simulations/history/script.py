@@ -7,6 +7,7 @@ Rule 2: a history is drawn with kinds of events, and written down with what came
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -15,8 +16,6 @@ from typing import Any, Final, NamedTuple
 from simulations.history.options import PAUSES_S, Options
 from simulations.loop import Schedule
 
-MIDWAY_SHARE: Final = 0.3
-"""How many histories come to rest once in between."""
 VERSION: Final = 1
 
 
@@ -47,6 +46,14 @@ class Script(NamedTuple):
 
     options: Options
     events: tuple[Event, ...]
+    is_drawn: bool = False
+    """Whether it is made up for what nobody could do."""
+
+    def spare(self) -> Iterator[Event]:
+        """Yield actions instead of those that nobody could do."""
+        if self.is_drawn:
+            last = len(self.events)
+            yield from (_drawn(self.options, What.DEED, number) for number in range(last, last + self.options.actions))
 
     def source(self, purpose: str, number: int) -> Random:
         """Return the chance of an event."""
@@ -62,20 +69,21 @@ def drawn(options: Options) -> Script:
     chance = Random(f"{options.seed}/course")
     whats = [What.DEED] * options.actions + [What.TROUBLE] * options.faults
     chance.shuffle(whats)
-    if chance.random() < MIDWAY_SHARE:
+    if options.rests:
         whats.insert(chance.randrange(len(whats)), What.REST)
-    pauses = PAUSES_S[options.pauses]
-    return Script(
-        options,
-        tuple(Event(number, what, chance.random() * chance.choice(pauses)) for number, what in enumerate(whats)),
-    )
+    return Script(options, tuple(_drawn(options, what, number) for number, what in enumerate(whats)), is_drawn=True)
+
+
+def _drawn(options: Options, what: What, number: int) -> Event:
+    chance = Random(f"{options.seed}/pause/{number}")
+    return Event(number, what, chance.random() * chance.choice(PAUSES_S[options.pauses]))
 
 
 def write(script: Script) -> str:
     """Return a history as JSON, an event a line."""
     options = {**script.options._asdict(), "schedule": script.options.schedule.value}
     events = ",\n".join(json.dumps(event._asdict()) for event in script.events)
-    return f'{{"version": {VERSION},\n"options": {json.dumps(options)},\n"events": [\n{events}\n]}}\n'
+    return f'{{"version": {VERSION},\n"is_drawn": {json.dumps(script.is_drawn)},\n"options": {json.dumps(options)},\n"events": [\n{events}\n]}}\n'
 
 
 def read(path: Path) -> Script:
@@ -91,9 +99,10 @@ def read(path: Path) -> Script:
         options = found["options"]
         for name in ("deeds", "troubles"):
             options[name] = tuple((kind, int(weight)) for kind, weight in options[name])
-        options |= {"personalities": tuple(options["personalities"]), "schedule": Schedule(options["schedule"])}
+        options |= {name: tuple(options[name]) for name in ("personalities", "lans")}
+        options |= {"schedule": Schedule(options["schedule"])}
         events = [Event(**{**event, "what": What(event["what"])}) for event in found["events"]]
-        return Script(Options(**options), tuple(events))
+        return Script(Options(**options), tuple(events), bool(found["is_drawn"]))
     except OSError as error:
         raise BadScriptError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -37,7 +37,7 @@ def shrink(history: Script, result: Result, *, seconds: float = SHRINK_S) -> Sma
         result: What came of it.
         seconds: How long it may take; one more history may be lived through after that.
     """
-    search = _Search(history._replace(events=result.played), result, time.monotonic() + seconds)
+    search = _Search(history._replace(events=result.played, is_drawn=False), result, time.monotonic() + seconds)
     if not search.accepts(search.best):  # what was drawn and could not be done mattered, too
         search.best = history
     search.leave_out()
@@ -94,8 +94,12 @@ def _fine_watchers(history: Script) -> Script:
     return history._replace(options=history.options._replace(weather=FINE))
 
 
+def _no_restart(history: Script) -> Script:
+    return history._replace(options=history.options._replace(restarts=False))
+
+
 def _in_order(history: Script) -> Script:
     return history._replace(options=history.options._replace(schedule=Schedule.FIFO))
 
 
-_SIMPLER: Final = (_fewer_devices, _plain_disks, _fine_watchers, _in_order)
+_SIMPLER: Final = (_fewer_devices, _plain_disks, _fine_watchers, _in_order, _no_restart)

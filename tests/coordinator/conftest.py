@@ -28,9 +28,9 @@ class World:
         return self.directory.invite(purpose="storage", operator=operator)
 
     @contextlib.asynccontextmanager
-    async def running(self, *, replicas=3, quorum=2, **settings) -> AsyncIterator[Server]:
+    async def running(self, *, replicas=3, quorum=2, clock=None, **settings) -> AsyncIterator[Server]:
         config = make_config(data=self.path, listen="127.0.0.1:0", replicas=replicas, quorum=quorum, **settings)
-        async with asyncio.timeout(60), serving(config) as server:
+        async with asyncio.timeout(60), serving(config, clock=clock) as server:
             yield server
 
 

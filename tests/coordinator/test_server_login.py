@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from coordinator.doors import SystemClock
 from protocol import limits
 from protocol import messages as m
 from protocol.chains import AddDevice
@@ -54,6 +55,36 @@ def test_no_account_without_a_token_or_with_a_bad_or_taken_name(world, token, us
             message = m.CreateAccount(world.user_token if token is None else token, user, bob.links[0])
             assert await client.refused(message) == code
             assert await client.closed() == 1008
+
+    run(main)
+
+
+class SetClock(SystemClock):
+    """The machine's clock, with a wall clock that a person can set."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_who_logged_in_before_the_clock_was_set_logs_in_anew(world, seconds):
+    clock = SetClock()
+
+    async def main():
+        async with world.running(clock=clock) as server:
+            alice = TestAccount("alice")
+            client = await new_user(server.url, alice, world.user_token)
+            clock.ahead_ms = 30_000  # within what grants allow for
+            server.coordinator.check_clock()
+            await client.ask(m.GetDevices(), m.Devices)
+            clock.ahead_ms = seconds * 1000
+            await client.closed()
+            again = await device(server.url, alice)
+            assert abs(again.challenge.time_ms - clock.now_ms()) < 60_000
+            server.coordinator.check_clock()
+            await again.ask(m.GetDevices(), m.Devices)
 
     run(main)
 

@@ -17,6 +17,7 @@ from tests.protocol.chain_world import TestAccount, TestFolder
 
 ONE = segment("s", chunk("1"))
 REFS = (ONE.segment, chunk("1"))
+SIZE = sum(ref.length for ref in REFS)
 
 
 async def stored(server, world, *names: str):
@@ -115,6 +116,78 @@ def test_lost_chunks_are_copied_anew(world):
             assert order.source == nodes[1][1].id
 
     run(main)
+
+
+def test_a_node_that_has_less_than_it_should_hold_is_asked_for_all_of_it(world):
+    async def main():
+        async with world.running(replicas=2, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
+            (doubted, node), (_, other) = nodes
+            receipts = (node.receipt(pseudonym, REFS), other.receipt(pseudonym, REFS))
+            await client.ask(m.AddReceipts(folder.id, receipts))
+            await swept(server)
+            await doubted.ask(m.NodeReport(9_000, SIZE))
+            await swept(server)
+            assert doubted.requests.empty()
+            await doubted.ask(m.NodeReport(9_000, SIZE - 1))
+            frame = await asyncio.wait_for(doubted.requests.get(), 30)
+            assert isinstance(frame.body, m.Replicate)
+            assert (frame.body.source, set(frame.body.chunks)) == (other.id, set(REFS))
+            half = node.receipt(pseudonym, REFS[:1], device_id(node.sign))
+            await doubted.answer(frame, m.Replicated((half,)))
+            await until(lambda: is_(copies(server, pseudonym), {1, 2}))
+            server.coordinator.repair.want_sweep()
+            order = await obey(doubted, node)
+            assert order.chunks == REFS[1:]
+            await until(lambda: is_(copies(server, pseudonym), {2}))
+            await doubted.ask(m.NodeReport(9_000, 1))  # as if one chunk were in two folders: it answered for both
+            await swept(server)
+            assert doubted.requests.empty()
+
+    run(main)
+
+
+def test_a_doubted_node_is_asked_once_another_is_there_that_holds_the_same(world):
+    async def main():
+        async with world.running(replicas=2, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
+            (doubted, node), (second, other) = nodes
+            receipts = (node.receipt(pseudonym, REFS), other.receipt(pseudonym, REFS))
+            await client.ask(m.AddReceipts(folder.id, receipts))
+            await second.close()
+            await swept(server)
+            await doubted.ask(m.NodeReport(9_000, 0))
+            await swept(server)
+            assert doubted.requests.empty()
+            await storage_node(server.url, "n2")
+            assert (await obey(doubted, node)).source == other.id
+
+    run(main)
+
+
+def test_of_what_only_a_doubted_node_has_its_word_stands(world):
+    async def main():
+        async with world.running(replicas=1, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1")
+            await client.ask(m.AddReceipts(folder.id, (nodes[0][1].receipt(pseudonym, REFS),)))
+            await swept(server)
+            await nodes[0][0].ask(m.NodeReport(9_000, 0))
+            await swept(server)
+            assert nodes[0][0].requests.empty()
+            assert await copies(server, pseudonym) == {1}
+
+    run(main)
+
+
+async def swept(server) -> None:
+    """Have all chunks looked at, and wait for the end of it."""
+    server.coordinator.repair.want_sweep(at_once=True)
+    await until(lambda: is_idle(server))
+
+
+async def is_idle(server) -> bool:
+    repair = server.coordinator.repair
+    return not (repair.is_busy or repair._sweep)
 
 
 def test_raising_the_copies_copies_what_is_there(world):

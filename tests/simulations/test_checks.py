@@ -83,6 +83,21 @@ def test_3_what_was_removed_stays_away_unless_somebody_kept_it(scene):
     contents.check_resurrection(scene.ledger, 1, scene.tree(1))
 
 
+def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
+    scene.act(0, ("write", "a.txt", b"base"))
+    scene.come(1, "a.txt", b"base")
+    scene.come(2, "a.txt", b"base")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.act(1, ("remove", "a.txt"))
+    scene.act(2, ("write", "a.txt", b"two"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("rename", "a.txt", "b.txt"))
+    contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+
+
 def test_4_nobody_invents_bytes(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     contents.check_invention(scene.ledger, 0, scene.tree(0))
@@ -105,6 +120,9 @@ def test_5_a_copy_needs_a_conflict(scene):
     scene.come(0, COPY, b"one")
     with breaks(5):
         contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.strange.update(scene.ledger.contents)
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.strange.clear()
     scene.act(1, ("write", "a.txt", b"two"))
     contents.check_copies(scene.ledger, 0, scene.tree(0))
 
@@ -116,6 +134,47 @@ def test_5_who_had_seen_the_other_is_no_rival(scene):
     scene.come(1, COPY, b"two")
     with breaks(5):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
+
+
+def test_5_who_edits_under_the_old_name_is_a_rival_of_who_renamed_and_edits(scene):
+    scene.act(0, ("write", "first.txt", b"one"))
+    scene.come(1, "first.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("rename", "first.txt", "a.txt"))
+    scene.act(0, ("write", "a.txt", b"two"))
+    scene.act(1, ("write", "other.txt", b"three"))
+    scene.come(0, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "first.txt", b"four"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+def test_5_who_writes_below_a_directory_is_a_rival_of_who_puts_a_file_in_its_place(scene):
+    scene.act(0, ("make_directory", "a.txt"))
+    scene.come(1, "a.txt/inside", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove_tree", "a.txt"), ("write", "a.txt", b"two"))
+    scene.come(0, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "a.txt/inside", b"three"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+def test_5_a_file_that_a_program_saves_beside_is_the_file(scene):
+    scene.act(0, ("write", "first.txt", b"one"))
+    scene.come(1, "first.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("rename", "first.txt", "a.txt"))
+    scene.act(0, ("write", "tmp", b"two"))
+    scene.act(0, ("rename", "a.txt", "bak"))
+    scene.act(0, ("rename", "tmp", "a.txt"))
+    scene.come(0, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.act(1, ("write", "first.txt", b"four"))
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
 
 
 def test_5_another_spelling_of_a_name_is_that_name(scene):
@@ -400,7 +459,7 @@ def test_21_a_restart_may_add_nothing():
     async def act(course):
         await rest.come_to_rest(course)
         task = asyncio.create_task(write_later(course, lambda: not course.world.devices[0].is_running))
-        await rest.stay(course)
+        await rest.restart(course)
         await task
 
     with breaks(21):
@@ -411,6 +470,7 @@ def test_what_holds_is_not_told():
     async def act(course):
         await rest.come_to_rest(course)
         await rest.stay(course)
+        await rest.restart(course)
 
     lived(act)
 

@@ -13,6 +13,8 @@ from simulations.loop import Schedule, SimLoop
 from simulations.network import Network
 
 BODY = bytes(range(256)) * 8
+LARGE = BODY * 5
+"""More than waits for what follows."""
 
 
 class Storage:
@@ -106,7 +108,7 @@ def test_a_request_that_is_cut_reaches_the_node_as_far_as_it_came():
 @pytest.mark.parametrize("how", [Exchange.abort, Exchange.close])
 def test_a_side_that_leaves_early_leaves_a_body_that_is_too_short(how):
     async def main(exchange):
-        await exchange.send(BODY, head=b"put")
+        await exchange.send(LARGE, head=b"put")
         await asyncio.sleep(1)
         left = how(exchange)
         if left is not None:
@@ -114,4 +116,36 @@ def test_a_side_that_leaves_early_leaves_a_body_that_is_too_short(how):
 
     storage = Storage()
     storage.run(main)
-    assert (storage.bodies, storage.codes) == ([BODY], [CLOSE_BROKEN])
+    assert (storage.bodies, storage.codes) == ([LARGE], [CLOSE_BROKEN])
+
+
+def test_small_pieces_that_are_sent_without_a_pause_go_as_one():
+    sizes: list[int] = []
+
+    def note(data):
+        sizes.append(len(data))
+        return data
+
+    async def main(exchange):
+        storage.network.link("phone", "node").alter = note
+        await exchange.send(head=b"put")
+        await exchange.send(BODY[:100])
+        await asyncio.sleep(1)
+        await exchange.send(BODY[100:200])
+        await exchange.send(BODY[200:300], last=True)
+        await exchange.head()
+
+    storage = Storage()
+    storage.run(main)
+    assert sizes == [5 + 3 + 100, 5 + 200]
+    assert storage.bodies == [BODY[:300]]
+
+
+def test_what_waits_goes_before_an_end():
+    async def main(exchange):
+        await exchange.send(BODY[:100], head=b"put")
+        await exchange.close()
+
+    storage = Storage()
+    storage.run(main)
+    assert (storage.heads, storage.bodies) == ([b"put"], [BODY[:100]])

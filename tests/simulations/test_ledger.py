@@ -93,6 +93,38 @@ def test_who_removes_one_of_two_places_that_nobody_gave_it_removes_the_content(s
     assert scene.ledger.enders == {}
 
 
+def test_what_stood_at_two_paths_is_replaced_once_somebody_ended_each(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("copy", "a.txt", "b.txt"))
+    scene.come(1, "a.txt", b"one")
+    scene.come(1, "b.txt", b"one")
+    scene.act(0, ("remove", "a.txt"))
+    assert of(b"one") not in scene.ledger.replaced
+    scene.act(1, ("write", "b.txt", b"two"))
+    assert of(b"one") in scene.ledger.replaced
+
+
+def test_who_edits_what_a_conflict_copy_shows_too_replaces_it(scene):
+    scene.act(0, ("write", "tmp", b"one"), ("write", "a.txt", b"zero"))
+    scene.act(0, ("rename", "tmp", "a.txt"))
+    scene.come(0, "a (conflict, device-0, 0123abcd).txt", b"one")
+    scene.act(0, ("write", "a.txt", b"two"))
+    assert of(b"one") in scene.ledger.replaced
+
+
+def test_what_a_program_wrote_into_a_file_without_a_name_is_known_and_may_be_gone(scene):
+    device = scene.world.devices[0]
+    file = device.user.open(device.path("a.txt"))
+    device.user.remove(device.path("a.txt"))
+    file.write(b"one")
+    action = scene.act(0, ("write", "b.txt", b"two"))
+    scene.ledger.wrote(file.inode.digest())
+    assert scene.ledger.contents[of(b"one")] == action.number
+    assert of(b"one") in scene.ledger.excused
+    scene.ledger.wrote(of(b"two"))
+    assert of(b"two") not in scene.ledger.excused
+
+
 def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
     first = scene.act(0, ("write", "a.txt", b"one"))
     blind = scene.act(1, ("write", "b.txt", b"two"))
@@ -103,12 +135,23 @@ def test_others_have_seen_what_stood_on_their_disk_when_they_looked(scene):
     assert not scene.ledger.had_seen(first, blind, of(b"two"))
 
 
-def test_what_happened_later_was_not_seen_whatever_stood_there_before(scene):
+def test_nobody_has_seen_what_is_done_later_at_a_path_that_he_knows(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
-    gone = scene.act(1, ("remove", "a.txt"))
-    again = scene.act(0, ("remove", "a.txt")), scene.act(0, ("write", "a.txt", b"one"))
-    assert not scene.ledger.had_seen(gone, again[1], of(b"one"))
+    removal = scene.act(1, ("remove", "a.txt"))
+    scene.act(0, ("remove", "a.txt"))
+    again = scene.act(0, ("write", "a.txt", b"one"))
+    assert not scene.ledger.had_seen(removal, again, of(b"one"))
+
+
+def test_what_came_and_went_since_a_time_is_told_whoever_put_it(scene):
+    device = scene.world.devices[0]
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "stays.txt", b"two"))
+    scene.act(1, ("write", "b.txt", b"three"), ("write", "other.txt", b"four"))
+    scene.ledger.put[0][of(b"three")] = 0
+    device.user.remove(device.path("a.txt"))
+    assert scene.ledger.passed(device, 0, 0) == {of(b"one"), of(b"three")}
+    assert scene.ledger.passed(device, 0, device.loop.now_ns + 1) == frozenset()
 
 
 def test_what_somebody_put_there_himself_is_no_sign_that_he_saw_it_of_another(scene):

@@ -29,8 +29,10 @@ def test_all_devices_come_to_the_same_tree_and_nothing_of_what_anybody_wrote_is_
     trees = [contents(device) for device in world.devices]
     assert trees[0] == trees[1] == trees[2]
     held = [data for _, data in trees[0].values()]
-    wanted = [b"from 0", b"from 1", b"late" * 20_000, b"nobody watched", b"before the cut"]
+    wanted = [b"late" * 20_000, b"nobody watched", b"before the cut"]
     assert [data for data in wanted if data not in held] == []
+    # Either may be what the third device had when it wrote more.
+    assert [start for start in (b"from 0", b"from 1") if not any(data.startswith(start) for data in held)] == []
     assert [number for number in range(3) if bytes([number]) * 40_000 not in held] == []
     assert any(data.endswith(b" and more, offline") for data in held)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from peer.core.operations import Adopt, Create, Delete, Edit, Plan, Remove, Rename, Replace, SetAttributes
-from peer.core.planner import DECISIONS, Decision, Side, is_settled, plan, side_of
+from peer.core.planner import DECISIONS, Decision, Side, is_settled, missing_copies, plan, side_of
 from peer.core.tree import Item, Member, MemoryTree
 from protocol.ids import ROOT, Dot, copy_id
 from tests.peer.core.trees import DIRECTORY, Device, bare, file, link, names, node, show, tree, with_dots
@@ -500,10 +500,13 @@ def test_what_is_to_stand_in_a_conflict_copy_is_displaced_once_that_stands():
     three["synced"].put(held(three["synced"].item(node("f")), mine))
     three["remote"].put(held(three["remote"].item(node("f")), theirs))
     three["remote"].put(held(copy, mine, mine))
+    base, want = three["synced"].item(node("f")), three["remote"].item(node("f"))
+    assert list(missing_copies(base, want, local=three["local"], remote=three["remote"])) == [held(copy, mine, mine)]
     assert names(plan(**three, dirty={node("f")}).steps) == ["Place f (conflict)"]
     assert plan(**three, dirty={node("f")}, busy={copy.id}).steps == ()
     three["local"].put(copy)
     three["synced"].put(held(copy, mine, mine))
+    assert not list(missing_copies(base, want, local=three["local"], remote=three["remote"]))
     assert names(plan(**three, dirty={node("f")}).steps) == ["Replace f"]
 
 

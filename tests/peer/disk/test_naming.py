@@ -87,6 +87,7 @@ def test_a_disk_that_writes_names_in_another_form_holds_each_once(tmp_path):
     composed, decomposed = "\u00fc", "u\u0308"
     other = Folder(str(tmp_path / "nfd"), Narrow(form="NFD"))
     assert place(other, composed, decomposed, "plain") == ["done", "taken", "done"]
+    assert place(other, "PLAIN", composed.upper()) == ["name", "name"]
     assert set(other.tree()) == {decomposed, "plain"}
     exact = Folder(str(tmp_path / "exact"))
     assert place(exact, composed, decomposed, "dot.", "space ", "a:b") == ["done"] * 5

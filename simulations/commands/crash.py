@@ -1,0 +1,205 @@
+"""``kin-sim crash``: short stories with a crash of each machine at each of its steps, and what that leaves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from simulations.crashes.telling import Crash, Told
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+JOBS_MAX: Final = 256
+EFFECT_MAX: Final = 1_000_000
+BATCH: Final = 8
+PROGRESS_S: Final = 1.0
+KINDS: Final = {"kill": (False,), "power": (True,), "both": (False, True)}
+COMMAND: Final = "kin-sim crash"
+
+DESCRIPTION: Final = """\
+Tell short stories on virtual time: once whole, to count what each machine does to its disks, its database and the network,
+then once more for each of these effects, with that machine killed, or its power cut, just before it. Whatever ended is
+started again; then everything must come to rest, and all that holds for histories must hold."""
+EXAMPLES: Final = """\
+examples:
+  kin-sim crash                        every story, machine and effect, killed and without power: half an hour on one core
+  kin-sim crash --every 20 --jobs 2    every 20th of these, in two processes
+  kin-sim crash --story edit --twice --every 10
+                                       with a second crash in the recovery from the first
+  kin-sim crash --story edit --machine device-0 --effect 17 --kind power
+                                       one telling, with all that happened
+exit codes: 0 all held, 1 an invariant is broken, 2 usage, 130 interrupted"""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of ``kin-sim``."""
+    parser = commands.add_parser(
+        "crash",
+        help="short stories with a crash at every step",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--story", metavar="NAME", action="append", default=[], help="this one alone; may be repeated")
+    parser.add_argument("--machine", metavar="NAME", action="append", default=[], help="this one alone, as device-0")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="both", help="how machines end (both)")
+    parser.add_argument("--every", metavar="N", type=_number, default=1, help="each N-th crash alone (1)")
+    parser.add_argument("--twice", action="store_true", help="with a second crash in the recovery from the first")
+    parser.add_argument(
+        "--effect", metavar="N", type=_number, help="one story, one machine: a crash at this effect alone"
+    )
+    parser.add_argument("--again", metavar="N", type=_number, default=0, help="and at this one of its next life")
+    parser.add_argument("--jobs", metavar="N", type=_number, default=1, help="processes side by side (1)")
+    parser.add_argument("--list", action="store_true", help="print the stories, with how many effects each machine has")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= EFFECT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {EFFECT_MAX:,}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tell what was asked for and return the exit code."""
+    from simulations.crashes.stories import STORIES
+    from simulations.crashes.telling import MACHINES
+
+    for what, asked, known in (("story", options.story, STORIES), ("machine", options.machine, MACHINES)):
+        if unknown := [name for name in asked if name not in known]:
+            return _misused(f"there is no {what} {unknown[0]!r}: {', '.join(known)}")
+    if options.effect is None and options.again:
+        return _misused("--again needs --effect")
+    if options.effect is not None and (len(options.story), len(options.machine)) != (1, 1):
+        return _misused("--effect needs one --story and one --machine")
+    stories = options.story or list(STORIES)
+    try:
+        if options.list:
+            return _list(stories, as_json=options.json)
+        if options.effect is not None:
+            return _one(options)
+        return _many(options, stories)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nkin-sim crash: interrupted\n")
+        return EXIT_INTERRUPTED
+
+
+def _misused(text: str) -> int:
+    sys.stderr.write(f"kin-sim crash: {text}\n")
+    return EXIT_USAGE
+
+
+def _list(stories: Iterable[str], *, as_json: bool) -> int:
+    from simulations.crashes.telling import tell
+
+    effects = {story: tell(story).effects for story in stories}
+    if as_json:
+        print(json.dumps({"version": 1, "stories": effects}))
+        return EXIT_DONE
+    for story, counts in effects.items():
+        print(f"{story:18}{', '.join(f'{machine} {count}' for machine, count in counts.items())}")
+    return EXIT_DONE
+
+
+def _one(options: argparse.Namespace) -> int:
+    from simulations.crashes.telling import Crash
+
+    code = EXIT_DONE
+    for loses_power in KINDS[options.kind]:
+        crash = Crash(options.machine[0], options.effect, loses_power, options.again)
+        story, crash, told = _tell((options.story[0], crash))
+        code = EXIT_FAILED if told.failure else code
+        if options.json:
+            print(json.dumps({"version": 1, **_row(story, crash, told), "events": told.events}))
+            continue
+        for event in told.events:
+            print(f"      {event}")
+        _say(story, crash, told)
+    return code
+
+
+def _many(options: argparse.Namespace, stories: Iterable[str]) -> int:
+    began, counts, failures = time.monotonic(), {"tellings": 0, "crashes": 0}, []
+    shown = began
+    for story, crash, told in _all(options, stories):
+        counts["tellings"] += 1
+        counts["crashes"] += told.crashes
+        if told.failure:
+            failures.append(_row(story, crash, told))
+            if not options.json:
+                _say(story, crash, told)
+        elif sys.stderr.isatty() and time.monotonic() - shown > PROGRESS_S:
+            shown = time.monotonic()
+            sys.stderr.write(f"\r{counts['tellings']} tellings, {story}: {crash}\x1b[K")
+    seconds = time.monotonic() - began
+    totals = {**counts, "failed": len(failures), "seconds": round(seconds, 1)}
+    if options.json:
+        print(json.dumps({"version": 1, "totals": totals, "failures": failures}))
+    else:
+        print(
+            f"{counts['tellings']} tellings with {counts['crashes']} crashes, {len(failures)} failed, in {seconds:.0f} s"
+        )
+    return EXIT_FAILED if failures else EXIT_DONE
+
+
+def _all(options: argparse.Namespace, stories: Iterable[str]) -> Iterator[tuple[str, Crash, Told]]:
+    """Yield every telling that was asked for, those with one crash first."""
+    from simulations.crashes.stories import STORIES
+    from simulations.crashes.telling import DEVICES, Crash, tell
+    from simulations.history.options import NODES
+    from simulations.preparation import prepared
+
+    prepared(DEVICES, NODES)  # once, for all processes
+    with multiprocessing.get_context("fork").Pool(min(options.jobs, JOBS_MAX)) as pool:
+        play = partial(pool.imap, _tell, chunksize=BATCH) if options.jobs > 1 else partial(map, _tell)
+        for story in stories:
+            effects = tell(story).effects
+            first = [
+                (story, Crash(machine, effect, loses_power))
+                for machine in options.machine or effects
+                for effect, loses_power in product(range(1, effects[machine] + 1), KINDS[options.kind])
+            ]
+            second: list[tuple[str, Crash]] = []
+            for _, crash, told in play(first[:: options.every]):
+                yield story, crash, told
+                if options.twice and STORIES[story].is_small and told.crashes:
+                    count = told.effects[crash.machine]
+                    second += [(story, crash._replace(again=again)) for again in range(1, count + 1)]
+            yield from play(second[:: options.every])
+
+
+def _tell(what: tuple[str, Crash]) -> tuple[str, Crash, Told]:
+    from simulations.crashes.telling import tell
+
+    return *what, tell(*what)
+
+
+def _row(story: str, crash: Crash, told: Told) -> dict[str, Any]:
+    again = f" --again {crash.again}" if crash.again else ""
+    kind = "power" if crash.loses_power else "kill"
+    return {
+        "story": story,
+        **crash._asdict(),
+        "crashes": told.crashes,
+        "failure": told.failure,
+        "invariant": told.invariant,
+        "command": f"{COMMAND} --story {story} --machine {crash.machine} --kind {kind} --effect {crash.effect}{again}",
+    }
+
+
+def _say(story: str, crash: Crash, told: Told) -> None:
+    print(f"{'fail' if told.failure else 'pass':6}{story}: {crash}", flush=True)
+    if told.failure:
+        for line in told.failure.split("\n"):
+            print(f"      {line}")
+        print(f"      again: {_row(story, crash, told)['command']}", flush=True)
