@@ -43,6 +43,9 @@ def check(world: World, trees: list[Tree]) -> None:
 
 def _compare(device: DeviceMachine, table: str, rows: list[Any], shown: Tree) -> None:
     known = _paths(device, table, rows)
+    if device.disk.personality.changes_names:  # it may spell them otherwise
+        shown = {_key(device, path): seen for path, seen in shown.items()}
+        known = {_key(device, path): row for path, row in known.items()}
     for path in sorted(shown.keys() | known.keys()):
         seen, row = shown.get(path), known.get(path)
         if seen is None or row is None:
@@ -50,6 +53,10 @@ def _compare(device: DeviceMachine, table: str, rows: list[Any], shown: Tree) ->
             raise Violation(ROWS, f"{path} is only in {where} ({table} tree of {device.name})")
         if not _agrees(seen, row):
             raise Violation(ROWS, f"{path} is another on the disk than in the {table} tree of {device.name}")
+
+
+def _key(device: DeviceMachine, path: str) -> str:
+    return "/".join(map(device.disk.personality.key, path.split("/")))
 
 
 def _paths(device: DeviceMachine, table: str, rows: list[Row]) -> dict[str, Any]:

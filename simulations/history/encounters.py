@@ -112,7 +112,7 @@ def two_files(people: list[Person]) -> list[tuple[str, ...]]:
 
 def a_copy(people: list[Person]) -> list[tuple[str, ...]]:
     """Find a conflict copy that all have, with the file that it is a copy of."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for (path,) in a_file(people):
         above, slash, name = path.rpartition("/")
         if is_copy(name):
