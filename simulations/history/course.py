@@ -20,7 +20,7 @@ from simulations.history.ledger import Action, Ledger, Tree, held, look
 from simulations.history.options import ACTIONS_MIN
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES
-from simulations.history.script import Event, Script, What
+from simulations.history.script import THEN, Event, Script, What
 from simulations.machines import Machine, MachineGone
 from simulations.servers import CoordinatorImage
 from simulations.situations.observer import Observer
@@ -37,7 +37,7 @@ PEOPLE_S: Final = 120.0
 def _names(event: Event, kinds: Sequence[tuple[str, int]], choice: Random) -> Iterator[str]:
     """Yield what is tried, until something can be done."""
     if event.name:
-        yield event.name
+        yield from event.name.split(THEN)
         return
     names, weights = zip(*kinds, strict=True)
     for _ in range(TRIES):
@@ -138,10 +138,12 @@ class Course:
         devices = self.world.devices
         there = [number for number, device in enumerate(devices) if device.is_on] or list(range(len(devices)))
         who = event.who if event.who >= 0 else choice.choice(there)
+        tried: list[str] = []
         for name in _names(event, self.options.deeds, choice):
             chance = self.script.source(f"deed/{name}", event.number)
             kind = DEEDS[name]
-            self.played[event.number] = event._replace(name=name, who=who)
+            tried.append(name)  # what cannot be ended may have begun: it belongs to the history
+            self.played[event.number] = event._replace(name=THEN.join(tried), who=who)
             try:
                 await (kind.do(self, chance) if kind.is_shared else kind.do(self.person(who, chance)))
             except GivenUp:
@@ -149,12 +151,13 @@ class Course:
             self.counts[name] += 1
             self.done += 1
             return
-        del self.played[event.number]
 
     async def _trouble(self, event: Event) -> None:
+        tried: list[str] = []
         for name in _names(event, self.options.troubles, self.script.source("choice", event.number)):
             fault = self._fault = Fault(name, self.world.loop.now_ns)
-            self.played[event.number] = event._replace(name=name)
+            tried.append(name)
+            self.played[event.number] = event._replace(name=THEN.join(tried))
             try:
                 made = await TROUBLES[name].do(self, self.script.source(f"trouble/{name}", event.number))
             except (GivenUp, MachineGone):
@@ -166,7 +169,6 @@ class Course:
             if self.world.coordinator.is_running:
                 check_reachability(self.world, 1)
             return
-        del self.played[event.number]
 
     def _tell(self, action: Action) -> None:
         self.observer.act(action)

@@ -15,8 +15,8 @@ from simulations.history import names
 from simulations.history.commands import ask
 from simulations.history.contents import block, content
 from simulations.history.people import APART, GivenUp, Person
+from simulations.situations.operations import RULES
 
-RULES: Final = ".kinignore"
 _DAY_NS: Final = 86_400 * 1_000_000_000
 _SAVES: Final = 10
 _TRIES: Final = 5

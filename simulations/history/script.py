@@ -17,6 +17,7 @@ from simulations.history.options import PAUSES_S, Options
 from simulations.loop import Schedule
 
 VERSION: Final = 1
+THEN: Final = "+"
 
 
 class What(StrEnum):
@@ -36,7 +37,7 @@ class Event(NamedTuple):
     pause_s: float
     """After it."""
     name: str = ""
-    """In the repertoire; empty: it is drawn."""
+    """In the repertoire; empty: it is drawn. Several, with :data:`THEN` between them, are tried one after the other."""
     who: int = -1
     """Whose deed it is; -1: it is drawn, or nobody's."""
 

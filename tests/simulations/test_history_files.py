@@ -11,7 +11,7 @@ from simulations.history.shrink import shrink
 from simulations.mishaps import SimulationError
 from simulations.shrinking import minimise
 
-SEED = 103
+SEED = 4
 
 
 class Broken(SimulationError):
@@ -27,7 +27,7 @@ def test_a_history_is_what_its_file_says(tmp_path):
 
 def test_what_was_played_is_played_again():
     result = runs.live(SEED)
-    named = runs.script_of(SEED)._replace(events=result.played)
+    named = runs.script_of(SEED)._replace(events=result.played, is_drawn=False)
     assert all(event.name for event in named.events if event.what is not script.What.REST)
     again = runs.play(named).result
     assert again.counts == result.counts
