@@ -148,6 +148,8 @@ class SimLoop(asyncio.BaseEventLoop):
         """End a host's life at this instant: none of its callbacks, timers and tasks goes on, none is cancelled or closed."""
         self.note("crash", host.name)
         host.is_dead = True
+        if host in self._aside:
+            host.time.go_on(self.now_ns)  # the machine of a next life does not sleep any more
         host.queue = self._graves
         for kept in (self._pull(host), self._take_ready(host), self._asleep.pop(host, ()), self._aside.pop(host, ())):
             self._graves += kept

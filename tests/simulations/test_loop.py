@@ -432,6 +432,19 @@ def test_a_crash_of_a_suspended_host_forgets_what_it_would_have_done():
     run(main)
 
 
+def test_the_clock_of_a_host_that_crashed_asleep_goes_on_in_its_next_life():
+    async def main(loop):
+        phone = loop.host("phone")
+        loop.suspend(phone, clock_stops=True)
+        loop.crash(phone)
+        ticks: list[str] = []
+        loop.spawn(loop.host("phone"), _tick(ticks, "tick"))
+        await asyncio.sleep(1.5)
+        assert ticks == ["tick"]
+
+    run(main)
+
+
 def test_a_hosts_timers_go_by_its_own_clock():
     async def main(loop):
         fast = loop.host("fast", LocalTime(offset_ns=7 * SECOND_NS, rate_ppm=100_000))
