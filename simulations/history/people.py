@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from protocol.entries import Kind
 from simulations.checks.names import is_local
-from simulations.devices import DeviceMachine
+from simulations.devices import ROOT, DeviceMachine
 from simulations.history import names
 from simulations.history.contents import LARGE, SIZES, content
 from simulations.history.ledger import Ledger, Tree, look
@@ -56,9 +56,9 @@ class Person:
         """Note what is done meanwhile; what the disk refuses ends it.
 
         Raises:
-            GivenUp: The machine is off, or the disk refuses.
+            GivenUp: The machine is off, the folder is away, or the disk refuses.
         """
-        if not self.device.is_on:
+        if not self.device.is_on or not self.hands.is_directory(ROOT):
             raise GivenUp(what)
         with self.ledger.acting(self.device, self.number, what) as tree:
             try:
