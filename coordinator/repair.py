@@ -68,7 +68,9 @@ class Repair:
         self._online: frozenset[StorageNodeId] = frozenset()
         """Nodes that were connected when all chunks were last looked at."""
         self._least: dict[StorageNodeId, int] = {}
-        """How many bytes they must store at least, as of the last look at all chunks."""
+        """How many bytes they are counted for."""
+        self._floor: dict[StorageNodeId, int] = {}
+        """For how many they were counted at their last report: so many they must store at least."""
         self._doubted: dict[StorageNodeId, int] = {}
         """With how many bytes they said that they store."""
         self._believed: dict[StorageNodeId, int] = {}
@@ -99,9 +101,14 @@ class Repair:
         if self._thin:
             self._wanted.set()
 
+    def note_stored(self, node: StorageNodeId, size: int) -> None:
+        """Count a node for so many bytes more."""
+        self._least[node] = self._least.get(node, 0) + size
+
     def take_report(self, node: StorageNodeId, stored_bytes: int) -> None:
-        """Take what a node says that it stores."""
-        if stored_bytes < self._doubted.get(node, self._least.get(node, 0)):
+        """Take what a node says that it stores: all that it was counted for when it said so before, or more."""
+        floor, self._floor[node] = self._floor.get(node, 0), self._least.get(node, 0)
+        if stored_bytes < self._doubted.get(node, floor):
             log.warning("a storage node has less than it should hold", node=node[:8].hex())
             self._doubted[node] = stored_bytes
             self.want_sweep()
@@ -185,11 +192,13 @@ class Repair:
             if session is not None and node not in self._unasked and self._doubted[node] == stored_bytes:
                 del self._doubted[node]
                 self._believed[node] = session
+                self._least[node] = self._floor[node] = 0
                 self.want_sweep()  # what it does not hold was not copied elsewhere yet
         for one in registry.all():
             # Whoever was believed once may hold a chunk of two folders, which is stored once.
             is_believed = one.node in self._believed and self._believed[one.node] == registry.session(one.node)
-            self._least[one.node] = 0 if is_believed else sizes.get(one.number, 0)
+            if not is_believed:
+                self._least[one.node] = max(self._least.get(one.node, 0), sizes.get(one.number, 0))
 
     async def _repair(self, locations: Iterable[Location]) -> int:
         orders = self._orders(locations)

@@ -70,7 +70,7 @@ class Coordinator:
         entropy: Entropy,
         copies: tuple[int, int] = (3, 2),
         open_registration: bool = False,
-        look_s: float = LOOK_S,
+        look_s: float | None = None,
     ) -> None:
         """Make one.
 
@@ -81,7 +81,7 @@ class Coordinator:
             entropy: The world's.
             copies: Replicas and write quorum, where no command has set them yet.
             open_registration: Whether an account can be made without an invitation.
-            look_s: Between looks whether another command has changed the database.
+            look_s: Between looks whether another command has changed the database; as usual if None.
         """
         self.database = database
         self.keys = keys
@@ -102,7 +102,7 @@ class Coordinator:
         self.finds = Attempts(FINDS_PER_MINUTE_MAX, 60)
         self.repair = Repair(self)
         self.retirements = Retirements(self)
-        self.look_s = look_s
+        self.look_s = LOOK_S if look_s is None else look_s
         self._next_session = 0
         self._clock_ahead_s = self._ahead_s()
         self._tasks: dict[asyncio.Task[None], None] = {}

@@ -97,9 +97,12 @@ class End:
     def send_now(self, data: bytes, *, divide: Divide | None = None) -> None:
         """As :meth:`send`, for whoever knows that it takes that much."""
         self.host.effect()
+        alter = self._way.link.alter
+        for one in (data,) if alter is None else alter(data):
+            self._send_one(one, divide)
+
+    def _send_one(self, data: bytes, divide: Divide | None) -> None:
         link = self._way.link
-        if link.alter is not None:
-            data = link.alter(data)
         self._loop.note("send", link.name, data)
         self._in_use_bytes += len(data)
         if link.cut_after_bytes is not None:

@@ -22,7 +22,7 @@ from coordinator.store.statements import raw
 from peer.store.database import OPERATIONS_PER_COMMIT_MAX, Undone, run_together
 from peer.store.database import Operation as DeviceOperation
 from protocol.errors import UnavailableError
-from simulations.delays import COMMIT, READ, Delay
+from simulations.delays import AT_ONCE_SHARE, COMMIT, READ, Delay
 from simulations.hosts import Host, HostCrashed
 from simulations.loop import SimLoop
 from simulations.mishaps import settle
@@ -91,6 +91,10 @@ class _Turns:
             due_ns = self._loop.now_ns + self._commit.draw(self._chance)
             self._loop.call_at_ns(due_ns, self._take, context=self._host.context)
 
+    def is_at_once(self) -> bool:
+        """Draw whether what is asked for now is done before anything else happens."""
+        return self._loop.is_idle and self._chance.random() < AT_ONCE_SHARE
+
     def _take(self) -> None:
         self._is_coming = False
         self._run()
@@ -146,6 +150,11 @@ class SimDatabase:
     async def run(self, operation: DeviceOperation[T]) -> T:
         """Run one operation; when this returns, what it wrote is durable."""
         self._check_open()
+        if not self._jobs and self._turns.is_at_once():
+            try:
+                return self.call(operation)
+            except HostCrashed:
+                await self._loop.never()
         self._turns.ask()
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.append((operation, _Asked(future)))
@@ -242,6 +251,11 @@ class SimCoordinatorDatabase:
         self._check_open("the coordinator has too much to do just now")
         if len(self._jobs) >= coordinators.WRITES_QUEUED_MAX:
             raise UnavailableError("the coordinator has too much to do just now")
+        if not self._jobs and self._turns.is_at_once():
+            try:
+                return self._write_one(operation)
+            except HostCrashed:
+                await self._loop.never()
         self._turns.ask()
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.append((operation, future))
@@ -250,6 +264,8 @@ class SimCoordinatorDatabase:
     async def read(self, operation: coordinators.Operation[T]) -> T:
         """Run an operation that only reads, on what is committed."""
         self._check_open("the coordinator is stopping")
+        if self._turns.is_at_once():
+            return self._look(operation)
         future: asyncio.Future[T] = self._loop.create_future()
         due_ns = self._loop.now_ns + self._read.draw(self._chance)
         self._loop.call_at_ns(due_ns, self._read_now, operation, future, context=self._host.context)
@@ -296,16 +312,21 @@ class SimCoordinatorDatabase:
         return result
 
     def _read_now(self, operation: coordinators.Operation[Any], future: asyncio.Future[Any]) -> None:
-        changes = self._raw.total_changes
         try:
-            result = operation(Repository(self._connection))
-        except coordinators.ERRORS as error:
-            settle(future, None, coordinators.foreign(error))
+            result = self._look(operation)
         except Exception as error:  # noqa: BLE001 - given to the one who asked
             settle(future, None, error)
         else:
             settle(future, result, None)
-        assert self._raw.total_changes == changes, "an operation that only reads wrote something"
+
+    def _look(self, operation: coordinators.Operation[T]) -> T:
+        changes = self._raw.total_changes
+        try:
+            return operation(Repository(self._connection))
+        except coordinators.ERRORS as error:
+            raise coordinators.foreign(error) from error
+        finally:
+            assert self._raw.total_changes == changes, "an operation that only reads wrote something"
 
 
 class SimIndexFile:

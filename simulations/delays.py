@@ -25,6 +25,9 @@ class Delay(NamedTuple):
         return min(self.most_ns, self.least_ns - int(log(1.0 - chance.random()) * self.mean_ns))
 
 
+AT_ONCE_SHARE: Final = 0.75
+"""How much of what a thread does is done before anything else happens, where nothing else is ready: whoever asked goes on
+without a pause, which costs a run a great deal less."""
 INSTANT: Final = Delay(0, 0, 0)
 WORK: Final = Delay(20 * MICROSECOND_NS, 200 * MICROSECOND_NS, 50 * MILLISECOND_NS)
 """A job of a thread pool."""

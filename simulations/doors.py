@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from simulations.delays import WORK, Delay
+from simulations.delays import AT_ONCE_SHARE, WORK, Delay
 from simulations.handles import SimFuture
 from simulations.hosts import Host, HostCrashed
 from simulations.loop import SECOND_NS, SimLoop
@@ -21,8 +21,6 @@ from simulations.mishaps import outcome, settle
 T = TypeVar("T")
 
 WORKERS: Final = 4
-AT_ONCE_SHARE: Final = 0.75
-"""Of how many jobs the result is known at the instant of their effects; of the others, later: much may happen in between."""
 _MILLISECOND_NS: Final = 1_000_000
 
 
@@ -96,6 +94,7 @@ class SimProcessor:
         self._free = workers
         self._work = work
         self._waits = waits
+        self._draw = self._chance.random
         self._queued: deque[_Job] = deque()
         self._closed = False
 
@@ -114,6 +113,20 @@ class SimProcessor:
         self.close()
 
     async def _run(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        if (
+            self._free
+            and self._loop.is_idle
+            and not (self._closed or self._host.is_dead)
+            and self._draw() < AT_ONCE_SHARE
+        ):
+            try:
+                result, error = outcome(function, args)
+            except HostCrashed:
+                await self._loop.never()
+            if error is not None:
+                raise error
+            found: T = result
+            return found
         return await self._begin_job(function, args)
 
     def _begin_job(self, function: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
@@ -142,7 +155,7 @@ class SimProcessor:
         job = self._queued.popleft()
         job.begun = True
         result, error = outcome(job.function, job.args)
-        if self._chance.random() < AT_ONCE_SHARE:
+        if self._draw() < AT_ONCE_SHARE:  # much may happen between an effect and its result, but need not
             self._end(job, result, error)
         else:
             self._after(self._work.draw(self._chance), self._end, job, result, error)

@@ -153,3 +153,8 @@ def _divide(frame: bytes, through: int) -> bytes:
     if through < head_end:
         return bytes(_PREFIX_BYTES)
     return bytes([frame[0] & ~_LAST]) + frame[1:through]
+
+
+def body_start(message: bytes) -> int:
+    """Return where, in a message of an exchange, the piece of the body begins."""
+    return _PREFIX_BYTES + int.from_bytes(message[1:_PREFIX_BYTES], "big")

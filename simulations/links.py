@@ -7,7 +7,7 @@ Rule 2: a blocked link loses nothing at once, as TCP sends again; who waits too 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntFlag
 from random import Random
 from typing import Any, Final
@@ -59,8 +59,8 @@ class Link:
         """So many of the next messages come twice."""
         self.on_cut: Callable[[], None] | None = None
         """Called when that breaks one."""
-        self.alter: Callable[[bytes], bytes] | None = None
-        """Sees every message that is sent on it, and says what goes instead."""
+        self.alter: Callable[[bytes], Sequence[bytes]] | None = None
+        """Sees every message that is sent on it, and says which ones go instead."""
         self.carried_bytes = 0
         """What was sent on it so far, whether it arrived or not."""
         self._free_ns = 0

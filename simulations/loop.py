@@ -23,7 +23,7 @@ from contextvars import Context, copy_context
 from enum import Enum
 from math import ceil
 from random import Random
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final, Never, TypeVar, TypeVarTuple
 
 from simulations import mishaps
 from simulations.handles import SimFuture, SimTask, Step, Timer
@@ -81,6 +81,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._times: dict[str, LocalTime] = {}
         self._indexes: dict[str, int] = {}
         self._asleep: dict[Host, list[tuple[int, int, Timer]]] = {}
+        self._timers_at_once = 0
+        """How often timers were due at this very moment."""
         self._aside: dict[Host, list[Any]] = {}
         self._born: list[weakref.ref[SimTask]] = []
         self._born_max = _BORN_MIN
@@ -148,8 +150,6 @@ class SimLoop(asyncio.BaseEventLoop):
         """End a host's life at this instant: none of its callbacks, timers and tasks goes on, none is cancelled or closed."""
         self.note("crash", host.name)
         host.is_dead = True
-        if host in self._aside:
-            host.time.go_on(self.now_ns)  # the machine of a next life does not sleep any more
         host.queue = self._graves
         for kept in (self._pull(host), self._take_ready(host), self._asleep.pop(host, ()), self._aside.pop(host, ())):
             self._graves += kept
@@ -184,6 +184,16 @@ class SimLoop(asyncio.BaseEventLoop):
         self._queue.extend(aside)
         for left_ns, number, timer in self._asleep.pop(host, ()):
             heapq.heappush(self._timers, (self.now_ns + left_ns, number, timer))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing but the current callback is ready: what it does next at once comes before all else."""
+        return not self._queue
+
+    async def never(self) -> Never:
+        """Wait for ever: what a process does that went by its own effect. Its task is never heard of again."""
+        while True:
+            await self.create_future()
 
     def is_at_work(self, host: Host) -> bool:
         """Whether a host lives and is not suspended."""
@@ -423,6 +433,12 @@ class SimLoop(asyncio.BaseEventLoop):
             self._timers_cancelled -= 1
         if not timers:
             raise DeadlockError(f"nothing can happen any more at {self.now_ns / SECOND_NS:.9f} s", self.tasks())
+        if timers[0][0] > self.now_ns:
+            self._timers_at_once = 0
+        elif (count := self._timers_at_once + 1) < STEPS_PER_INSTANT_MAX:
+            self._timers_at_once = count
+        else:
+            raise LivelockError(f"timers end, and no time passes at {self.now_ns / SECOND_NS:.9f} s", self.tasks())
         self.now_ns = now_ns = max(self.now_ns, timers[0][0])
         while timers and timers[0][0] <= now_ns:
             timer = heapq.heappop(timers)[2]
@@ -439,7 +455,7 @@ class SimLoop(asyncio.BaseEventLoop):
             gc.collect()
 
     def _flush_marks(self) -> None:
-        self.trace.mix(self._marks)
+        self.trace.mix(bytes(self._marks))
         self._marks.clear()
 
     # --- The end

@@ -76,6 +76,7 @@ class Machine(ABC):
         assert not self.is_running, f"{self.name} runs already"
         self.network.power_on(self.name)
         self.is_on = True
+        self.time.go_on(self.loop.now_ns)  # whatever was asleep here was ended in its sleep
         self.host = self.loop.host(self.name)
         self._over = self.loop.create_future()
         self.is_running = True
@@ -183,11 +184,7 @@ class Machine(ABC):
         mix = self.loop.trace.mix
 
         def note(call: Call) -> None:
-            mix(
-                f"{self.name} {call.call} {call.name} {call.to_name} {call.offset} {len(call.data)}".encode(
-                    errors="replace"
-                )
-            )
+            mix(self.name, call.call, call.name, call.to_name, call.offset, len(call.data))
 
         disk.hooks.after = note
         self.disks.append(disk)

@@ -3,17 +3,25 @@
 Rule 1: the digest holds what decides the course of a run: the time, the host, the event and the bytes it is about.
 Rule 2: nothing of one process goes in: no address, no hash of an object, no counter that outlives a run.
 Rule 3: memory is bounded, whatever happens.
+Rule 4: what happens is put aside as it is and goes into the digest later, many things at once: there are thousands in a run.
 """
 
 from __future__ import annotations
 
+import marshal
 from collections import deque
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 from zlib import crc32
 
-_BUFFER_BYTES: Final = 32 * 1024
+_WAITING_MAX: Final = 512
+_WAITING_BYTES_MAX: Final = 256 * 1024
+_FORM: Final = 2
+"""Of what marshal writes: the newest in which that depends on nothing but the values."""
 _DIGEST_BYTES: Final = 16
+
+Mixed: TypeAlias = int | str | bytes
+"""What goes into a digest."""
 
 
 class Event(NamedTuple):
@@ -47,7 +55,8 @@ class Trace:
 
     def __init__(self, events_max: int = 0) -> None:
         self._hash = blake2b(digest_size=_DIGEST_BYTES)
-        self._buffer = bytearray()
+        self._waiting: list[tuple[Mixed, ...]] = []
+        self._waiting_bytes = 0
         self._events: deque[Event] | None = deque(maxlen=events_max) if events_max else None
         self.count = 0
         """Events noted so far."""
@@ -56,24 +65,28 @@ class Trace:
         self, time_ns: int, host: str, what: str, text: str = "", data: bytes | bytearray | memoryview = b""
     ) -> None:
         """Take in one event; ``data`` goes into the digest and is not kept."""
-        size, check = len(data), crc32(data) if data else 0
         self.count += 1
-        self.mix(f"{time_ns}\t{host}\t{what}\t{text}\t{size}\t{check}\n".encode("utf-8", "surrogateescape"))
+        self._waiting_bytes += len(data)
+        self.mix(time_ns, host, what, text, data if type(data) is bytes else bytes(data))
         if self._events is not None:
-            self._events.append(Event(time_ns, host, what, text, size, check))
+            self._events.append(Event(time_ns, host, what, text, len(data), crc32(data) if data else 0))
 
-    def mix(self, data: bytes | bytearray) -> None:
-        """Take bytes into the digest alone."""
-        self._buffer += data
-        if len(self._buffer) > _BUFFER_BYTES:
-            self._hash.update(self._buffer)
-            self._buffer.clear()
+    def mix(self, *values: Mixed) -> None:
+        """Take values into the digest alone."""
+        self._waiting.append(values)
+        if len(self._waiting) >= _WAITING_MAX or self._waiting_bytes > _WAITING_BYTES_MAX:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        self._hash.update(marshal.dumps(self._waiting, _FORM))
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def digest(self) -> str:
         """Return the digest of all that was taken in so far; the trace may go on."""
-        self._hash.update(self._buffer)
-        self._buffer.clear()
-        return self._hash.hexdigest()
+        found = self._hash.copy()
+        found.update(marshal.dumps(self._waiting, _FORM))
+        return found.hexdigest()
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -161,6 +161,8 @@ class _Noted(NamedTuple):
     moved: list[Moved]
     copies: list[tuple[Pseudonym, dict[ChunkId, int]]]
     """How many copies that stay there now are of each chunk, for each receipt."""
+    fresh: list[tuple[StorageNodeId, int]]
+    """How many bytes more nodes now hold."""
 
 
 async def take_receipts(
@@ -176,6 +178,8 @@ async def take_receipts(
     )
     for pseudonym, counts in noted.copies:  # not before it is committed: repair would not find it, and forget it
         coordinator.repair.note_thin(pseudonym, counts)
+    for node, size in noted.fresh:
+        coordinator.repair.note_stored(node, size)
     coordinator.publish(noted.moved)
 
 
@@ -199,17 +203,19 @@ def _note_receipts(
         raise behind()
     ready: set[ChunkId] = set()
     copies = []
+    fresh = []
     for one in held:
         if one.pseudonym != ledger.head.pseudonym:
             raise Refused("access_denied", "a receipt is for another folder")
         if registry.is_retired(one.node) or registry.closing == one.node:
             raise UnavailableError("a storage node goes out of service: store this again, on another one")
-        counts = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
+        counts, size = repository.chunks.add_locations(one.pseudonym, one.item.chunks, one.number)
+        fresh.append((one.node, size))
         ready.update(chunk for chunk, count in counts.items() if count >= coordinator.quorum)
         copies.append((one.pseudonym, dict.fromkeys(counts, 0) if registry.is_leaving(one.node) else counts))
     if ready:
         Ordering(ledger, authority).release(Wait.CHUNK, ready)
-    return _Noted(moved(ledger, authority), copies)
+    return _Noted(moved(ledger, authority), copies, fresh)
 
 
 async def add_receipts(coordinator: Coordinator, session: Session, message: m.AddReceipts) -> m.Message:

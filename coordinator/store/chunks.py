@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, tuple_
 
@@ -39,6 +39,15 @@ class Location(NamedTuple):
     chunk: ChunkId
     length: int
     nodes: tuple[int, ...]
+
+
+class Added(NamedTuple):
+    """What came of noting that a node holds chunks."""
+
+    counts: dict[ChunkId, int]
+    """How many nodes now hold each."""
+    bytes: int
+    """Of those that it was not known to hold."""
 
 
 def pack_numbers(numbers: Iterable[int]) -> bytes:
@@ -112,15 +121,15 @@ class Chunks:
         upsert(self._connection, WAITS, waits)
         return durable
 
-    def add_locations(self, pseudonym: Pseudonym, chunks: Sequence[ChunkRef], node: int) -> dict[ChunkId, int]:
-        """Note that a node holds these chunks; return how many nodes now hold each."""
+    def add_locations(self, pseudonym: Pseudonym, chunks: Sequence[ChunkRef], node: int) -> Added:
+        """Note that a node holds these chunks."""
         lengths = {ref.id: ref.length for ref in chunks}
         held: dict[ChunkId, tuple[int, ...]] = {}
         for group in groups(list(lengths)):
             rows = _SELECT_NODES.run_for(self._connection, group, {"pseudonym": pseudonym})
             held.update((ChunkId(chunk), unpack_numbers(nodes)) for chunk, nodes in rows)
         counts: dict[ChunkId, int] = {}
-        changed = []
+        changed: list[dict[str, Any]] = []
         for id, length in lengths.items():
             nodes = held.get(id, ())
             if node not in nodes:
@@ -128,7 +137,7 @@ class Chunks:
                 changed.append({"pseudonym": pseudonym, "chunk": id, "length": length, "nodes": pack_numbers(nodes)})
             counts[id] = len(nodes)
         upsert(self._connection, CHUNKS, changed)
-        return counts
+        return Added(counts, sum(lengths[row["chunk"]] for row in changed))
 
     def remove_locations(self, places: Iterable[tuple[Pseudonym, ChunkId]], node: int) -> None:
         """Note that a node does not hold these chunks any more."""

@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 import structlog
-from blake3 import blake3
 
 from peer.core.authoring import Draft
 from peer.core.entry_sealing import open_entry
 from peer.core.fold import fold, order_tail, void
 from peer.core.memory_state import OverlayState
 from peer.core.tree import Item, ItemId
+from peer.engine import forks
 from peer.engine.context import Context
 from peer.engine.registered import Registered
 from peer.net.coordinator_link import RefusedError
@@ -54,7 +54,6 @@ from protocol.history import (
     LogItem,
     SignedCheckpoint,
     VoidRecord,
-    next_chain,
     verify_checkpoint,
 )
 from protocol.ids import AccountId, DeviceId, EntryHash
@@ -321,17 +320,16 @@ class Follower:
             position += 1
             if item.position != position:
                 raise ProtocolError("the coordinator left a gap in the log")
-            chains[position] = chain = next_chain(chain, item.kind, item_hash(item), item.time_ms)
+            chains[position] = chain = forks.chained(chain, item)
         if position > checkpoint.position:
             raise ProtocolError("the coordinator sent items beyond the head that it signed")
-        if position == checkpoint.position and chain != checkpoint.chain:
-            raise ForkError("the coordinator shows another history than the one that it signed")
         known = record.checkpoint
-        if (
+        leads_on = position < checkpoint.position or chain == checkpoint.chain
+        if not leads_on or (
             known is not None
             and chains.get(known.checkpoint.position, known.checkpoint.chain) != known.checkpoint.chain
         ):
-            raise ForkError("the coordinator signed two histories for one position")
+            await forks.judge(self._context.link.ask, record, checkpoint)
         if not items:
             if signed != record.checkpoint:
                 await self._context.database.run(lambda db: self.put_record(db, checkpoint=signed))
@@ -666,19 +664,6 @@ def reset_synced(synced: SyncedTree, touched: Collection[ItemId]) -> None:
     """
     for id in sorted(touched):
         synced.drop(id)
-
-
-def item_hash(item: LogItem) -> bytes:
-    """Return what the chain J takes for an item.
-
-    Raises:
-        ProtocolError: The item is malformed.
-    """
-    if item.kind is ItemKind.ENTRY:
-        return parse_entry(item.data).hash
-    if item.kind is ItemKind.CONTROL:
-        return decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX + 256, what="control link").hash
-    return blake3(item.data).digest()
 
 
 def _open_together(received: Sequence[Received]) -> list[Admitted]:

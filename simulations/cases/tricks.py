@@ -196,16 +196,17 @@ class VirtualTricks:
         """Have the next batch of entries for a device arrive in reverse order."""
         link = self._hands.world.network.link(self._hands.world.coordinator.name, _of(machine).machine.name)
 
-        def alter(data: bytes) -> bytes:
+        def alter(data: bytes) -> list[bytes]:
             try:
                 frame = m.decode_frame(data)
             except ProtocolError:
-                return data
+                return [data]
             body = frame.body
             if not isinstance(body, m.Pulled) or len(body.items) < 2:
-                return data
+                return [data]
             link.alter = None
-            return m.encode_frame(frame.id, msgspec.structs.replace(body, items=body.items[::-1]), reply=frame.reply)
+            turned = msgspec.structs.replace(body, items=body.items[::-1])
+            return [m.encode_frame(frame.id, turned, reply=frame.reply)]
 
         link.alter = alter
 
@@ -215,16 +216,16 @@ class VirtualTricks:
         name = _of(machine).machine.name
         link, held = network.link(name, coordinator), asyncio.Event()
 
-        def alter(data: bytes) -> bytes:
+        def alter(data: bytes) -> list[bytes]:
             try:
                 frame = m.decode_frame(data)
             except ProtocolError:
-                return data
+                return [data]
             if isinstance(frame.body, m.RegisterEntries):
                 link.alter = None
                 network.clog(name, coordinator)
                 held.set()
-            return data
+            return [data]
 
         link.alter = alter
         return held

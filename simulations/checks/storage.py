@@ -5,7 +5,7 @@ Rule 1: what lies in their packs counts, byte for byte; what a node or the coord
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.chunks import check_chunk
 from protocol.entries import parse_entry
@@ -25,21 +25,31 @@ _ID_BYTES: Final = 32
 _PACKS: Final = f"{DATA}/packs"
 
 
-def needed(world: World) -> dict[ChunkId, int]:
-    """Return every chunk that the log needs, with the position of the first entry that does; the coordinator must run."""
+class Needs(NamedTuple):
+    """What the log needs."""
+
+    chunks: dict[ChunkId, int]
+    """Every chunk that is known, with the position of the first entry that needs it."""
+    unknown: dict[ChunkId, int]
+    """Those segments of which the coordinator does not know the chunks: it was set back, and is not told again yet."""
+
+
+def needed(world: World) -> Needs:
+    """Return what the log needs; the coordinator must run."""
     segments: dict[bytes, bytes] = dict(world.coordinator.rows(_SEGMENTS))
     found: dict[ChunkId, int] = {}
+    unknown: dict[ChunkId, int] = {}
     for position, kind, data in world.coordinator.rows(_LOG):
         pins = parse_entry(data).header.pins if kind == ItemKind.ENTRY else ()
         for segment in pins:
             found.setdefault(segment, position)
-            if segment not in segments:
-                text = f"the coordinator has no list of the chunks of {segment.hex()[:8]}, which the entry at {position} needs"
-                raise Violation(REACHABILITY, text)
-            chunks = segments[segment]
+            chunks = segments.get(segment)
+            if chunks is None:
+                unknown.setdefault(segment, position)
+                continue
             for at in range(0, len(chunks), _REF_BYTES):
                 found.setdefault(ChunkId(chunks[at : at + _ID_BYTES]), position)
-    return found
+    return Needs(found, unknown)
 
 
 def held_by(node: NodeMachine) -> frozenset[ChunkId]:
@@ -78,11 +88,20 @@ def _whole(data: bytes, number: int) -> set[ChunkId]:
 def check_reachability(world: World, copies: int) -> None:
     """Invariant 17: each chunk of each entry in the log lies whole on at least so many nodes.
 
+    Where more than one copy is asked for, the coordinator must know of all chunks, too.
+
     Raises:
         Violation: One does not.
     """
     holders = [held_by(node) for node in world.nodes]
-    for chunk, position in needed(world).items():
+    needs = needed(world)
+    for segment, position in needs.unknown.items():
+        if copies > 1:
+            text = (
+                f"the coordinator does not know the chunks of {segment.hex()[:8]}, which the entry at {position} needs"
+            )
+            raise Violation(REACHABILITY, text)
+    for chunk, position in needs.chunks.items():
         count = sum(chunk in holder for holder in holders)
         if count < copies:
             text = f"{chunk.hex()[:8]}, which the entry at {position} needs, is on {count} nodes, not on {copies}"

@@ -31,7 +31,7 @@ from simulations.world import World
 _HIDDEN: Final = f"{ROOT}/{CONTROL}"
 _NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
 DEVICE: Final = "device-"
-_CANARIES: Final = (CANARY, CANARY.upper())
+_CAPITAL: Final = CANARY.upper()
 
 
 class Watch:
@@ -151,7 +151,7 @@ class WatchedTrace(Trace):
 
 
 def _leaks(data: bytes) -> bool:
-    return any(canary in data for canary in _CANARIES)
+    return CANARY in data or _CAPITAL in data
 
 
 def _is_shown(inode: Inode) -> bool:

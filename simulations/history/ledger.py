@@ -285,13 +285,14 @@ class Ledger:
     ) -> Action:
         """Note what a command changed since a look, and what it is to change though its disk does not show it yet.
 
-        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in.
+        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in. What is still
+        to go may be there for good: the device had not looked at it yet, and takes it for a change that came after.
         """
         action = self.note(device, number, what, before)
         if meant is not None:
             came = {**action.came, **meant.came}
-            gone = (action.gone | meant.gone).difference(meant.came.values())
-            action = action._replace(came=came, gone=gone)
+            ended = sorted(action.gone.difference(meant.came.values()))
+            action = action._replace(came=came, gone=meant.gone.union(ended))
             self.actions[-1] = action
             for content in dict.fromkeys(came.values()):
                 makers = self.makers.setdefault(content, [])
@@ -299,10 +300,10 @@ class Ledger:
             for content in meant.came.values():
                 enders = self.enders.get(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number]
-            for content in sorted(action.gone):
+            for content in ended:
                 enders = self.enders.setdefault(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
-                self.replaced.add(content)
+            self.replaced |= action.gone
         return action
 
     def passed(self, device: DeviceMachine, number: int, since_ns: int) -> frozenset[bytes]:
@@ -358,12 +359,6 @@ class Ledger:
         if earlier.number > later.number:
             return False  # what stood at the same path before was another's
         sights = self.sights[later.device]
-        own = {
-            path
-            for maker in self.makers.get(content, ())
-            if maker.device == later.device and maker.number < later.number
-            for path, came in maker.came.items()
-            if came == content
-        }  # what he put there himself is no sign that he saw it of another
+        own = {path for maker in self.makers.get(content, ()) if maker.device == later.device for path in maker.came}
         places = [path for path, came in earlier.came.items() if came == content and path not in own]
         return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)

@@ -7,7 +7,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from simulations.history import commands, deeds, encounters, mischief, oddities, saves, troubles
+from simulations.history import commands, deeds, encounters, liars, mischief, oddities, saves, troubles
 
 
 class Kind(NamedTuple):
@@ -89,4 +89,7 @@ TROUBLES: Final = {
     "hide_root": Kind(mischief.hide_root, 2),
     "rot": Kind(mischief.rot, 2),
     "repeat": Kind(mischief.repeat, 2),
+    "lie": Kind(liars.lie, 4),
+    "spoil": Kind(liars.spoil, 4),
+    "garble": Kind(liars.garble, 3),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -113,6 +114,8 @@ def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = N
         failure = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         if isinstance(error, Violation):
             invariant, involved = error.invariant.number, error.actions
+    except Exception as error:  # noqa: BLE001  # a defect of what is around the product, told like any other failure
+        failure = "".join(traceback.format_exception(error)[-2:]).strip()
     cpu_s = time.process_time() - began
     result = Result(
         options,

@@ -359,6 +359,35 @@ def rotten_chunk(record: Record) -> Iterator[Evidence]:
             yield (fault,)
 
 
+def spoilt(record: Record) -> Iterator[Evidence]:
+    """Find a node that served other bytes than it holds, or whose disk has changed them (135)."""
+    yield from rotten_chunk(record)
+    yield from _lies(record, "spoil")
+
+
+def false_log(record: Record) -> Iterator[Evidence]:
+    """Find a coordinator that left out, repeated, reordered or changed what it said to a device (142)."""
+    yield from _lies(record, "lie")
+
+
+def false_neighbour(record: Record) -> Iterator[Evidence]:
+    """Find a device that sent a neighbour on the LAN what no device sends (144)."""
+    yield from _lies(record, "garble")
+
+
+def _lies(record: Record, kind: str) -> Iterator[Evidence]:
+    """Yield liars who said something to those to whom they lie."""
+    for fault in record.of_kind(kind):
+        for send in record.sends:
+            if (
+                send.source == fault.machines[0]
+                and send.target in fault.facts["to"]
+                and fault.began_ns <= send.time_ns <= fault.end_ns
+            ):
+                yield (fault,)
+                break
+
+
 def lost_disk(record: Record) -> Iterator[Evidence]:
     """Find a node that took chunks and lost them (136)."""
     for fault in record.of_kind("lose_a_disk"):
@@ -522,10 +551,12 @@ JUDGES: Final[dict[int, Judge]] = {
     116: _set_back(files=True, database=False),
     120: far_clock,
     121: long_away,
-    135: rotten_chunk,
+    135: spoilt,
     136: lost_disk,
     140: coordinator_back,
+    142: false_log,
     143: withheld,
+    144: false_neighbour,
     146: lan_alone,
     147: relayed,
     148: split,

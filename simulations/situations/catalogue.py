@@ -212,10 +212,8 @@ NOT_REACHED: Final[Mapping[int, str]] = {
     137: "nothing is taken from which nobody could recover",
     138: "needs collection",
     139: "needs collection",
-    141: "a coordinator that lies is no part of a history; tests play it",
-    142: "a coordinator that lies is no part of a history; tests play it",
-    144: "a device that lies is no part of a history; tests play it",
-    145: "a device that lies is no part of a history; tests play it",
+    141: "a coordinator that lies to one device in a history says nothing signed that it does not say to others; tests play it",
+    145: "a device that lies in a history signs nothing; tests play it",
     156: "needs the collection of what is deleted: until then all can be restored by its users alone",
 }
 JUDGES: Final[Mapping[int, Judge]] = dict(

@@ -191,12 +191,10 @@ def test_locations_are_counted_once_for_each_node(check):
     refs = [chunk("1"), chunk("2")]
 
     async def test(database):
-        assert await database.write(lambda r: r.chunks.add_locations(PSEUDONYM, refs, 300)) == {
-            refs[0].id: 1,
-            refs[1].id: 1,
-        }
-        counts = await database.write(lambda r: r.chunks.add_locations(PSEUDONYM, [*refs[:1], *refs[:1]], 300))
-        assert counts == {refs[0].id: 1}
+        added = await database.write(lambda r: r.chunks.add_locations(PSEUDONYM, refs, 300))
+        assert added == ({refs[0].id: 1, refs[1].id: 1}, refs[0].length + refs[1].length)
+        added = await database.write(lambda r: r.chunks.add_locations(PSEUDONYM, [*refs[:1], *refs[:1]], 300))
+        assert added == ({refs[0].id: 1}, 0)
         await database.write(lambda r: r.chunks.add_locations(PSEUDONYM, refs[:1], 2))
         assert (await database.read(lambda r: r.chunks.find(PSEUDONYM, refs[0].id))).nodes == (2, 300)
         await database.write(lambda r: r.chunks.remove_locations([(PSEUDONYM, refs[0].id)], 2))

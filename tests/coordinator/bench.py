@@ -111,7 +111,7 @@ class Bench:
 
     def receipt(self, node: int, chunks: Iterable[ChunkRef]) -> None:
         def run(repository, ledger, ordering):
-            counts = repository.chunks.add_locations(ledger.head.pseudonym, list(chunks), node)
+            counts, _ = repository.chunks.add_locations(ledger.head.pseudonym, list(chunks), node)
             ordering.release(Wait.CHUNK, [chunk for chunk, count in counts.items() if count >= self.quorum])
 
         self.work(run)

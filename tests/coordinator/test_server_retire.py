@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator import retirements
+from coordinator import service
 from coordinator.retire_command import retire_node
 from protocol import messages as m
 from protocol.errors import UserError
@@ -20,7 +20,7 @@ from tests.protocol.chain_world import fixed
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    monkeypatch.setattr(retirements, "LOOK_S", 0.05)
+    monkeypatch.setattr(service, "LOOK_S", 0.05)
 
 
 def quiet(_: str) -> None:

@@ -483,7 +483,7 @@ def test_17_every_chunk_of_the_log_lies_whole_on_as_many_nodes_as_it_should():
         first = world.devices[0]
         first.user.write(first.path("a.txt"), os.urandom(9_000))
         await world.settle()
-        assert len(needed(world)) >= 2
+        assert len(needed(world).chunks) >= 2
         await asyncio.sleep(100)
         check_reachability(world, 3)
         world.nodes[0].kill()

@@ -124,7 +124,7 @@ def test_small_pieces_that_are_sent_without_a_pause_go_as_one():
 
     def note(data):
         sizes.append(len(data))
-        return data
+        return [data]
 
     async def main(exchange):
         storage.network.link("phone", "node").alter = note

@@ -144,6 +144,13 @@ def test_nobody_has_seen_what_is_done_later_at_a_path_that_he_knows(scene):
     assert not scene.ledger.had_seen(removal, again, of(b"one"))
 
 
+def test_who_wrote_the_same_himself_has_not_seen_what_another_made_of_it_later(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    other = scene.act(1, ("write", "a.txt", b"one"))
+    removal = scene.act(0, ("remove", "a.txt"))
+    assert not scene.ledger.had_seen(removal, other, of(b"one"))
+
+
 def test_what_came_and_went_since_a_time_is_told_whoever_put_it(scene):
     device = scene.world.devices[0]
     scene.act(0, ("write", "a.txt", b"one"), ("write", "stays.txt", b"two"))
@@ -186,8 +193,12 @@ def test_what_a_command_is_to_do_counts_before_the_disk_shows_it(scene):
     meant = Decision({"a.txt": of(b"two")}, frozenset([of(b"one")]))
     action = scene.ledger.note_by_command(device, 0, "decides", before, meant)
     assert scene.ledger.makers[of(b"two")][-1] == action == scene.ledger.actions[-1]
-    assert scene.ledger.enders[of(b"one")] == [action]
+    assert action.gone == {of(b"one")}
+    assert of(b"one") not in scene.ledger.enders, "it stands there yet"
     assert of(b"one") in scene.ledger.replaced
+    device.user.remove(device.path("a.txt"))
+    action = scene.ledger.note_by_command(device, 0, "decides", before, meant)
+    assert scene.ledger.enders[of(b"one")] == [action]
 
 
 def test_what_a_device_removed_since_its_backup_may_come_back(scene):

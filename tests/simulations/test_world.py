@@ -127,6 +127,22 @@ def test_a_world_goes_on_without_a_storage_node_that_is_lost_and_with_one_that_l
     World(1, prepared()).run(story)
 
 
+def test_a_machine_whose_process_ended_in_its_sleep_is_awake_once_another_begins():
+    async def story(world):
+        device = world.devices[1]
+        world.loop.suspend(device.host, clock_stops=True)
+        await asyncio.sleep(10)
+        device.kill()
+        await device.start()
+        stands = device.time.local_ns(world.loop.now_ns)
+        written(world, "a.txt", b"one")
+        await world.settle()
+        assert device.time.local_ns(world.loop.now_ns) > stands
+        assert_all_have(world, "a.txt", b"one")
+
+    World(1, prepared()).run(story)
+
+
 @pytest.mark.parametrize("loses_power", [False, True])
 @pytest.mark.parametrize("effect", range(1, 60, 8))
 def test_a_device_that_crashes_before_an_effect_loses_nothing(effect, loses_power):
