@@ -29,6 +29,10 @@ from simulations.world import World
 
 TRIES: Final = 8
 """How many things somebody tries who finds that he cannot do what he wanted."""
+BACKUP_EVERY: Final = 10
+"""After so many events there is a backup of one device, and of the coordinator, in case somebody goes back to it ..."""
+BACKUP_AT: Final = 4
+"""... the first after these."""
 STOP_S: Final = 30.0
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
@@ -106,6 +110,9 @@ class Course:
                 snapshot = await rest.take_snapshot(self)
             else:
                 await self._happen(event)
+            if event.number % BACKUP_EVERY == BACKUP_AT and self.image is None:
+                self.keep_image(event.number % len(world.devices))
+                self.backup = self.backup or (world.loop.now_ns, world.coordinator.backup())
         for event in self.script.spare():  # instead of what nobody could do
             if self.done >= ACTIONS_MIN:
                 break

@@ -214,7 +214,7 @@ async def set_back_device(course: Course, chance: Random) -> Made:
 
 async def jump_clock(course: Course, chance: Random) -> Made:
     """Put a machine's wall clock forward or back."""
-    machine = chance.choice(course.world.machines)
+    machine = chance.choice([*course.world.devices, *course.world.machines])
     jump_ns = chance.choice((-3_700, -400, -1, 1, 400, 3_700)) * chance.choice((SECOND_NS, _DAY_NS, _DAY_NS))
     machine.time.jump(jump_ns)
     course.jumps_ns[machine.name] += jump_ns

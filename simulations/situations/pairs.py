@@ -15,7 +15,7 @@ from simulations.checks.names import is_copy, is_local, wanted
 from simulations.history.contents import LARGE
 from simulations.history.ledger import EMPTY
 from simulations.situations.operations import Operation, What, is_below
-from simulations.situations.record import Did, Record
+from simulations.situations.record import REPOSITORY, Did, Record
 
 Evidence = tuple[object, ...]
 Is = Callable[[Operation], bool]
@@ -162,7 +162,7 @@ def _within_both(one: Operation, other: Operation) -> bool:
 
 def _in_a_repository(one: Operation, other: Operation) -> bool:
     above = one.path.rpartition("/")[0]
-    return ".git" in above and above == other.path.rpartition("/")[0] and one.path != other.path
+    return REPOSITORY in above and above == other.path.rpartition("/")[0] and one.path != other.path
 
 
 def _in_two_forms(one: Operation, other: Operation) -> bool:
@@ -264,7 +264,12 @@ def followed(first: Is, then: Is, other: Is, lies: Lies, again: Lies) -> Judge:
             if not (first(one.op) and other(rival.op) and lies(one.op, rival.op)):
                 continue
             for later in record.after(one):
-                if then(later.op) and again(one.op, later.op) and record.concurrent(later, rival):
+                is_back = (
+                    later.op.new is not None
+                    and rival.op.old is not None
+                    and (later.op.new.content == rival.op.old.content)
+                )  # what both began from shows on every disk, whether its return was seen or not
+                if then(later.op) and again(one.op, later.op) and (is_back or record.concurrent(later, rival)):
                     yield one, later, rival
 
     return judge

@@ -6,6 +6,7 @@ Rule 2: whether somebody had seen something is told by what stood on his disk wh
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -224,6 +225,7 @@ class Record:
         return (one for one in self.strokes if one.is_placed and one.content == content and one.device != but)
 
 
+REPOSITORY: Final = ".git"
 _NETWORK: Final = frozenset({"online", "offline"})
 
 
@@ -231,9 +233,16 @@ def _meet(one: Operation, other: Operation) -> bool:
     """Tell whether two operations are about one place, or one is about something within the other's."""
     for here in (one.path, one.to):
         for there in (other.path, other.to):
-            if here == there or is_below(here, there) or is_below(there, here) or here.casefold() == there.casefold():
+            if here == there or is_below(here, there) or is_below(there, here) or _folded(here) == _folded(there):
                 return True
+            above = here.rpartition("/")[0]
+            if REPOSITORY in above and above == there.rpartition("/")[0]:
+                return True  # programs take all files there for one thing
     return False
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _shows(tree: Tree, op: Operation) -> bool:
