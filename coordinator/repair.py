@@ -70,7 +70,7 @@ class Repair:
         self._least: dict[StorageNodeId, int] = {}
         """How many bytes they are counted for."""
         self._floor: dict[StorageNodeId, int] = {}
-        """For how many they were counted at their last report: so many they must store at least."""
+        """For how many they were counted at their last login or report: so many they must store at least."""
         self._doubted: dict[StorageNodeId, int] = {}
         """With how many bytes they said that they store."""
         self._believed: dict[StorageNodeId, int] = {}
@@ -104,6 +104,11 @@ class Repair:
     def note_stored(self, node: StorageNodeId, size: int) -> None:
         """Count a node for so many bytes more."""
         self._least[node] = self._least.get(node, 0) + size
+
+    def take_login(self, node: StorageNodeId) -> None:
+        """Expect of a node that logs in all that it was counted for; then have all chunks looked at."""
+        self._floor[node] = self._least.get(node, 0)
+        self.want_sweep()
 
     def take_report(self, node: StorageNodeId, stored_bytes: int) -> None:
         """Take what a node says that it stores: all that it was counted for when it said so before, or more."""

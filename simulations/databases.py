@@ -71,6 +71,12 @@ def image_of(connection: sqlite3.Connection) -> bytes:
         return b""  # SQLite has no image of what was never written to
 
 
+def read_image(image: bytes, query: str) -> list[tuple[Any, ...]]:
+    """Return what a query finds in an image."""
+    with contextlib.closing(open_image(image)) as connection:
+        return connection.execute(query).fetchall()
+
+
 class _Turns:
     """The writing thread of a database: what waits when its turn comes shares one moment."""
 

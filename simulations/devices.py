@@ -20,6 +20,7 @@ from peer.store.home import device_record
 from peer.store.keyfile import Lock
 from peer.store.schema import SCHEMA
 from simulations.databases import SimDatabase, empty_image
+from simulations.delays import AT_ONCE_SHARE
 from simulations.disk import SimDisk, Standing
 from simulations.disk_door import SimFiles
 from simulations.disk_images import Image, put_back, take_image
@@ -142,7 +143,7 @@ class DeviceMachine(Machine):
         return Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,
-            processor=SimProcessor(loop, host),
+            processor=SimProcessor(loop, host, at_once=AT_ONCE_SHARE),
             files=self.files,
             hpke=EphemeralHpke(self.entropy),
             dialer=SimDialer(self.network, host),

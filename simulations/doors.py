@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from simulations.delays import AT_ONCE_SHARE, WORK, Delay
+from simulations.delays import WORK, Delay
 from simulations.handles import SimFuture
 from simulations.hosts import Host, HostCrashed
 from simulations.loop import SECOND_NS, SimLoop
@@ -82,11 +82,20 @@ class SimProcessor:
         host: Whose processor it is; with it, all that was asked for is gone.
         workers: How many jobs run at once.
         work: How long each takes, and how long until it begins.
+        at_once: How many of the jobs, 0 to 1, are done before anything else happens, and of how many others the result is
+            known at the instant of their effects.
         waits: As on a device: who is cancelled learns of it once the job has ended. Otherwise at once.
     """
 
     def __init__(
-        self, loop: SimLoop, host: Host, *, workers: int = WORKERS, work: Delay = WORK, waits: bool = True
+        self,
+        loop: SimLoop,
+        host: Host,
+        *,
+        workers: int = WORKERS,
+        work: Delay = WORK,
+        waits: bool = True,
+        at_once: float = 0.0,
     ) -> None:
         self._loop = loop
         self._host = host
@@ -95,6 +104,7 @@ class SimProcessor:
         self._work = work
         self._waits = waits
         self._draw = self._chance.random
+        self._at_once = at_once
         self._queued: deque[_Job] = deque()
         self._closed = False
 
@@ -117,7 +127,7 @@ class SimProcessor:
             self._free
             and self._loop.is_idle
             and not (self._closed or self._host.is_dead)
-            and self._draw() < AT_ONCE_SHARE
+            and self._draw() < self._at_once
         ):
             try:
                 result, error = outcome(function, args)
@@ -155,7 +165,7 @@ class SimProcessor:
         job = self._queued.popleft()
         job.begun = True
         result, error = outcome(job.function, job.args)
-        if self._draw() < AT_ONCE_SHARE:  # much may happen between an effect and its result, but need not
+        if self._draw() < self._at_once:  # much may happen between an effect and its result, but need not
             self._end(job, result, error)
         else:
             self._after(self._work.draw(self._chance), self._end, job, result, error)

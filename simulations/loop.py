@@ -12,7 +12,6 @@ Rule 5: nothing goes wrong unheard: an error that nobody asks for, or a coroutin
 from __future__ import annotations
 
 import asyncio
-import gc
 import heapq
 import sys
 import threading
@@ -158,6 +157,11 @@ class SimLoop(asyncio.BaseEventLoop):
                 self._graves.append(task)
             elif not task.cancelled():
                 task.exception()  # it is nobody's any more
+
+    def tasks_of(self, host: Host) -> list[asyncio.Task[Any]]:
+        """Return the tasks of a host that have not ended."""
+        alive = [task for reference in self._born if (task := reference()) is not None and not task.done()]
+        return [task for task in alive if task.host is host]
 
     def suspend(self, host: Host, *, clock_stops: bool = False) -> None:
         """Let a host do nothing until :meth:`resume`.
@@ -452,7 +456,7 @@ class SimLoop(asyncio.BaseEventLoop):
             self._flush_marks()
         if self.steps - self._collected_at > _STEPS_PER_COLLECTION:
             self._collected_at = self.steps
-            gc.collect()
+            mishaps.collect()
 
     def _flush_marks(self) -> None:
         self.trace.mix(bytes(self._marks))
@@ -463,7 +467,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def _look_for_unheard(self, main: asyncio.Task[Any]) -> None:
         self._flush_marks()
         pending = self.tasks()  # with the main coroutine ended, nothing else may hold them: they are no loss
-        gc.collect()
+        mishaps.collect()
         del pending
         for reference in self._born:
             task = reference()
@@ -503,7 +507,6 @@ class SimLoop(asyncio.BaseEventLoop):
             self.close()
 
     def _asyncgen_firstiter_hook(self, agen: Any) -> None:
-        super()._asyncgen_firstiter_hook(agen)  # type: ignore[misc]  # BaseEventLoop has it
         self._generators[id(agen)] = HOST.get(self.world)
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:

@@ -18,6 +18,8 @@ _SHOWN_MAX: Final = 20
 _FRAMES_MAX: Final = 6
 _THROWS_MAX: Final = 32
 _RUNS_PER_COLLECTION: Final = 64
+_YOUNG, _OLDER = 0, 1
+"""Generations of objects: each collection makes those that are left older."""
 _runs: Final = count(1)
 _NEVER_AWAITED: Final = "was never awaited"
 
@@ -130,24 +132,40 @@ def heard(fail: Callable[..., object]) -> Iterator[None]:
 
 @contextmanager
 def collected_by(bury: Callable[[], object]) -> Iterator[None]:
-    """Collect no garbage but where a run does so itself, and let it bury what is left at its end.
+    """Collect no garbage but where a run does so itself (:func:`collect`), and let it bury what is left at its end.
 
     When Python would collect depends on all that the process did before, and finalisers are part of what a run does.
     """
     collects = gc.isenabled()
     if next(_runs) % _RUNS_PER_COLLECTION == 0:
-        gc.collect()  # what earlier runs left in the hands of who ran them, once those let go of it
+        with unheard():
+            gc.collect()  # what earlier runs left in the hands of who ran them, once those let go of it
     gc.disable()
-    gc.freeze()  # what was there before needs no second look
     try:
         yield
     finally:
         bury()
-        with unheard():
-            gc.collect()  # or thousands of runs in one process would fill the memory with worlds
-        gc.unfreeze()
         if collects:
             gc.enable()
+
+
+@contextmanager
+def swept() -> Iterator[None]:
+    """Collect all that is made meanwhile: the memory holds one world, however many are lived through one after another."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        with unheard():
+            gc.collect(_OLDER)
+        if collects:
+            gc.enable()
+
+
+def collect() -> None:
+    """Collect what a run made since it began or last collected: all that was there before needs no second look."""
+    gc.collect(_YOUNG)
 
 
 @contextmanager

@@ -200,6 +200,10 @@ class Network:
         for trouble in (Trouble.CUT, Trouble.CLOG):
             self._unblock(links, trouble)
 
+    def open_from(self, name: str, scheme: str) -> int:
+        """Return how many channels a machine has open that it dialled at addresses of this scheme."""
+        return sum(end.host.name == name and end.peer.startswith(scheme) and end.is_open for end in self._ends)
+
     # --- Faults of channels and machines
 
     def reset(self, one: str, other: str) -> int:

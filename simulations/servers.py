@@ -12,6 +12,7 @@ from coordinator.keys import ServerKeys, new_keys
 from coordinator.server import Server
 from coordinator.service import Coordinator
 from simulations.databases import SimCoordinatorDatabase, SimIndexFile
+from simulations.delays import AT_ONCE_SHARE
 from simulations.disk_door import SimFiles
 from simulations.disk_images import Image, put_back, take_image
 from simulations.doors import SimClock, SimProcessor
@@ -75,17 +76,22 @@ class CoordinatorMachine(Machine):
         await self.service.stop()
 
     def _forget(self) -> None:
-        self._kept = self.backup().database
+        self._kept = self.kept_database
         self._database = None
 
     def _lose_power(self) -> None:
         """Lose nothing: a commit is durable."""
 
-    def backup(self) -> CoordinatorImage:
-        """Return what it would keep if it crashed now."""
+    @property
+    def kept_database(self) -> bytes:
+        """What its database holds, as of the last commit."""
         database = self._kept if self._database is None else self._database.image()
         assert database is not None
-        return CoordinatorImage(self._keys, database)
+        return database
+
+    def backup(self) -> CoordinatorImage:
+        """Return what it would keep if it crashed now."""
+        return CoordinatorImage(self._keys, self.kept_database)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return what its database holds."""
@@ -153,7 +159,7 @@ class NodeMachine(Machine):
         doors = Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,
-            processor=SimProcessor(loop, host, waits=False),
+            processor=SimProcessor(loop, host, waits=False, at_once=AT_ONCE_SHARE),
             disk=self.files,
             open_database=self._index.open,
             identity=_KeptIdentity(self, host),

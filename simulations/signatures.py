@@ -23,6 +23,8 @@ KEYS_MAX: Final = 256
 
 _held: Final[dict[tuple[bytes, bytes, bytes], None]] = {}
 """Public keys, what they signed, and the signatures."""
+_signed: Final[dict[tuple[bytes, bytes], SignedMessage]] = {}
+"""What was signed, by seed and message: a signature is always the same."""
 
 
 def _remember(held: tuple[bytes, bytes, bytes]) -> None:
@@ -35,8 +37,13 @@ class _Signer(SigningKey):
     """A key that remembers what it signed: that holds."""
 
     def sign(self, message: bytes, *_: object) -> SignedMessage:
-        signed = super().sign(message)
-        _remember((self.verify_key.encode(), message, signed.signature))
+        asked = bytes(self), message
+        signed = _signed.get(asked)
+        if signed is None:
+            if len(_signed) >= HELD_MAX:
+                _signed.clear()
+            signed = _signed[asked] = super().sign(message)
+            _remember((self.verify_key.encode(), message, signed.signature))
         return signed
 
 

@@ -15,7 +15,6 @@ from typing import Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 _WAITING_MAX: Final = 512
-_WAITING_BYTES_MAX: Final = 256 * 1024
 _FORM: Final = 2
 """Of what marshal writes: the newest in which that depends on nothing but the values."""
 _DIGEST_BYTES: Final = 16
@@ -56,7 +55,6 @@ class Trace:
     def __init__(self, events_max: int = 0) -> None:
         self._hash = blake2b(digest_size=_DIGEST_BYTES)
         self._waiting: list[tuple[Mixed, ...]] = []
-        self._waiting_bytes = 0
         self._events: deque[Event] | None = deque(maxlen=events_max) if events_max else None
         self.count = 0
         """Events noted so far."""
@@ -66,21 +64,17 @@ class Trace:
     ) -> None:
         """Take in one event; ``data`` goes into the digest and is not kept."""
         self.count += 1
-        self._waiting_bytes += len(data)
-        self.mix(time_ns, host, what, text, data if type(data) is bytes else bytes(data))
+        size, check = len(data), crc32(data) if data else 0
+        self.mix(time_ns, host, what, text, size, check)
         if self._events is not None:
-            self._events.append(Event(time_ns, host, what, text, len(data), crc32(data) if data else 0))
+            self._events.append(Event(time_ns, host, what, text, size, check))
 
     def mix(self, *values: Mixed) -> None:
         """Take values into the digest alone."""
         self._waiting.append(values)
-        if len(self._waiting) >= _WAITING_MAX or self._waiting_bytes > _WAITING_BYTES_MAX:
-            self._take_in()
-
-    def _take_in(self) -> None:
-        self._hash.update(marshal.dumps(self._waiting, _FORM))
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        if len(self._waiting) >= _WAITING_MAX:
+            self._hash.update(marshal.dumps(self._waiting, _FORM))
+            self._waiting.clear()
 
     def digest(self) -> str:
         """Return the digest of all that was taken in so far; the trace may go on."""

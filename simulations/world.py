@@ -204,6 +204,10 @@ class World:
         """Expect this error from now on, of one machine or of any."""
         self._expected.append(lambda name, text: text == event and machine in ("", name))
 
+    def may_log_when(self, expects: Callable[[str], bool]) -> None:
+        """Expect whatever error this says yes to, told its text."""
+        self._expected.append(lambda _, text: expects(text))
+
     def _heard(self, _: Any, level: str, event: MutableMapping[str, Any]) -> Any:
         name = HOST.get(self.loop.world).name
         text = str(event["event"])

@@ -230,7 +230,7 @@ async def node_login(coordinator: Coordinator, session: Session, message: m.Node
     if coordinator.registry.is_leaving(id):
         session.post(m.NodeLeaves())
     coordinator.tell_nodes()
-    coordinator.repair.want_sweep()
+    coordinator.repair.take_login(id)
     return await coordinator.welcome()
 
 

@@ -484,17 +484,20 @@ class FolderEngine:
         if await self.exclusions.follow():
             self._want_plan()
             return  # what moved is looked at first under its new path
-        if not self._cursor:
-            await self._begin_round()
+        if not self._cursor and self.record.mistrusted:
+            await self._context.database.run(self.follower.trust_again)
         busy = set(self.outlook.jobs)
         now = self._context.clock.monotonic_s()
         waiting = {id for id, why in self.outlook.blocked.items() if why.until_s > now}
         if not self._cursor:
             self._changes_planned = self._changes
             self._due = set(self.outlook.blocked) - waiting - busy
-        planned = await self._context.database.run(
-            lambda db: self._recorder.plan(db, busy | waiting, PLAN_ITEMS_MAX, after=self._cursor)
-        )
+        planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting))
+        if planned is None:
+            async with self._disk:
+                await self._stepper.put_aside(self.brake)
+            self._want_plan()
+            return
         self._cursor = planned.last or b""
         for id in planned.looked_at:
             self._retry(id)
@@ -509,13 +512,11 @@ class FolderEngine:
             # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
 
-    async def _begin_round(self) -> None:
-        """Settle what every item's planning depends on."""
-        if self.record.mistrusted:
-            await self._context.database.run(self.follower.trust_again)
-        if await self._context.database.run(self.brake.is_returning):
-            async with self._disk:
-                await self._stepper.put_aside(self.brake)
+    def _plan_some(self, db: sqlite3.Connection, left_out: Collection[ItemId]) -> Planned | None:
+        """Plan the next items of a round; None: something is to be moved aside before one begins."""
+        if not self._cursor and self.brake.is_returning(db):
+            return None
+        return self._recorder.plan(db, left_out, PLAN_ITEMS_MAX, after=self._cursor)
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)

@@ -99,8 +99,6 @@ class Follower:
         """The highest position that the coordinator named."""
         self.has_caught_up = False
         """Whether the coordinator's head was reached since this began, or since this device began anew."""
-        self.lost_after: int | None = None
-        """Not None: from here on the coordinator had lost its log, and knows no more where the contents lie."""
         self._stored: CachedState | None = None
         self._overlay: OverlayState | None = None
         self._is_mixed = False
@@ -368,6 +366,9 @@ class Follower:
         log.warning("coordinator is behind", missing=missing)
         found = folders.SetBack(self._context.clock.now_ms(), missing)
         await self._context.database.run(lambda db: folders.put_set_back(db, self.record.id, found))
+        # Before it has its log back: from then on nobody can tell that it misses more than that.
+        lost = behind.position if self.record.lost_after is None else min(behind.position, self.record.lost_after)
+        await self._context.database.run(lambda db: self.put_record(db, lost_after=lost))
         position = behind.position
         while position < known.checkpoint.position:
             items = await self._context.database.run(
@@ -384,7 +385,6 @@ class Follower:
                 raise RollbackError("the coordinator shows an older history than it did before")
             await self._context.link.ask(m.RepushLog(tuple(part), known), m.Ok)
             position = part[-1].position
-        self.lost_after = behind.position if self.lost_after is None else min(self.lost_after, behind.position)
         raise UnavailableError("the coordinator was given back what it had lost")
 
     async def _freeze(self, error: KinfolderError) -> None:

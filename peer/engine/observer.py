@@ -37,6 +37,7 @@ from peer.disk.stages import clean_stages
 from peer.disk.walk import DiskError, is_gone, kind_of, text_of
 from peer.engine.brake import Brake
 from peer.engine.context import Context
+from peer.store.database import Operation
 from peer.store.fold_store import ItemTable
 from peer.store.trees import LocalTree, SyncedTree
 from protocol.effects import Access, DiskEvent, DiskEventKind, Watcher
@@ -467,11 +468,13 @@ class Observer:
     async def _scan_once(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> Identified:
         context, folder = self._context, self._folder
         turn = self._witness.turn()
-        identification = await context.database.run(
-            lambda db: Identification(
+        begun: list[Identification] = []
+
+        def begin(db: sqlite3.Connection) -> Identification:
+            return Identification(
                 local=LocalTree(db, folder), synced=SyncedTree(db, folder), entropy=context.entropy, full=spots is None
             )
-        )
+
         where = None if spots is None else [Spot(path, recursive) for path, recursive in sorted(spots.items())]
         listings = scan(root, where, is_ignored=self.is_excluded, unsettled=unsettled)
         problems: dict[str, str] = {}
@@ -491,7 +494,7 @@ class Observer:
                 # What is not to be judged yet is no problem: it is looked at in a moment, or at once if somebody asks.
                 problems.update((path, why) for path, why in _problems(listing) if path not in unsettled)
             is_last = len(part) < LISTINGS_PER_STEP
-            observe = partial(_observe, identification, part, is_last=is_last)
+            observe = partial(_observe, begun, begin, part, is_last=is_last)
             requests = await context.database.run(observe)
             if is_last:
                 break
@@ -507,7 +510,7 @@ class Observer:
             await self._watcher.caught_up(EVENTS_S_MAX)
 
         def record(db: sqlite3.Connection) -> Identified:
-            found = identification.result(hashes)
+            found = begun[0].result(hashes)
             local = LocalTree(db, folder)
             noted = self.brake.note(db, found)
             local.drop_all(found.drops)
@@ -571,12 +574,19 @@ def _spellings(db: sqlite3.Connection, folder: int) -> Spellings:
 
 
 def _observe(
-    identification: Identification, listings: Iterable[Listing], _: sqlite3.Connection, *, is_last: bool
+    begun: list[Identification],
+    begin: Operation[Identification],
+    listings: Iterable[Listing],
+    db: sqlite3.Connection,
+    *,
+    is_last: bool,
 ) -> Sequence[str]:
-    """Take listings; after the last of them, return the paths of the files to hash."""
+    """Take listings, the first of them by an identification that begins; after the last, return the files to hash."""
+    if not begun:
+        begun.append(begin(db))
     for listing in listings:
-        identification.observe(listing)
-    return identification.requests() if is_last else ()
+        begun[0].observe(listing)
+    return begun[0].requests() if is_last else ()
 
 
 def _problems(listing: Listing) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,8 @@ no more is put there again, from another node or from this disk.
 So it is done, too, for a device that left the LAN before its spool was sent, and may never come back: who took over what it
 wrote has the bytes, and builds on it.
 
-Rule 1: entries are looked at that were handed in and stay unordered, each once in a session, and those that were given back.
+Rule 1: entries are looked at that were handed in and stay unordered, each once in a session, and those that were given back,
+    however often this device ends meanwhile.
 Rule 2: one segment is in memory at a time, and one batch of what it lists.
 """
 
@@ -82,15 +83,15 @@ class Reassurer:
         for entry in await self._context.database.run(self._waiting):
             await self._tell(entry)
             self._told.add(entry.hash)
-        while self._follower.lost_after is not None:
-            after = self._follower.lost_after
+        while (after := self._follower.record.lost_after) is not None:
             items = await self._context.database.run(
                 lambda db, after=after: folders.log_items(db, self._follower.record.key, after, ITEMS_TOGETHER)  # type: ignore[misc]
             )
             for item in items:
                 if item.kind is ItemKind.ENTRY:
                     await self._tell(parse_entry(item.data))
-            self._follower.lost_after = items[-1].position if items else None
+            rest = items[-1].position if items else None
+            await self._context.database.run(lambda db, rest=rest: self._follower.put_record(db, lost_after=rest))  # type: ignore[misc]
 
     async def stand_in(self) -> None:
         """Send what devices wrote that are not near, and whose entries wait, as far as this disk holds it.

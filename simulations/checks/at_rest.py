@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulations.checks import contents, journal, rows, trees
+from simulations.checks import causality, contents, journal, rows, trees
 from simulations.checks.watch import Watch
 from simulations.history.ledger import Ledger, look
 from simulations.world import World
@@ -21,10 +21,11 @@ async def check(world: World, ledger: Ledger, watch: Watch) -> None:
     for number in whole:
         contents.check_loss(ledger, number, shown[number])
     for number, tree in enumerate(shown):
-        contents.check_invention(ledger, number, tree)
+        contents.check_invention(ledger, number, tree, respells=world.devices[number].disk.personality.stores_nfd)
         contents.check_resurrection(ledger, number, tree)
         contents.check_identity(ledger, number, tree)
         contents.check_copies(ledger, number, tree)
     rows.check(world, shown)
     journal.check(world, watch.journals)
+    causality.check(world, ledger, watch.journals.log, watch.contents)
     watch.check_servers()

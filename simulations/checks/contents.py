@@ -21,13 +21,17 @@ from simulations.history.ledger import EMPTY, Action, Ledger, Tree, held
 _NAMED: Final = 6
 
 
-def check_invention(ledger: Ledger, number: int, tree: Tree) -> None:
-    """Invariant 4: every file's bytes and every part of every path come from an action, or are such a name with a mark."""
+def check_invention(ledger: Ledger, number: int, tree: Tree, *, respells: bool = False) -> None:
+    """Invariant 4: every file's bytes and every part of every path come from an action, or are such a name with a mark.
+
+    ``respells``: the disk shows names in another Unicode form than they were given.
+    """
+    given = {_one(name) for name in ledger.names} if respells else ledger.names
     for path, seen in tree.items():
         if seen.kind is Kind.FILE and seen.content not in ledger.contents and seen.content != EMPTY:
             raise Violation(NO_INVENTION, f"nobody ever wrote what {path} holds on device-{number}")
         name = path.rpartition("/")[2]
-        if not is_made_of(name, ledger.names):
+        if not is_made_of(_one(name) if respells else name, given):
             raise Violation(NO_INVENTION, f"nobody ever named anything {name!a} ({path!a} on device-{number})")
 
 
@@ -154,7 +158,7 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved another version of a file and had not seen that this one was removed."""
     mine = set(_versions(ledger, content))
     for version in ledger.contents:
-        movers = [one for one in ledger.makers.get(version, ()) if not one.made[version] and one is not ender]
+        movers = [one for one in ledger.makers.get(version, ()) if _has_moved(one, version) and one is not ender]
         is_moved = any(not ledger.had_seen(ender, mover, version) for mover in movers)
         if is_moved and not mine.isdisjoint(_versions(ledger, version)):
             return True
@@ -174,6 +178,11 @@ def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
         and any(was.rpartition("/")[2] in above and new not in ender.before for was, new in one.moved)
         for one in ledger.actions
     )
+
+
+def _has_moved(action: Action, content: bytes) -> bool:
+    """Tell whether a content went from a path to another, also to that of another file."""
+    return any(seen.content == content and _last(path) in action.touched for path, seen in action.before.items())
 
 
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:

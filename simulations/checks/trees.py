@@ -30,7 +30,9 @@ def check_convergence(world: World, trees: list[Tree]) -> None:
         _compare((one, shown[one]), (other, shown[other]))
     for number, device in enumerate(world.devices):
         if plain and number not in plain:
-            _check_part(number, shown[number], _shown(trees[plain[0]], device.disk.personality), plain[0])
+            personality = device.disk.personality
+            whole, homeless = _shown(trees[plain[0]], personality), _homeless(trees[plain[0]], personality)
+            _check_part(number, shown[number], whole, homeless, plain[0])
 
 
 def _shown(tree: Tree, personality: Personality) -> Shown:
@@ -53,10 +55,24 @@ def _compare(one: tuple[int, Shown], other: tuple[int, Shown]) -> None:
     )
 
 
-def _check_part(number: int, here: Shown, whole: Shown, other: int) -> None:
-    """Check that a device with a disk that folds names shows nothing that others do not show."""
-    for path in here:
-        if path not in whole:
+def _homeless(tree: Tree, personality: Personality) -> set[tuple[Kind | None, bytes, bool]]:
+    """Return what has no place on a disk for which its name is another's, or that of a directory above it."""
+    by_key: dict[str, list[str]] = {}
+    for path in tree:
+        by_key.setdefault("/".join(personality.key(part) for part in path.split("/")), []).append(path)
+    taken = [path for paths in by_key.values() if len(paths) > 1 for path in paths]
+    return {seen[:3] for path, seen in tree.items() if any(f"{path}/".startswith(f"{one}/") for one in taken)}
+
+
+def _check_part(
+    number: int, here: Shown, whole: Shown, homeless: set[tuple[Kind | None, bytes, bool]], other: int
+) -> None:
+    """Check that a device with a disk that folds names shows nothing that others do not show.
+
+    What was renamed to what counts as another's name here keeps the name that it had.
+    """
+    for path, seen in here.items():
+        if path not in whole and seen not in homeless:
             raise Violation(CONVERGENCE, f"{path} is on device-{number} and not on device-{other}")
 
 

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.journal import Journals
+from simulations.checks.causality import Contents
+from simulations.checks.journal import Journals, is_forked
+from simulations.checks.load import find_channels, find_handles
 from simulations.checks.violation import (
     ATOMIC_VISIBILITY,
     CONFIDENTIALITY,
     DESTRUCTION,
     LOCAL_SAFETY,
+    ROLLBACK_SAFETY,
     Invariant,
     Violation,
 )
@@ -31,6 +34,8 @@ from simulations.world import World
 _HIDDEN: Final = f"{ROOT}/{CONTROL}"
 _NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
 DEVICE: Final = "device-"
+_HEAD: Final = "SELECT coalesce(max(position), 0) FROM log"
+_TAKES: Final = frozenset({"unlink", "rename", "exchange", "truncate"})
 _CAPITAL: Final = CANARY.upper()
 
 
@@ -46,6 +51,9 @@ class Watch:
         self.world = world
         self.ledger = ledger
         self.journals = Journals()
+        self.contents = Contents()
+        self.guard_rollback = False
+        """Whether no device may take anything from a user's sight that knows more of the log than the coordinator has."""
         for device in world.devices:
             hooks = device.disk.hooks
             hooks.before = joined(hooks.before, self._before(device))
@@ -57,14 +65,22 @@ class Watch:
             destroyed = call.destroyed()
             if destroyed is not None:
                 self._check_destroyed(device, call)
+            if self.guard_rollback:
+                self._check_rollback(device, call)
 
         return check
 
     def _after(self, device: DeviceMachine) -> Callable[[Call], None]:
         def check(call: Call) -> None:
             self._check_shown(device, call)
+            if (excess := find_handles(device)) is not None:
+                self.world.loop.fail(excess)
 
         return check
+
+    def is_forked(self) -> bool:
+        """Tell whether the log has forked, and nobody could see it coming."""
+        return self.journals.may_fork and is_forked(self.world)
 
     def fail(self, invariant: Invariant, text: str) -> None:
         """End the run: something does not hold."""
@@ -98,6 +114,16 @@ class Watch:
             DESTRUCTION,
             f"{device.name} destroys {content.hex()[:6]} ({call.call} {call.path()}), which stands nowhere else",
         )
+
+    def _check_rollback(self, device: DeviceMachine, call: Call) -> None:
+        """Invariant 13: while the coordinator has less of the log than a device, that takes nothing from its user's sight."""
+        if call.call in _TAKES and isinstance(call.inode, File) and _is_shown(call.inode):
+            (head,) = self.world.coordinator.rows(_HEAD)[0] if self.world.coordinator.is_running else (0,)
+            if head < device.position:
+                text = (
+                    f"{device.name} takes {call.path()} away ({call.call}) while the coordinator has only {head} items"
+                )
+                self.fail(ROLLBACK_SAFETY, text)
 
     def _stands_elsewhere(self, content: bytes, than: Inode) -> bool:
         return any(
@@ -145,6 +171,10 @@ class WatchedTrace(Trace):
         """Take in one event."""
         if what == "send" and _leaks(bytes(data)) and not (host.startswith(DEVICE) and f">{DEVICE}" in text):
             self.world.loop.fail(Violation(CONFIDENTIALITY, f"{host} sends a name or a content in clear on {text}"))
+        elif what == "accept" and f"<{DEVICE}" in text:
+            excess = find_channels(self.world.network, text.partition("<")[2], len(self.world.nodes))
+            if excess is not None:
+                self.world.loop.fail(excess)
         if self.hear is not None and what in HEARD:
             self.hear(time_ns, what, text)
         super().note(time_ns, host, what, text, data)

@@ -91,9 +91,6 @@ class _Telling(Course):
             restarts=True,
         )
         super().__init__(world, Script(options, ()))
-        self.people = [
-            self.person(number, world.loop.chance(f"person/{number}")) for number in range(len(world.devices))
-        ]
         self.effects: dict[str, int] = {}
         self.crashes = 0
         self._story = STORIES[story]

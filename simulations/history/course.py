@@ -12,14 +12,17 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from protocol.errors import KinfolderError
+from simulations.checks import journal
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
-from simulations.history import rest
+from simulations.disk import SimDisk
+from simulations.history import endings, rest
 from simulations.history.ledger import Action, Ledger, Tree, held, look
 from simulations.history.options import ACTIONS_MIN
 from simulations.history.people import GivenUp, Person
-from simulations.history.repertoire import DEEDS, TROUBLES
+from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
 from simulations.history.script import THEN, Event, Script, What
 from simulations.machines import Machine, MachineGone
 from simulations.servers import CoordinatorImage
@@ -27,13 +30,15 @@ from simulations.situations.observer import Observer
 from simulations.situations.record import Fault
 from simulations.world import World
 
-TRIES: Final = 8
+TRIES: Final = 16
 """How many things somebody tries who finds that he cannot do what he wanted."""
 BACKUP_EVERY: Final = 10
 """After so many events there is a backup of one device, and of the coordinator, in case somebody goes back to it ..."""
 BACKUP_AT: Final = 4
 """... the first after these."""
 STOP_S: Final = 30.0
+AGAIN_S: Final = 10.0
+"""After so long what would not start is started again."""
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
 
@@ -76,20 +81,27 @@ class Course:
         self.ledger = Ledger(options.devices)
         self.chance = world.loop.chance("course")
         """Of what is no event: how those decide whom somebody must ask."""
+        self.people = [
+            self.person(number, world.loop.chance(f"person/{number}")) for number in range(len(world.devices))
+        ]
+        """Who do what is no event."""
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
-        self.done = 0
-        """How many deeds were done."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
         self.observer = Observer(world, self.ledger, options.personalities, options.weather)
         self.ledger.on_action = self._tell
+        world.may_log_when(lambda text: text in journal.ALARMS and self.watch.is_forked())
         self.on_holiday = False
         """Whether nobody starts anything."""
         self.lost_disks = 0
+        self.capacities: dict[SimDisk, int] = {}
+        """How large disks are that were filled."""
         self.jumps_ns: Counter[str] = Counter()
         """How far each machine's wall clock was put forward."""
+        self.put_back: set[str] = set()
+        """Devices that went back to a backup, in part or as a whole."""
         self.backup: tuple[int, CoordinatorImage] | None = None
         """When it was made, and what it holds."""
         self.image: Backup | None = None
@@ -97,10 +109,20 @@ class Course:
         self._later: list[asyncio.Task[None]] = []
         self._fault: Fault | None = None
         """The trouble that is being made."""
+        self._is_calm = asyncio.Event()
+        """Set once all troubles are to end."""
 
     async def run(self, world: World) -> None:
-        """Live through it, check after each rest, and end at rest."""
+        """Live through it, check after each rest, and end at rest, or with a fork that nobody could see coming."""
         assert world is self.world
+        try:
+            await self._live(world)
+        except rest.Forked:
+            self.tell("the log has forked")
+            self.counts["forked"] += 1
+            await endings.find_fork(self)
+
+    async def _live(self, world: World) -> None:
         self.ledger.rested(world.devices)
         snapshot: tuple[str, Tree] | None = None
         for event in self.script.events:
@@ -108,7 +130,7 @@ class Course:
                 await self.rest()
                 self.played[event.number] = event
                 snapshot = await rest.take_snapshot(self)
-            else:
+            elif event.what is What.TROUBLE or not self.script.is_drawn or self.done < self.options.actions:
                 await self._happen(event)
             if event.number % BACKUP_EVERY == BACKUP_AT and self.image is None:
                 self.keep_image(event.number % len(world.devices))
@@ -118,11 +140,19 @@ class Course:
                 break
             await self._happen(event)
         await self.rest()
-        await rest.stay(self)
-        if self.options.restarts:
-            await rest.restart(self)
+        await (rest.restart(self) if self.options.restarts else rest.stay(self))
+        ending = endings.drawn(world)
+        if ending not in endings.FINAL:
+            await endings.end(self, ending)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
+        if ending in endings.FINAL:
+            await endings.end(self, ending)
+
+    @property
+    def done(self) -> int:
+        """How many actions were done: all that is in the ledger, and the commands that change nothing."""
+        return len(self.ledger.actions) + sum(self.counts[name] for name in UNLISTED)
 
     async def _happen(self, event: Event) -> None:
         if event.what is What.DEED:
@@ -156,7 +186,6 @@ class Course:
             except GivenUp:
                 continue
             self.counts[name] += 1
-            self.done += 1
             return
 
     async def _trouble(self, event: Event) -> None:
@@ -173,6 +202,7 @@ class Course:
             self.observer.record.faults.append(fault)
             self.tell(f"{name}: {made.text}")
             self.counts[name] += 1
+            journal.follow(self.world, self.watch.journals)
             if self.world.coordinator.is_running:
                 check_reachability(self.world, 1)
             return
@@ -191,8 +221,9 @@ class Course:
         fault = self._fault
 
         async def end() -> None:
-            with contextlib.suppress(asyncio.CancelledError):  # now, then
-                await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_calm.wait()
             result = act()
             if asyncio.iscoroutine(result):
                 await result
@@ -208,6 +239,9 @@ class Course:
                 await machine.start()
             except MachineGone:
                 return
+            except KinfolderError:  # as its disk fails just now: whoever looks after it tries again
+                _end(machine)
+                self.later(AGAIN_S, lambda: self.start(machine))
 
     async def stop(self, machine: Machine) -> None:
         """Stop a machine in good order, or kill it where that does not end."""
@@ -240,7 +274,9 @@ class Course:
         device.user.close_all()
         before = self.ledger.see(device, number)
         self.world.may_log("two entries under one number")
-        device.restore(image, files=files, database=database)
+        self.put_back.add(device.name)
+        with journal.going_back(self.world, self.watch.journals, device):
+            device.restore(image, files=files, database=database)
         if database:
             self.ledger.forget_removals(number, since_ns)
             self.ledger.strange.update(held(self.ledger.see(device, number)))
@@ -263,12 +299,11 @@ class Course:
 
     async def _calm(self) -> None:
         """End all troubles, and let everybody finish what he is at."""
+        self._is_calm.set()
         for task in self._later:
-            task.cancel()
-        for task in self._later:
-            await asyncio.wait([task])
-            task.result()
+            await task
         self._later.clear()
+        self._is_calm.clear()
         self.world.network.calm()
         for machine in self.world.machines:
             for disk in machine.disks:
@@ -284,3 +319,8 @@ class Course:
                 if not task.cancelled():
                     task.result()
             self._tasks.clear()
+
+
+def _end(machine: Machine) -> None:
+    if machine.is_running:
+        machine.kill()

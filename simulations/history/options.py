@@ -22,16 +22,17 @@ NODES: Final = 3
 KEPT_SHARE: Final = 0.6
 """How many kinds of action and of fault a history keeps."""
 PAUSES_S: Final = {
+    "storm": (0.0, 0.0, 0.02, 0.1),
     "rushed": (0.0, 0.05, 0.3),
     "brisk": (0.05, 0.5, 2.0),
     "mixed": (0.0, 0.5, 5.0, 60.0),
     "slow": (1.0, 10.0, 120.0),
 }
 """By name, what people wait between two actions, at most."""
-_PAUSES: Final = ("rushed",) * 3 + ("brisk",) * 3 + ("mixed", "slow")
+_PAUSES: Final = ("storm", "rushed", "brisk") * 4 + ("storm", "rushed", "mixed", "slow")
 REST_SHARE: Final = 0.2
 """How many histories come to rest once in between."""
-RESTART_SHARE: Final = 0.4
+RESTART_SHARE: Final = 0.3
 """How many histories end with a restart of everything."""
 LANS: Final = ("apart", "apart", "together", "mixed")
 """Which devices hear each other without a coordinator."""

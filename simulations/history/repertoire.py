@@ -64,6 +64,8 @@ DEEDS: Final = {
     **{name: Kind(partial(_meet, kind), 2, is_shared=True) for name, kind in encounters.ALL.items()},
     **{name: Kind(do, 2, is_shared=True) for name, do in encounters.LONG.items()},
 }
+UNLISTED: Final = ("sync", "go_offline", "stay_offline", "snapshot")
+"""Of these no action is noted."""
 TROUBLES: Final = {
     "kill": Kind(troubles.kill, 6),
     "cut_power": Kind(troubles.cut_power, 6),

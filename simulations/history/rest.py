@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import KinfolderError
-from simulations.checks import at_rest
+from simulations.checks import at_rest, leaks, load
 from simulations.checks.snapshots import check_restored
 from simulations.checks.storage import check_reachability
 from simulations.checks.violation import IDEMPOTENCE, LIVENESS, SNAPSHOTS, Violation
@@ -30,6 +30,10 @@ ASK_S: Final = 600.0
 LOOK_S: Final = 1.0
 LOOK_S_MAX: Final = 60.0
 QUIET_S: Final = 30.0
+OFF_S: Final = 8 * 86_400.0
+"""For so long everything is off before the last start: what is kept for a week goes then."""
+TIDY_S: Final = 1_800.0
+"""In so much virtual time after that everything that was under way must be gone: also what a program had open for long."""
 REPAIR_S: Final = 900.0
 """In so much virtual time after everybody is at rest every chunk must be on as many nodes as it should be."""
 BACK: Final = "kiwi-back"
@@ -38,10 +42,15 @@ TELLS: Final = frozenset({"name"})
 """Reasons for which an item may stay out of sync for ever."""
 
 
+class Forked(Exception):
+    """The log has forked, as it may where a coordinator was set back while a device knew no more than it: nobody rests."""
+
+
 async def come_to_rest(course: Course) -> None:
     """Wait until every device is in sync and nothing moves, then check everything that must hold at rest.
 
     Raises:
+        Forked: There is no rest.
         Violation: It does not come to be, or something does not hold.
     """
     await be_still(course)
@@ -54,6 +63,7 @@ async def be_still(course: Course) -> None:
     """Wait until every device is in sync and nothing moves.
 
     Raises:
+        Forked: There is no rest.
         Violation: That does not come to be in time.
     """
     last: dict[str, list[str]] = {}
@@ -64,6 +74,8 @@ async def be_still(course: Course) -> None:
             before: list[tuple[int, Tree]] = []
             while True:
                 last = {device.name: await _settle(course, device) for device in course.world.devices}
+                if course.watch.is_forked():
+                    raise Forked
                 now = _state(course)
                 if not any(last.values()) and now == before:
                     return
@@ -89,6 +101,25 @@ async def _wait_for_copies(course: Course) -> None:
     while True:
         try:
             check_reachability(world, copies)
+        except Violation:
+            if world.loop.now_ns >= until_ns:
+                raise
+        else:
+            return
+        await asyncio.sleep(LOOK_S_MAX)
+
+
+async def _wait_for_order(course: Course) -> None:
+    """Wait until nothing is left of what was under way; then, nobody does anything.
+
+    Raises:
+        Violation: Something stays.
+    """
+    world = course.world
+    until_ns = world.loop.now_ns + int(TIDY_S * SECOND_NS)
+    while True:
+        try:
+            leaks.check(world, course.put_back)
         except Violation:
             if world.loop.now_ns >= until_ns:
                 raise
@@ -134,22 +165,28 @@ async def stay(course: Course) -> None:
         await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+    load.check_rest(world.loop, world.machines)
 
 
 async def restart(course: Course) -> None:
-    """Start everything again: nothing may be added.
+    """Let time pass and start everything again: nothing may be added.
 
     Raises:
         Violation: Something was.
     """
     world = course.world
     before = _state(course)
+    await asyncio.sleep(QUIET_S)
+    if (after := _state(course)) != before:
+        raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
     await world.stop_all()
+    await asyncio.sleep(OFF_S)
     await world.start_all()
     for device in world.devices:
         await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(IDEMPOTENCE, f"a restart of everything adds something: {_change(before, after)}")
+    await _wait_for_order(course)
 
 
 def _state(course: Course) -> list[tuple[int, Tree]]:

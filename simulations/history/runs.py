@@ -15,7 +15,7 @@ from simulations.history.ledger import Action
 from simulations.history.options import NODES, WEATHERS, Options, draw
 from simulations.history.repertoire import DEEDS, TROUBLES
 from simulations.history.script import Event, Script
-from simulations.mishaps import SimulationError
+from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
 from simulations.situations.catalogue import reached
 from simulations.world import World
@@ -34,7 +34,7 @@ class Result(NamedTuple):
     digest: str
     """Of the trace."""
     actions: int
-    """What people did; to save as some programs do is one."""
+    """What people did: each at one instant, or one command."""
     steps: int
     virtual_s: float
     cpu_s: float
@@ -90,7 +90,11 @@ def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = N
         events_max: How many of the last events of its trace are kept to be read.
         trace: A trace that keeps something else.
     """
-    trace = WatchedTrace(events_max) if trace is None else trace
+    with swept():
+        return _play(history, WatchedTrace(events_max) if trace is None else trace)
+
+
+def _play(history: Script, trace: WatchedTrace) -> Lived:
     options = history.options
     image = prepared(options.devices, NODES)
     began = time.process_time()

@@ -15,6 +15,7 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from simulations.checks import journal
 from simulations.disk import SimDisk
 from simulations.disk_faults import SeededFaults
 from simulations.history import deeds
@@ -193,7 +194,8 @@ async def set_back_coordinator(course: Course, chance: Random) -> Made:
     if coordinator.is_running:
         coordinator.kill()
     since_ns, image = course.backup
-    coordinator.restore(image)
+    with journal.going_back(course.world, course.watch.journals, coordinator):
+        coordinator.restore(image)
     course.backup = None
     await course.start(coordinator)
     return Made("it is restored", (coordinator.name,), {"since_ns": since_ns})
@@ -243,7 +245,8 @@ async def fill_disk(course: Course, chance: Random) -> Made:
     """Leave little room on a device's disk for a while."""
     device = chance.choice(course.world.devices)
     disk = chance.choice(device.disks)
-    before, disk.capacity_bytes = disk.capacity_bytes, disk.used_bytes + chance.choice((0, 1_000, 50_000))
+    before = course.capacities.setdefault(disk, disk.capacity_bytes)  # it may be full already
+    disk.capacity_bytes = disk.used_bytes + chance.choice((0, 1_000, 50_000))
     course.later(chance.random() * 2 * _SOON_S, lambda: setattr(disk, "capacity_bytes", before))
     return Made(f"{device.name}, disk {disk.number}", (device.name,))
 

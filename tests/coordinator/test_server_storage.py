@@ -166,6 +166,21 @@ def test_a_doubted_node_is_asked_once_another_is_there_that_holds_the_same(world
     run(main)
 
 
+def test_a_node_that_comes_back_with_less_is_doubted_at_its_first_report(world):
+    async def main():
+        async with world.running(replicas=2, quorum=1) as server:
+            client, folder, pseudonym, nodes = await stored(server, world, "n1", "n2")
+            (first, node), (_, other) = nodes
+            receipts = (node.receipt(pseudonym, REFS), other.receipt(pseudonym, REFS))
+            await client.ask(m.AddReceipts(folder.id, receipts))
+            await first.close()
+            again, _ = await storage_node(server.url, "n1")
+            await again.ask(m.NodeReport(9_000, SIZE - 1))
+            assert (await obey(again, node)).source == other.id
+
+    run(main)
+
+
 def test_of_what_only_a_doubted_node_has_its_word_stands(world):
     async def main():
         async with world.running(replicas=1, quorum=1) as server:

@@ -1,46 +1,34 @@
-"""A product of which one function is broken, in many ways: each must be caught by histories, and by which invariant.
-
-As a program it looks for each named mutant, or for all, and prints the table: ``python -m tests.simulations.run_mutants``.
-"""
+"""Broken products, one function each, that `kin-sim run` must catch."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from coordinator.core.ordering import Ordering
-from peer.core import act_writer, chunk_sealing, conflicts, judgement, matching, planner, registers, steps
-from peer.disk import groups, stages, swaps
-from peer.disk.applier import Applier
-from peer.engine import journal, waiting
+from coordinator.repair import Repair
+from peer.core import (
+    act_writer,
+    brake,
+    chunk_sealing,
+    conflicts,
+    directories,
+    judgement,
+    planner,
+    registers,
+    steps,
+)
+from peer.device import Device
+from peer.disk import groups, recovery, roots, stages, swaps
+from peer.engine import journal, past, waiting
 from peer.engine.folder import FolderEngine
+from peer.engine.follower import Follower
 from peer.engine.recorder import Recorder
 from peer.engine.stepper import Stepper
-from simulations.history.runs import live, live_twice
-from tests.simulations.mutation import mutated
+from protocol import history
+from storage_node.chunks.pack_files import PackFiles
+from tests.simulations.mutation import Mutant
 
-SEEDS: Final = 60
-"""So many are tried where nothing else is said."""
-
-
-class Mutant(NamedTuple):
-    """One broken function."""
-
-    what: str
-    function: Callable[..., Any]
-    old: str
-    new: str
-    invariants: tuple[int, ...]
-    """One of these catches it."""
-    seeds: int = SEEDS
-    """It is caught within so many."""
-    first: int = 0
-    """From this one."""
-    is_quick: bool = False
-
-
-MUTANTS: Final = (
+RUN: Final = (
     Mutant(
         "where both sides changed, the folder's change is taken",
         planner._View.decision,
@@ -68,7 +56,6 @@ MUTANTS: Final = (
         "return any(",
         "return False and any(",
         (3, 22),
-        is_quick=True,
     ),
     Mutant(
         "every removal counts as beaten",
@@ -83,7 +70,6 @@ MUTANTS: Final = (
         'f"{stem} (conflict, {label}, {digits}){extension}"',
         'f"{stem} (copy, {label}, {digits}){extension}"',
         (4,),
-        is_quick=True,
     ),
     Mutant(
         "an edit replaces nothing",
@@ -97,14 +83,15 @@ MUTANTS: Final = (
         swaps.is_expected,
         "kind = kind_of(found.mode)",
         "return True",
-        (1, 3, 4, 6, 16),
+        (6, 1, 3, 4, 16),
     ),
     Mutant(
         "a file is written under its name",
         swaps.Swaps.replace,
         "if self.can_exchange:",
         "fs.truncate(fs.open_file(parent, name, Access.WRITE), 1)\n    if self.can_exchange:",
-        (6, 7),
+        (7, 6),
+        is_quick=True,
     ),
     Mutant(
         "what is received has no name until it is whole: not so",
@@ -114,13 +101,6 @@ MUTANTS: Final = (
         (7,),
     ),
     Mutant("names are compared byte by byte", conflicts.name_key, "if name.isascii():", "if True:", (8, 22)),
-    Mutant(
-        "no file is found elsewhere",
-        matching.Matching._pair,
-        "best = lost",
-        "continue",
-        (3, 5, 9),
-    ),
     Mutant(
         "received bytes need not be durable",
         groups.flush_stages,
@@ -137,32 +117,18 @@ MUTANTS: Final = (
     ),
     Mutant("outcomes leave their intents", journal.drop_intents, "db.executemany(", "0 and db.executemany(", (20,)),
     Mutant(
-        "a removed file's row stays among the synced ones",
-        Stepper._record,
-        "synced.drop_all(gone)",
-        "pass",
-        (20, 22),
-    ),
-    Mutant(
         "a device takes a new number at every start",
         Recorder.enrol,
         "if not self._follower.record.number:",
         "if True:",
-        (10, 20, 21, 22),
+        (10, 0, 20, 21, 22),
     ),
     Mutant(
         "what failed once is not tried again",
         FolderEngine._unblock,
         "return any(",
         "return False and any(",
-        (22,),
-    ),
-    Mutant(
-        "nothing is planned when a transfer has ended",
-        FolderEngine._job_ended,
-        "self._want_plan()",
-        "pass",
-        (22,),
+        (22, 0),
     ),
     Mutant(
         "what is taken away lies beside the folder",
@@ -184,53 +150,148 @@ MUTANTS: Final = (
         "return SealedChunk(row, data)",
         "return SealedChunk(row, bytearray(raw))",
         (15,),
+        is_quick=True,
     ),
     Mutant(
         "an entry does not wait for what it needs",
         Ordering._try,
         "if ledger.is_waiting(record.hash):",
         "if False:",
-        (10, 20, 22),
-    ),
-    Mutant(
-        "nothing is written down before the disk changes",
-        Applier._intents,
-        "return intentions.intents",
-        "return []",
-        (3, 5, 9),
-        seeds=300,
+        (11, 10, 17, 20, 22),
     ),
     Mutant(
         "an outcome is noted in the local tree alone",
         Stepper._record,
         "synced.put(item)",
         "pass",
-        (20, 22),
+        (20, 3, 22),
+    ),
+    Mutant(
+        "the chain of the log leaves out when an item came",
+        history.next_chain,
+        ' + time_ms.to_bytes(8, "big")',
+        "",
+        (10,),
+        is_quick=True,
+    ),
+    Mutant(
+        "who is shown two histories goes on",
+        Follower._freeze,
+        "await self._context.database.run(lambda db: self.put_record(db, frozen=str(error)))",
+        "pass",
+        (12,),
+        first=9,
+    ),
+    Mutant(
+        "a device follows a coordinator that was set back",
+        Follower._take,
+        "await self._give_back(checkpoint)",
+        "await self._context.database.run("
+        "lambda db: self.put_record(db, position=checkpoint.position, chain=checkpoint.chain, checkpoint=signed))",
+        (13, 10, 12),
+    ),
+    Mutant(
+        "a storage node does not sync what it wrote",
+        PackFiles.sync,
+        "self._disk.sync(self._writable)",
+        "pass",
+        (16, 0, 17),
+    ),
+    Mutant(
+        "an entry is ordered before its contents are stored",
+        Ordering._await,
+        "absent = set(pins) - ledger.durable(pins)",
+        "absent = set()",
+        (17,),
+    ),
+    Mutant(
+        "copies that were lost are not made again",
+        Repair._repair,
+        "orders = self._orders(locations)",
+        "orders = {}",
+        (17,),
+    ),
+    Mutant(
+        "the trash is never emptied",
+        recovery.empty_trash,
+        "rows = journal.checked(before_ms, limit, skip)",
+        "rows = []",
+        (19,),
+    ),
+    Mutant(
+        "files that were begun and are not wanted stay",
+        stages.clean_stages,
+        "or is_wanted(name)",
+        "or True",
+        (19,),
+    ),
+    Mutant(
+        "an entry that is in the log stays among those to be sent",
+        Follower._record,
+        "folders.drop_tail(db, key, each.hash)",
+        "pass",
+        (19, 20, 22),
+    ),
+    Mutant(
+        "no directory is recognised elsewhere",
+        directories.Directories._moved_here,
+        "return item.id",
+        "continue",
+        (23,),
+        first=25,
+    ),
+    Mutant(
+        "a snapshot is restored as of two entries before it",
+        past._fold_items,
+        "item.position <= moment.position",
+        "item.position < moment.position - 1",
+        (24,),
+    ),
+    Mutant(
+        "a root that was opened stays open",
+        roots.Root.close,
+        "self.fs.close(self.handle)",
+        "pass",
+        (25,),
+        is_quick=True,
+    ),
+    Mutant(
+        "whatever is found missing was removed by somebody",
+        brake.waiting_removals,
+        "if not files or not (held or is_mass(files, of)):",
+        "if True:",
+        (26,),
+        first=7,
+    ),
+    Mutant(
+        "whatever is found rewritten was written by somebody",
+        brake.waiting_rewrites,
+        "if is_mass(len(unseen), of)",
+        "if False",
+        (26,),
+        first=7,
+    ),
+    Mutant(
+        "a scan takes what is not newer for unchanged",
+        directories.Directories._compare,
+        "found[1] != sighting.fingerprint",
+        "found[1].mtime_ns < sighting.fingerprint.mtime_ns",
+        (22, 1, 2, 20),
+    ),
+    Mutant(
+        "a device says too early that all is in sync",
+        Device._left,
+        '"in_sync": not remains and code == 0',
+        '"in_sync": True',
+        (2, 16, 20, 22),
+    ),
+    Mutant(
+        "whatever is written replaces all that this device has received",
+        act_writer.ActWriter.write_value,
+        "named = tuple(sorted(base))",
+        "named = tuple(sorted({*base, *getattr(self.state.nodes.get(node), 'contents', ())}))"
+        " if register is Register.CONTENT else tuple(sorted(base))",
+        (16, 1, 6),
+        first=17,
     ),
 )
-
-
-def caught(mutant: Mutant) -> tuple[int, int, str]:
-    """Return by which invariant a mutant is caught, after how many seeds, and what was said; -1 if it is not."""
-    run = live_twice if 28 in mutant.invariants else live
-    with mutated(mutant.function, mutant.old, mutant.new):
-        for number in range(mutant.seeds):
-            result = run(mutant.first + number)
-            if result.failure:
-                return result.invariant, number + 1, result.failure.split("\n")[0]
-    return -1, mutant.seeds, ""
-
-
-def main(names: list[str]) -> None:
-    """Print the table of all mutants, or of those whose description holds one of these words."""
-    for mutant in MUTANTS:
-        if not names or any(name in mutant.what for name in names):
-            invariant, seeds, text = caught(mutant)
-            mark = "" if invariant in mutant.invariants else "!! "
-            print(
-                f"{mark}| {mutant.what} | {mutant.function.__qualname__} | {invariant} | {seeds} | {text}", flush=True
-            )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

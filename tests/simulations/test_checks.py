@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from protocol.effects import Access
-from simulations.checks import at_rest, contents, trees
+from simulations.checks import at_rest, contents, load, trees
 from simulations.checks.names import is_copy, is_local, is_made_of, wanted
 from simulations.checks.snapshots import check_restored
 from simulations.checks.storage import check_reachability, needed
@@ -22,9 +22,10 @@ from simulations.disk_faults import failing
 from simulations.history import rest
 from simulations.history.contents import CANARY
 from simulations.history.course import Course
-from simulations.history.ledger import Ledger
+from simulations.history.ledger import Ledger, look
 from simulations.history.runs import options_of
 from simulations.history.script import drawn
+from simulations.personalities import PERSONALITIES
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
@@ -94,6 +95,10 @@ def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
     scene.act(2, ("write", "a.txt", b"two"))
     with breaks(3):
         contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("copy", "a.txt", "c.txt"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("write", "b.txt", b"other"))
     scene.act(2, ("rename", "a.txt", "b.txt"))
     contents.check_resurrection(scene.ledger, 0, scene.tree(0))
 
@@ -113,6 +118,32 @@ def test_4_nobody_invents_names(scene):
     scene.come(1, "b.txt", b"one")
     with breaks(4):
         contents.check_invention(scene.ledger, 1, scene.tree(1))
+
+
+def test_4_only_a_disk_that_respells_names_may_show_them_in_another_form(scene):
+    scene.act(0, ("write", "\u00e9", b"one"))
+    scene.come(1, "e\u0301", b"one")
+    contents.check_invention(scene.ledger, 1, scene.tree(1), respells=True)
+    with breaks(4):
+        contents.check_invention(scene.ledger, 1, scene.tree(1))
+
+
+def test_2_what_a_disk_has_no_name_for_keeps_the_one_that_it_had():
+    kinds = [PERSONALITIES[name] for name in ("plain", "mac", "plain")]
+
+    async def story(world):
+        one, two, three = world.devices
+        for device in world.devices:
+            device.user.write(device.path("a.txt"), b"one")
+        for device in (one, three):
+            device.user.write(device.path("A.TXT"), b"two")
+        two.user.write(two.path("old"), b"two")
+        trees.check_convergence(world, [look(device) for device in world.devices])
+        two.user.write(two.path("old"), b"three")
+        with breaks(2):
+            trees.check_convergence(world, [look(device) for device in world.devices])
+
+    World(1, prepared(), personalities=kinds).run(story)
 
 
 def test_5_a_copy_needs_a_conflict(scene):
@@ -386,7 +417,30 @@ def say_in_clear(world, *_):
     world.loop.note("send", "device-0>coordinator", b"...." + CANARY)
 
 
+def take_though_behind(world, _, watch):
+    watch.guard_rollback = True
+    world.coordinator.rows("DELETE FROM log WHERE position > 1")
+    files = world.devices[0].files
+    files.unlink(files.open_root(ROOT), "b.txt")
+
+
+def open_many(world, *args):
+    files = world.devices[0].files
+    for _ in range(load.HANDLES_MAX + 1):
+        files.open_root(ROOT)
+    files.make_directory(files.open_root(ROOT), "kiwi-D", 0o777)
+
+
+def dial_many(world, *args):
+    device = world.devices[0]
+    for _ in range(load.BATCHES + len(world.nodes) + 1):
+        world.loop.spawn(device.host, world.network.dial(device.host, world.nodes[0].url))
+
+
 STEPS = {
+    "the coordinator is behind, and a device removes something": (13, take_though_behind),
+    "a process has hundreds of files open": (25, open_many),
+    "a device asks nodes for many things at once": (25, dial_many),
     "a process works outside the folder": (27, stray),
     "the only copy is removed": (6, destroy),
     "the only copy is cut short": (7, cut_short),

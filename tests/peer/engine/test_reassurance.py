@@ -16,6 +16,7 @@ from peer.store.schema import SCHEMA
 from peer.store.spool import Spot, put_spooled
 from protocol.errors import NoSourceError
 from protocol.grants import ChunkRef
+from protocol.history import ItemKind
 from protocol.ids import ChunkId
 from protocol.messages import PinnedSegment
 
@@ -53,6 +54,23 @@ def test_a_file_that_holds_something_else_by_now_is_no_source(groups):
         asyncio.run(reassurer._chunk(chunk.ref, {chunk.id: chunk.row}))
     groups[:] = [[], [(None, b"bytes")]]
     assert asyncio.run(reassurer._chunk(chunk.ref, {chunk.id: chunk.row})) == chunk.data
+
+
+def test_how_far_a_coordinator_was_told_again_outlives_this_device(monkeypatch):
+    items = {4: [SimpleNamespace(position=5, kind=ItemKind.CONTROL)], 5: []}
+    monkeypatch.setattr(folders, "tail", lambda db, key: [])
+    monkeypatch.setattr(folders, "log_items", lambda db, key, after, most: items[after])
+    record, kept = SimpleNamespace(key=1, lost_after=4), []
+
+    def put_record(db, lost_after):
+        record.lost_after = lost_after
+        kept.append(lost_after)
+
+    context: Any = SimpleNamespace(database=InlineDatabase(":memory:", SCHEMA))
+    follower: Any = SimpleNamespace(record=record, put_record=put_record)
+    holdings: Any = None
+    asyncio.run(Reassurer(context, follower, holdings).run())
+    assert kept == [5, None]
 
 
 def test_only_what_is_still_to_be_sent_itself_waits_for_the_spool(monkeypatch):
