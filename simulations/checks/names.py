@@ -6,7 +6,6 @@ Rule 1: written down from the documents, not taken from the product.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Final
 
 _LOCAL: Final = re.compile(r"\.goutputstream-.*|~.*\.tmp|~\$.*|\.~lock\..*#")
@@ -37,15 +36,7 @@ def wanted(name: str) -> str:
 
 
 def is_made_of(name: str, given: set[str]) -> bool:
-    """Tell whether a name is one that somebody gave, in whatever form of Unicode, or one that the product made of such a one."""
-    return _is_made_of(_composed(name), {_composed(one) for one in given})
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _is_made_of(name: str, given: set[str]) -> bool:
+    """Tell whether a name is one that somebody gave, or one that the product made of such a one."""
     if name in given:
         return True
     plain = wanted(name)

@@ -42,10 +42,7 @@ def check(world: World, trees: list[Tree]) -> None:
 
 
 def _compare(device: DeviceMachine, table: str, rows: list[Any], shown: Tree) -> None:
-    known = _paths(device, table, rows)
-    if device.disk.personality.changes_names:  # it may spell them otherwise
-        shown = {_key(device, path): seen for path, seen in shown.items()}
-        known = {_key(device, path): row for path, row in known.items()}
+    known = {_as_shown(device, path): content for path, content in _paths(device, table, rows).items()}
     for path in sorted(shown.keys() | known.keys()):
         seen, row = shown.get(path), known.get(path)
         if seen is None or row is None:
@@ -55,8 +52,10 @@ def _compare(device: DeviceMachine, table: str, rows: list[Any], shown: Tree) ->
             raise Violation(ROWS, f"{path} is another on the disk than in the {table} tree of {device.name}")
 
 
-def _key(device: DeviceMachine, path: str) -> str:
-    return "/".join(map(device.disk.personality.key, path.split("/")))
+def _as_shown(device: DeviceMachine, path: str) -> str:
+    """Return how a path of rows shows on a disk that keeps names in another Unicode form."""
+    personality = device.disk.personality
+    return "/".join(map(personality.stored, path.split("/"))) if personality.stores_nfd else path
 
 
 def _paths(device: DeviceMachine, table: str, rows: list[Row]) -> dict[str, Any]:
