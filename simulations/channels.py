@@ -117,6 +117,11 @@ class End:
                     link.on_cut()
                 return
         self._carry(len(data) + _PACKET_BYTES, self._other_end()._take, data)
+        if link.repeats:
+            link.repeats -= 1
+            self._loop.note("repeat", link.name, data)
+            self._in_use_bytes += len(data)
+            self._carry(len(data) + _PACKET_BYTES, self._other_end()._take, data)
 
     async def receive(self) -> bytes:
         """Return the next message."""

@@ -39,6 +39,8 @@ HOME: Final = "/kin"
 FILES: Final = "/home"
 FOLDER: Final = "docs"
 ROOT: Final = f"{FILES}/{FOLDER}"
+AWAY: Final = f"{ROOT}-away"
+"""Where the folder is while it is not in its place."""
 CONTROL: Final = ".kinfolder"
 
 

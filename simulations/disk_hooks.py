@@ -96,3 +96,16 @@ class Hooks:
         """Called once it is done."""
         self.fault: Callable[[Call], Fault | None] | None = None
         """Asked about every call that would succeed, also those that change nothing."""
+
+
+def joined(one: Callable[[Call], None] | None, other: Callable[[Call], None]) -> Callable[[Call], None]:
+    """Return what does both, one after the other."""
+    if one is None:
+        return other
+    first = one
+
+    def both(call: Call) -> None:
+        first(call)
+        other(call)
+
+    return both

@@ -55,6 +55,8 @@ class Link:
         """Whether packets are lost, so that whoever waits for an answer gives up some day."""
         self.cut_after_bytes: int | None = None
         """Break the channel whose bytes are these on their way; None: never."""
+        self.repeats = 0
+        """So many of the next messages come twice."""
         self.on_cut: Callable[[], None] | None = None
         """Called when that breaks one."""
         self.alter: Callable[[bytes], Sequence[bytes]] | None = None

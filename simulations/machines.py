@@ -110,6 +110,7 @@ class Machine(ABC):
         for disk in self.disks:
             cut_power(disk, self._power, spares_users=spares_users)
         self._lose_power()
+        self.loop.note("power", self.name)
         self.network.power_cut(self.host)
         self.time.reboot(self.loop.now_ns)
 

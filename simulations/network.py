@@ -194,6 +194,7 @@ class Network:
         links = list(self._links.values())
         for link in links:
             link.cut_after_bytes = None
+            link.repeats = 0
         for listener in self._listeners.values():
             listener.refuses = 0
         for trouble in (Trouble.CUT, Trouble.CLOG):

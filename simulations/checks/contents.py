@@ -60,15 +60,18 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 3: what somebody removed or replaced is live only if another, who did not know of that, or later, kept it.
 
     Whoever brought the content to a path keeps it: by writing it, copying it, restoring it, moving it or a directory above
-    it. So does who moved another version of the same file: a removal that is beaten by a move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
+    it. So does who moved another version of the same file, or a directory in which it came to be: a removal that is beaten by a
+    move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY:
             continue
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
-            if all(ledger.had_seen(ender, maker, seen.content) for maker in keepers) and not _is_moved_otherwise(
-                ledger, ender, seen.content
+            if (
+                all(ledger.had_seen(ender, maker, seen.content) for maker in keepers)
+                and not _is_moved_otherwise(ledger, ender, seen.content)
+                and not _went_along(ledger, ender, seen.content)
             ):
                 raise Violation(
                     NO_RESURRECTION,
@@ -160,6 +163,21 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
         if is_moved and not mine.isdisjoint(_versions(ledger, version)):
             return True
     return False
+
+
+def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
+    """Tell whether somebody moved a directory in which a removed file lay, and whoever removed it had not seen that.
+
+    A directory is known by its own name, whatever stood above it on either disk.
+    """
+    lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
+    above = {part for parts in lay for part in parts}
+    return any(
+        one.device != ender.device
+        and one.epoch == ender.epoch
+        and any(was.rpartition("/")[2] in above and new not in ender.before for was, new in one.moved)
+        for one in ledger.actions
+    )
 
 
 def _has_moved(action: Action, content: bytes) -> bool:

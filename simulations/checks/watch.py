@@ -22,11 +22,12 @@ from simulations.checks.violation import (
     Invariant,
     Violation,
 )
-from simulations.devices import CONTROL, ROOT, DeviceMachine
-from simulations.disk_hooks import Call
+from simulations.devices import AWAY, CONTROL, ROOT, DeviceMachine
+from simulations.disk_hooks import Call, joined
 from simulations.history.contents import CANARY, about
 from simulations.history.ledger import Ledger, look
 from simulations.inodes import File, Inode
+from simulations.situations.observer import HEARD
 from simulations.trace import Trace
 from simulations.world import World
 
@@ -55,8 +56,8 @@ class Watch:
         """Whether no device may take anything from a user's sight that knows more of the log than the coordinator has."""
         for device in world.devices:
             hooks = device.disk.hooks
-            hooks.before = _joined(hooks.before, self._before(device))
-            hooks.after = _joined(hooks.after, self._after(device))
+            hooks.before = joined(hooks.before, self._before(device))
+            hooks.after = joined(hooks.after, self._after(device))
 
     def _before(self, device: DeviceMachine) -> Callable[[Call], None]:
         def check(call: Call) -> None:
@@ -93,7 +94,7 @@ class Watch:
         if call.call in _NEEDS_NO_ROOT or call.inode.disk is not device.disk:
             return
         for path in (call.path(), call.to_path()):
-            if path and path != ROOT and not path.startswith(ROOT + "/"):
+            if path and not any(path == root or path.startswith(root + "/") for root in (ROOT, AWAY)):
                 self.fail(LOCAL_SAFETY, f"{device.name} changes {path} ({call.call}), which is outside the folder")
 
     def _check_destroyed(self, device: DeviceMachine, call: Call) -> None:
@@ -128,7 +129,8 @@ class Watch:
         return any(
             seen.content == content and seen.inode is not than
             for device in self.world.devices
-            for seen in look(device).values()
+            for root in (ROOT, AWAY)
+            for seen in look(device, root).values()
         )
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:
@@ -160,6 +162,8 @@ class WatchedTrace(Trace):
     """
 
     world: World
+    hear: Callable[[int, str, str], None] | None = None
+    """Told of some of what happens, with its time: :data:`simulations.situations.observer.HEARD`."""
 
     def note(
         self, time_ns: int, host: str, what: str, text: str = "", data: bytes | bytearray | memoryview = b""
@@ -171,6 +175,8 @@ class WatchedTrace(Trace):
             excess = find_channels(self.world.network, text.partition("<")[2], len(self.world.nodes))
             if excess is not None:
                 self.world.loop.fail(excess)
+        if self.hear is not None and what in HEARD:
+            self.hear(time_ns, what, text)
         super().note(time_ns, host, what, text, data)
 
 
@@ -182,15 +188,3 @@ def _is_shown(inode: Inode) -> bool:
     """Tell whether something stands under a user's name."""
     path = inode.path()
     return path.startswith(f"{ROOT}/") and not path.startswith(f"{_HIDDEN}/")
-
-
-def _joined(one: Callable[[Call], None] | None, other: Callable[[Call], None]) -> Callable[[Call], None]:
-    if one is None:
-        return other
-    first = one
-
-    def both(call: Call) -> None:
-        first(call)
-        other(call)
-
-    return both

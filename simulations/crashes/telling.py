@@ -16,6 +16,7 @@ from simulations.history import rest
 from simulations.history.course import Course
 from simulations.history.options import NODES, Options
 from simulations.history.people import GivenUp
+from simulations.history.script import Script
 from simulations.loop import Schedule
 from simulations.mishaps import SimulationError
 from simulations.preparation import prepared
@@ -89,7 +90,7 @@ class _Telling(Course):
             rests=False,
             restarts=True,
         )
-        super().__init__(world, options)
+        super().__init__(world, Script(options, ()))
         self.effects: dict[str, int] = {}
         self.crashes = 0
         self._story = STORIES[story]

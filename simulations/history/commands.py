@@ -24,6 +24,7 @@ async def ask(person: Person, method: str, **params: Any) -> dict[str, Any]:
     Raises:
         GivenUp: It is not there, or refuses, or takes too long.
     """
+    person.ledger.ask(person.device, person.number, method, person.inside(str(params.get("path") or "")))
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await person.device.call(method, **params)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from random import Random
+from typing import Any, Final, NamedTuple
 
 from protocol.errors import KinfolderError
 from simulations.checks import journal
@@ -18,16 +19,23 @@ from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
 from simulations.disk import SimDisk
 from simulations.history import endings, rest
-from simulations.history.ledger import Action, Ledger, Tree, held
-from simulations.history.options import ACTIONS_MIN, PAUSES_S, Options
+from simulations.history.ledger import Action, Ledger, Tree, held, look
+from simulations.history.options import ACTIONS_MIN
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
+from simulations.history.script import THEN, Event, Script, What
 from simulations.machines import Machine, MachineGone
 from simulations.servers import CoordinatorImage
+from simulations.situations.observer import Observer
+from simulations.situations.record import Fault
 from simulations.world import World
 
-TRIES: Final = 8
+TRIES: Final = 16
 """How many things somebody tries who finds that he cannot do what he wanted."""
+BACKUP_EVERY: Final = 10
+"""After so many events there is a backup of one device, and of the coordinator, in case somebody goes back to it ..."""
+BACKUP_AT: Final = 4
+"""... the first after these."""
 STOP_S: Final = 30.0
 AGAIN_S: Final = 10.0
 """After so long what would not start is started again."""
@@ -35,28 +43,54 @@ PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
 
 
+def _names(event: Event, kinds: Sequence[tuple[str, int]], choice: Random) -> Iterator[str]:
+    """Yield what is tried, until something can be done."""
+    if event.name:
+        yield from event.name.split(THEN)
+        return
+    names, weights = zip(*kinds, strict=True)
+    for _ in range(TRIES):
+        yield choice.choices(names, weights)[0]
+
+
+class Backup(NamedTuple):
+    """An image of a device."""
+
+    number: int
+    """Of the device."""
+    made_ns: int
+    image: DeviceImage
+    paths: tuple[str, ...]
+    """What stood in the folder."""
+
+
 class Course:
     """One history.
 
     Args:
         world: In which it happens.
-        options: What it is like.
+        script: What happens.
     """
 
-    def __init__(self, world: World, options: Options) -> None:
+    def __init__(self, world: World, script: Script) -> None:
         self.world = world
-        self.options = options
+        self.script = script
+        self.options = options = script.options
+        self.played: dict[int, Event] = {}
+        """By number, what came to happen, with who did what."""
         self.ledger = Ledger(options.devices)
         self.chance = world.loop.chance("course")
+        """Of what is no event: how those decide whom somebody must ask."""
         self.people = [
-            Person(device, number, self.ledger, world.loop.chance(f"person/{number}"))
-            for number, device in enumerate(world.devices)
+            self.person(number, world.loop.chance(f"person/{number}")) for number in range(len(world.devices))
         ]
+        """Who do what is no event."""
         self.watch = Watch(world, self.ledger)
         self.counts: Counter[str] = Counter()
         """How often each deed was done and each trouble made."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
+        self.observer = Observer(world, self.ledger, options.personalities, options.weather)
         self.ledger.on_action = self._tell
         world.may_log_when(lambda text: text in journal.ALARMS and self.watch.is_forked())
         self.on_holiday = False
@@ -68,11 +102,13 @@ class Course:
         """How far each machine's wall clock was put forward."""
         self.put_back: set[str] = set()
         """Devices that went back to a backup, in part or as a whole."""
-        self.backup: CoordinatorImage | None = None
-        self.image: tuple[int, int, DeviceImage] | None = None
-        """Of which device, when it was made, and what it holds."""
+        self.backup: tuple[int, CoordinatorImage] | None = None
+        """When it was made, and what it holds."""
+        self.image: Backup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._later: list[asyncio.Task[None]] = []
+        self._fault: Fault | None = None
+        """The trouble that is being made."""
         self._is_calm = asyncio.Event()
         """Set once all troubles are to end."""
 
@@ -88,20 +124,21 @@ class Course:
 
     async def _live(self, world: World) -> None:
         self.ledger.rested(world.devices)
-        events = ["deed"] * self.options.actions + ["trouble"] * self.options.faults
-        self.chance.shuffle(events)
         snapshot: tuple[str, Tree] | None = None
-        midway = self.chance.randrange(len(events)) if self.options.rests else -1
-        for number, event in enumerate(events):
-            if number == midway:
+        for event in self.script.events:
+            if event.what is What.REST:
                 await self.rest()
+                self.played[event.number] = event
                 snapshot = await rest.take_snapshot(self)
-            if event == "trouble" or self.done < self.options.actions:
+            elif event.what is What.TROUBLE or not self.script.is_drawn or self.done < self.options.actions:
                 await self._happen(event)
-        for _ in range(self.options.actions):  # instead of what nobody could do
+            if event.number % BACKUP_EVERY == BACKUP_AT and self.image is None:
+                self.keep_image(event.number % len(world.devices))
+                self.backup = self.backup or (world.loop.now_ns, world.coordinator.backup())
+        for event in self.script.spare():  # instead of what nobody could do
             if self.done >= ACTIONS_MIN:
                 break
-            await self._happen("deed")
+            await self._happen(event)
         await self.rest()
         await (rest.restart(self) if self.options.restarts else rest.stay(self))
         ending = endings.drawn(world)
@@ -117,9 +154,12 @@ class Course:
         """How many actions were done: all that is in the ledger, and the commands that change nothing."""
         return len(self.ledger.actions) + sum(self.counts[name] for name in UNLISTED)
 
-    async def _happen(self, event: str) -> None:
-        await (self._deed() if event == "deed" else self._trouble())
-        await asyncio.sleep(self.chance.random() * self.chance.choice(PAUSES_S[self.options.pauses]))
+    async def _happen(self, event: Event) -> None:
+        if event.what is What.DEED:
+            self._tasks.append(asyncio.create_task(self._deed(event)))
+        else:
+            await self._trouble(event)
+        await asyncio.sleep(event.pause_s)
 
     async def rest(self) -> None:
         """Have everything end that goes wrong, wait until all are at rest, and check."""
@@ -129,31 +169,38 @@ class Course:
 
     # --- What happens
 
-    async def _deed(self) -> None:
-        person = self.chance.choice([one for one in self.people if one.device.is_on] or self.people)
-        self._tasks.append(asyncio.create_task(self._do(person)))
-
-    async def _do(self, person: Person) -> None:
+    async def _deed(self, event: Event) -> None:
         """Have somebody do what he can do just then."""
-        names, weights = zip(*self.options.deeds, strict=True)
-        for _ in range(TRIES):
-            name = person.chance.choices(names, weights)[0]
+        choice = self.script.source("choice", event.number)
+        devices = self.world.devices
+        there = [number for number, device in enumerate(devices) if device.is_on] or list(range(len(devices)))
+        who = event.who if event.who >= 0 else choice.choice(there)
+        tried: list[str] = []
+        for name in _names(event, self.options.deeds, choice):
+            chance = self.script.source(f"deed/{name}", event.number)
+            kind = DEEDS[name]
+            tried.append(name)  # what cannot be ended may have begun: it belongs to the history
+            self.played[event.number] = event._replace(name=THEN.join(tried), who=who)
             try:
-                await DEEDS[name].do(person)
+                await (kind.do(self, chance) if kind.is_shared else kind.do(self.person(who, chance)))
             except GivenUp:
                 continue
             self.counts[name] += 1
             return
 
-    async def _trouble(self) -> None:
-        names, weights = zip(*self.options.troubles, strict=True)
-        for _ in range(TRIES):
-            name = self.chance.choices(names, weights)[0]
+    async def _trouble(self, event: Event) -> None:
+        tried: list[str] = []
+        for name in _names(event, self.options.troubles, self.script.source("choice", event.number)):
+            fault = self._fault = Fault(name, self.world.loop.now_ns)
+            tried.append(name)
+            self.played[event.number] = event._replace(name=THEN.join(tried))
             try:
-                what = await TROUBLES[name].do(self, self.chance)
+                made = await TROUBLES[name].do(self, self.script.source(f"trouble/{name}", event.number))
             except (GivenUp, MachineGone):
                 continue
-            self.tell(f"{name}: {what}")
+            fault.text, fault.machines, fault.facts = made
+            self.observer.record.faults.append(fault)
+            self.tell(f"{name}: {made.text}")
             self.counts[name] += 1
             journal.follow(self.world, self.watch.journals)
             if self.world.coordinator.is_running:
@@ -161,6 +208,7 @@ class Course:
             return
 
     def _tell(self, action: Action) -> None:
+        self.observer.act(action)
         self.told.append(str(action))
 
     def tell(self, what: str) -> None:
@@ -170,6 +218,7 @@ class Course:
 
     def later(self, seconds: float, act: Callable[[], Awaitable[None] | Any]) -> None:
         """Have something end after so much time, or with the safety phase."""
+        fault = self._fault
 
         async def end() -> None:
             with contextlib.suppress(TimeoutError):
@@ -178,6 +227,8 @@ class Course:
             result = act()
             if asyncio.iscoroutine(result):
                 await result
+            if fault is not None:
+                fault.until_ns = self.world.loop.now_ns
 
         self._later.append(asyncio.create_task(end()))
 
@@ -201,8 +252,22 @@ class Course:
             if machine.is_running:
                 machine.kill()
 
-    async def set_back(self, number: int, since_ns: int, image: DeviceImage, *, files: bool, database: bool) -> None:
-        """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe."""
+    def person(self, number: int, chance: Random) -> Person:
+        """Return the user of a device."""
+        return Person(self.world.devices[number], number, self.ledger, chance)
+
+    def keep_image(self, number: int) -> None:
+        """Make an image of a device, to put it back to later."""
+        device = self.world.devices[number]
+        self.image = Backup(number, self.world.loop.now_ns, device.image(), tuple(look(device)))
+
+    async def set_back(self, back: Backup, *, files: bool, database: bool) -> dict[str, Any]:
+        """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe.
+
+        Returns:
+            What happened, as far as disks show it.
+        """
+        number, since_ns, image, stood = back
         device = self.world.devices[number]
         if device.is_running:
             device.kill()
@@ -218,11 +283,19 @@ class Course:
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:
-            back = held(self.ledger.see(device, number))
+            kept = held(self.ledger.see(device, number))
             for content in held(before):
-                if content not in back and content not in self.ledger.acknowledged:
+                if content not in kept and content not in self.ledger.acknowledged:
                     self.ledger.excused[content] = f"device-{number} was put back"
+        now = look(device)
+        facts = {
+            "files": files,
+            "database": database,
+            "gone": any(path not in now for path in before),
+            "missing": any(path not in now for path in stood),
+        }
         await self.start(device)
+        return facts
 
     async def _calm(self) -> None:
         """End all troubles, and let everybody finish what he is at."""

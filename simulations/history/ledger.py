@@ -39,10 +39,10 @@ Tree = dict[str, Seen]
 """By path from the folder's root."""
 
 
-def look(device: DeviceMachine) -> Tree:
-    """Return what a device's user sees in the folder."""
+def look(device: DeviceMachine, root: str = ROOT) -> Tree:
+    """Return what a device's user sees in the folder, or where that is while it is away."""
     found: Tree = {}
-    top = device.disk.at(ROOT)
+    top = device.disk.at(root)
     if isinstance(top, Directory):
         _collect(top, "", found)
     return found
@@ -87,7 +87,10 @@ class Action(NamedTuple):
     gone: frozenset[bytes]
     """Contents that stand there no more."""
     touched: frozenset[str]
-    """The last parts of all paths at which something else stands than before, or nothing any more."""
+    """All parts of paths at which something else stands than before, or nothing any more: who puts something into a directory
+    is a rival of who puts a file in its place."""
+    moved: tuple[tuple[str, str], ...] = ()
+    """Directories that stand elsewhere: where they stood, and where they stand."""
 
     def __str__(self) -> str:
         came = ", ".join(f"{path}={content.hex()[:6]}" for path, content in list(self.came.items())[:SHOWN])
@@ -97,6 +100,31 @@ class Action(NamedTuple):
             + (f"; came: {came}" if came else "")
             + (f"; gone: {gone}" if gone else "")
         )
+
+
+class Asked(NamedTuple):
+    """A command that somebody gave."""
+
+    time_ns: int
+    device: int
+    method: str
+    path: str
+    """From the folder's root; "" for none."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} at {self.time_ns / 1e9:.3f} s"
+
+
+class Opened(NamedTuple):
+    """A file that a program read, and of which it saves later what it makes of that."""
+
+    time_ns: int
+    device: int
+    path: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return f"device-{self.device} opens {self.path} at {self.time_ns / 1e9:.3f} s"
 
 
 def _copies(tree: Tree, content: bytes, makers: list[Action]) -> int:
@@ -150,6 +178,10 @@ class Ledger:
         """By device: when a process of it last let a content stand where its user sees it."""
         self.snapshots: dict[str, Tree] = {}
         """What a user saw when a snapshot was made, by its name."""
+        self.asked: list[Asked] = []
+        self.opened: list[Opened] = []
+        self.on_look: Callable[[DeviceMachine, int], None] = lambda _, __: None
+        """Told of each look that a device's user takes."""
         self.on_action: Callable[[Action], None] = lambda _: None
         """Told of each action."""
         self._tokens = 0
@@ -181,6 +213,7 @@ class Ledger:
         for path, seen in tree.items():
             if seen.kind is Kind.FILE:
                 sights.setdefault((path, seen.content), now_ns)
+        self.on_look(device, number)
         return tree
 
     def note(self, device: DeviceMachine, number: int, what: str, before: Tree) -> Action:
@@ -200,10 +233,19 @@ class Ledger:
             if path in before and before[path].kind is Kind.FILE and not made[content]:
                 made[content] = 1
         touched = frozenset(
-            path.rpartition("/")[2] for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+            part
+            for path in before.keys() | after.keys()
+            if before.get(path) != after.get(path)
+            for part in path.split("/")
+        )
+        stood = {seen.inode: path for path, seen in before.items() if seen.kind is Kind.DIRECTORY}
+        moved = tuple(
+            (stood[seen.inode], path)
+            for path, seen in after.items()
+            if seen.inode in stood and stood[seen.inode] != path
         )
         action = Action(
-            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched
+            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched, moved
         )
         self.actions.append(action)
         for content in came.values():
@@ -293,6 +335,14 @@ class Ledger:
         """Note that a device said that all of this is safe."""
         for content in held(tree):
             self.acknowledged.setdefault(content, now_ns)
+
+    def ask(self, device: DeviceMachine, number: int, method: str, path: str = "") -> None:
+        """Note that somebody gives a command."""
+        self.asked.append(Asked(device.loop.now_ns, number, method, path))
+
+    def open(self, device: DeviceMachine, number: int, path: str, content: bytes) -> None:
+        """Note that a program reads a file, to save it later."""
+        self.opened.append(Opened(device.loop.now_ns, number, path, content))
 
     def rested(self, devices: list[DeviceMachine]) -> None:
         """Note that all devices came to rest: everybody has seen everything."""

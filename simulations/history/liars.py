@@ -20,6 +20,7 @@ from protocol import messages as m
 from protocol.errors import ProtocolError
 from simulations.exchanges import body_start
 from simulations.history.people import GivenUp
+from simulations.history.troubles import Made
 
 if TYPE_CHECKING:
     from simulations.history.course import Course
@@ -35,7 +36,7 @@ _MAY_LOG: Final = ("stopped", "the account's chain")
 Alter = Callable[[bytes], Sequence[bytes]]
 
 
-async def lie(course: Course, chance: Random) -> str:
+async def lie(course: Course, chance: Random) -> Made:
     """Have the coordinator lie to a device for a while."""
     device = chance.choice(course.world.devices)
     link = course.world.network.link(course.world.coordinator.name, device.name)
@@ -44,7 +45,7 @@ async def lie(course: Course, chance: Random) -> str:
     return _begin(course, chance, [link], CoordinatorLies(chance, chance.choice(_SHARES)))
 
 
-async def spoil(course: Course, chance: Random) -> str:
+async def spoil(course: Course, chance: Random) -> Made:
     """Have one storage node serve other bytes than it holds for a while."""
     node = chance.choice(course.world.nodes)
     others = [one for one in (*course.world.devices, *course.world.nodes) if one is not node]
@@ -52,7 +53,7 @@ async def spoil(course: Course, chance: Random) -> str:
     return _begin(course, chance, links, NodeLies(chance, chance.choice(_SHARES)))
 
 
-async def garble(course: Course, chance: Random) -> str:
+async def garble(course: Course, chance: Random) -> Made:
     """Have a device send garbage to another on the LAN for a while."""
     one, other = chance.sample(course.world.devices, 2)
     return _begin(
@@ -60,14 +61,14 @@ async def garble(course: Course, chance: Random) -> str:
     )
 
 
-def _begin(course: Course, chance: Random, links: Sequence[Link], alter: Alter) -> str:
+def _begin(course: Course, chance: Random, links: Sequence[Link], alter: Alter) -> Made:
     links = [link for link in links if link.alter is None]
     if not links:
         raise GivenUp("it lies already")
     for link in links:
         link.alter = alter
     course.later(chance.random() * chance.choice(_LIES_S), lambda: _end(links))
-    return ", ".join(link.name for link in links)
+    return Made(", ".join(link.name for link in links), (links[0].source,), {"to": [link.target for link in links]})
 
 
 def _end(links: Sequence[Link]) -> None:

@@ -9,6 +9,9 @@ from random import Random
 from typing import Final
 
 FILES: Final = ("kiwi-a.txt", "kiwi-b.txt", "kiwi-c", "kiwi-d.tar.gz", "kiwi-e.odt")
+FRESH: Final = ("kiwi-g.txt", "kiwi-h", "kiwi-i.tar.gz", "kiwi-j.md")
+"""Names for what is new."""
+REPOSITORY: Final = "kiwi-r.git"
 DIRECTORIES: Final = ("kiwi-D", "kiwi-E", "kiwi-F")
 NFC: Final = "kiwi-\u00e9.txt"
 NFD: Final = "kiwi-e\u0301.txt"
@@ -21,6 +24,13 @@ ODD: Final = (
     "kiwi-\u4e2d\U0001f95d.md",
     "kiwi-" + "n" * 240 + ".txt",
     ".kiwi-hidden",
+    "kiwi-a:b?.txt",
+    "kiwi-\udcff.bin",
+    "kiwi-\n.txt",
+    "kiwi-end ",
+    "kiwi-dot.",
+    "kiwi-a (conflict, device-0, 0123abcd).txt",
+    ".~lock.kiwi-e.odt#",
 )
 DEPTH_MAX: Final = 4
 

@@ -17,7 +17,7 @@ ACTIONS_MIN: Final = 30
 ACTIONS_MAX: Final = 34
 FAULTS_MIN: Final = 3
 FAULTS_MAX: Final = 5
-DEVICES: Final = (3,) * 17 + (4, 4, 5)
+DEVICES: Final = (3,) * 15 + (4,) * 4 + (5,)
 NODES: Final = 3
 KEPT_SHARE: Final = 0.6
 """How many kinds of action and of fault a history keeps."""
@@ -40,6 +40,8 @@ PERSONAL: Final = ("plain", "plain", "plain", "weak", "old-kernel", "no-exchange
 """File systems that can hold whatever a Linux disk holds."""
 FOLDING: Final = ("mac", "old-mac")
 """File systems for which some names are one."""
+_PLAIN_SHARE: Final = 0.7
+"""How many histories have no disk that takes some names for one."""
 WEATHERS: Final = {
     "fine": FINE,
     "late": Weather(late_s=3.0),
@@ -96,7 +98,7 @@ def draw(seed: int, deeds: dict[str, int], troubles: dict[str, int]) -> Options:
     """
     chance = Random(f"{seed}/options")
     devices = chance.choice(DEVICES)
-    kinds = PERSONAL if chance.random() < 0.8 else PERSONAL + FOLDING
+    kinds = PERSONAL if chance.random() < _PLAIN_SHARE else PERSONAL + FOLDING * 3
     personalities = ("plain", *(chance.choice(kinds) for _ in range(devices - 1)))
     return Options(
         seed,

@@ -10,16 +10,20 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from protocol.entries import Kind
-from simulations.devices import DeviceMachine
+from simulations.checks.names import is_local
+from simulations.devices import ROOT, DeviceMachine
 from simulations.history import names
 from simulations.history.contents import LARGE, SIZES, content
 from simulations.history.ledger import Ledger, Tree, look
 from simulations.user_files import UserFiles
 
 T = TypeVar("T")
+
+APART: Final = "kiwi-apart"
+"""So begins what one person tries something with, and what nobody else touches."""
 
 
 class GivenUp(Exception):
@@ -52,9 +56,9 @@ class Person:
         """Note what is done meanwhile; what the disk refuses ends it.
 
         Raises:
-            GivenUp: The machine is off, or the disk refuses.
+            GivenUp: The machine is off, the folder is away, or the disk refuses.
         """
-        if not self.device.is_on:
+        if not self.device.is_on or not self.hands.is_directory(ROOT):
             raise GivenUp(what)
         with self.ledger.acting(self.device, self.number, what) as tree:
             try:
@@ -79,8 +83,10 @@ class Person:
         return self.chance.choice(among)
 
     def tree(self) -> Tree:
-        """Return what stands in the folder."""
-        return look(self.device)
+        """Return what stands in the folder, but for what somebody has for himself, and for what stays on one device."""
+        return {
+            path: seen for path, seen in look(self.device).items() if not path.startswith(APART) and not is_local(path)
+        }
 
     def a_file(self) -> str:
         """Return the path of a file that is there."""
@@ -105,6 +111,10 @@ class Person:
     def path(self, inside: str) -> str:
         """Return the absolute path of something in the folder."""
         return self.device.path(inside)
+
+    def inside(self, path: str) -> str:
+        """Return the path from the folder's root of an absolute one."""
+        return path.removeprefix(self.device.path(""))
 
     def something_new(self) -> bytes:
         """Return a content that nobody wrote before."""

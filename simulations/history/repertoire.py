@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from random import Random
 from typing import Any, Final, NamedTuple
 
-from simulations.history import commands, deeds, liars, saves, troubles
+from simulations.history import commands, deeds, encounters, liars, mischief, oddities, saves, troubles
 
 
 class Kind(NamedTuple):
@@ -13,6 +15,12 @@ class Kind(NamedTuple):
 
     do: Callable[..., Awaitable[Any]]
     weight: int
+    is_shared: bool = False
+    """Whether several people do it."""
+
+
+def _meet(kind: encounters.Encounter, course: Any, chance: Random) -> Awaitable[None]:
+    return encounters.meet(course, chance, kind)
 
 
 DEEDS: Final = {
@@ -33,8 +41,8 @@ DEEDS: Final = {
     "remove_tree": Kind(deeds.remove_tree, 4),
     "write_again": Kind(deeds.write_again, 4),
     "change_kind": Kind(deeds.change_kind, 3),
-    "respell": Kind(deeds.respell, 2),
-    "odd_name": Kind(deeds.odd_name, 3),
+    "respell": Kind(deeds.respell, 5),
+    "odd_name": Kind(deeds.odd_name, 8),
     "touch": Kind(deeds.touch, 2),
     "set_executable": Kind(deeds.set_executable, 2),
     "make_link": Kind(deeds.make_link, 3),
@@ -45,13 +53,16 @@ DEEDS: Final = {
     "save_as_emacs": Kind(saves.emacs, 2),
     "save_as_office": Kind(saves.office, 3),
     "write_slowly": Kind(saves.slowly, 3),
-    "rotate": Kind(saves.rotate, 2),
+    "rotate": Kind(saves.rotate, 5),
     "sync": Kind(commands.sync, 3),
     "go_offline": Kind(commands.go_offline, 3),
     "stay_offline": Kind(commands.stay_offline, 2),
     "resolve": Kind(commands.resolve, 5),
     "restore": Kind(commands.restore, 2),
     "snapshot": Kind(commands.snapshot, 1),
+    **{name: Kind(do, 2) for name, do in oddities.ALL.items()},
+    **{name: Kind(partial(_meet, kind), 2, is_shared=True) for name, kind in encounters.ALL.items()},
+    **{name: Kind(do, 2, is_shared=True) for name, do in encounters.LONG.items()},
 }
 UNLISTED: Final = ("sync", "go_offline", "stay_offline", "snapshot")
 """Of these no action is noted."""
@@ -66,14 +77,20 @@ TROUBLES: Final = {
     "clog": Kind(troubles.clog, 3),
     "half_open": Kind(troubles.half_open, 2),
     "reset": Kind(troubles.reset, 3),
-    "lose_a_disk": Kind(troubles.lose_a_disk, 1),
+    "lose_a_disk": Kind(troubles.lose_a_disk, 2),
     "set_back_coordinator": Kind(troubles.set_back_coordinator, 4),
-    "set_back_device": Kind(troubles.set_back_device, 4),
-    "jump_clock": Kind(troubles.jump_clock, 2),
-    "fail_disk": Kind(troubles.fail_disk, 3),
-    "fill_disk": Kind(troubles.fill_disk, 2),
+    "set_back_device": Kind(troubles.set_back_device, 8),
+    "jump_clock": Kind(troubles.jump_clock, 4),
+    "fail_disk": Kind(troubles.fail_disk, 5),
+    "fill_disk": Kind(troubles.fill_disk, 4),
     "sleep": Kind(troubles.sleep, 2),
     "lack": Kind(troubles.lack, 3),
+    "island": Kind(mischief.island, 10),
+    "split": Kind(mischief.split, 20),
+    "lock": Kind(mischief.lock, 5),
+    "hide_root": Kind(mischief.hide_root, 2),
+    "rot": Kind(mischief.rot, 2),
+    "repeat": Kind(mischief.repeat, 2),
     "lie": Kind(liars.lie, 4),
     "spoil": Kind(liars.spoil, 4),
     "garble": Kind(liars.garble, 3),

@@ -1,6 +1,7 @@
 """The liveness phase: nothing goes wrong any more; everybody must come to rest in time, agree, and then keep still.
 
-Rule 1: what waits for a person gets one: a mass change is approved or taken back, a network that was stopped is resumed.
+Rule 1: what waits for a person gets one: a mass change is approved or taken back, a network that was stopped is resumed, what
+    is left out is taken up.
 Rule 2: a name that a device's disk cannot hold stays in its report and is no unrest.
 """
 
@@ -18,6 +19,7 @@ from simulations.devices import FOLDER, ROOT, DeviceMachine
 from simulations.history.ledger import Tree, look
 from simulations.loop import SECOND_NS
 from simulations.machines import MachineGone
+from simulations.situations.operations import RULES
 
 if TYPE_CHECKING:
     from simulations.history.course import Course
@@ -207,6 +209,9 @@ async def _settle(course: Course, device: DeviceMachine) -> list[str]:
             await device.start()
         if device.device.record.offline:
             await device.call("online")
+        _end_rules(course, device)
+        for row in (await device.call("exclude", path=None, remove=False, free=False))["exclusions"]:
+            await device.call("exclude", path=device.path(row["path"]), remove=True, free=False)
         left = await device.sync(ASK_S)
         if left["in_sync"]:
             return []
@@ -216,6 +221,14 @@ async def _settle(course: Course, device: DeviceMachine) -> list[str]:
         return ["it crashed"]
     except KinfolderError as error:
         return [f"{type(error).__name__}: {error}"]
+
+
+def _end_rules(course: Course, device: DeviceMachine) -> None:
+    """Remove what has a device ignore something, such as what two people wrote at once and only one took away."""
+    number, rules = course.world.devices.index(device), device.path(RULES)
+    if device.user.exists(rules):
+        with course.ledger.acting(device, number, "removes the rules"):
+            device.user.remove_tree(rules)
 
 
 def _left(left: dict[str, Any]) -> list[str]:

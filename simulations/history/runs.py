@@ -1,4 +1,4 @@
-"""One history from a seed: drawn, lived through, checked, and told."""
+"""One history from a seed or from a script: drawn, lived through, checked, and told."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from simulations.checks.violation import DETERMINISM
+from simulations.checks.violation import DETERMINISM, Violation
 from simulations.checks.watch import WatchedTrace
+from simulations.history import script
 from simulations.history.course import Course
+from simulations.history.ledger import Action
 from simulations.history.options import NODES, WEATHERS, Options, draw
 from simulations.history.repertoire import DEEDS, TROUBLES
+from simulations.history.script import Event, Script
 from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
+from simulations.situations.catalogue import reached
 from simulations.world import World
 
 
@@ -25,6 +29,8 @@ class Result(NamedTuple):
     """Empty if all held."""
     invariant: int
     """That does not hold; 0 for none, or for a failure of another kind."""
+    involved: tuple[int, ...]
+    """The numbers of the ledger's actions that the failure is about."""
     digest: str
     """Of the trace."""
     actions: int
@@ -36,12 +42,34 @@ class Result(NamedTuple):
     """How often each kind of action was done and each trouble made."""
     events: tuple[str, ...]
     """What people did and what went wrong, in order."""
+    situations: dict[int, str]
+    """By number, the situations that it came through, with what shows it."""
+    played: tuple[Event, ...]
+    """What came to happen, to be played again."""
+
+    @property
+    def kind(self) -> tuple[int, str]:
+        """What two failures of one kind have in common: the invariant, or else the first word."""
+        return self.invariant, "" if self.invariant else self.failure.partition(":")[0]
+
+
+class Lived(NamedTuple):
+    """A history that was lived through, and all that is left of it."""
+
+    result: Result
+    course: Course
+    trace: WatchedTrace
 
 
 def options_of(seed: int) -> Options:
     """Return what a seed draws."""
     weights = ({name: kind.weight for name, kind in kinds.items()} for kinds in (DEEDS, TROUBLES))
     return draw(seed, *weights)
+
+
+def script_of(seed: int) -> Script:
+    """Return what a seed has happen."""
+    return script.drawn(options_of(seed))
 
 
 def live(seed: int, *, events_max: int = 0) -> Result:
@@ -51,17 +79,27 @@ def live(seed: int, *, events_max: int = 0) -> Result:
         seed: Which.
         events_max: How many of its last events are kept to be read.
     """
+    return play(script_of(seed), events_max=events_max).result
+
+
+def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = None) -> Lived:
+    """Live through a history, once.
+
+    Args:
+        history: Which.
+        events_max: How many of the last events of its trace are kept to be read.
+        trace: A trace that keeps something else.
+    """
     with swept():
-        return _live(seed, events_max)
+        return _play(history, WatchedTrace(events_max) if trace is None else trace)
 
 
-def _live(seed: int, events_max: int) -> Result:
-    trace = WatchedTrace(events_max)
-    options = options_of(seed)
+def _play(history: Script, trace: WatchedTrace) -> Lived:
+    options = history.options
     image = prepared(options.devices, NODES)
     began = time.process_time()
     world = World(
-        seed,
+        options.seed,
         image,
         schedule=options.schedule,
         personalities=options.kinds(),
@@ -70,28 +108,35 @@ def _live(seed: int, events_max: int) -> Result:
         trace=trace,
     )
     trace.world = world
-    course = Course(world, options)
+    course = Course(world, history)
+    trace.hear = course.observer.hear
     failure, invariant = "", 0
+    involved: tuple[Action, ...] = ()
     try:
         world.run(course.run)
     except SimulationError as error:
         failure = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
-        found = getattr(error, "invariant", None)
-        invariant = found.number if found is not None else 0
+        if isinstance(error, Violation):
+            invariant, involved = error.invariant.number, error.actions
     except Exception as error:  # noqa: BLE001  # a defect of what is around the product, told like any other failure
         failure = "".join(traceback.format_exception(error)[-2:]).strip()
-    return Result(
+    cpu_s = time.process_time() - began
+    result = Result(
         options,
         failure,
         invariant,
+        tuple(action.number for action in involved),
         world.loop.trace.digest(),
         course.done,
         world.loop.steps,
         world.loop.now_ns / 1e9,
-        time.process_time() - began,
+        cpu_s,
         dict(sorted(course.counts.items())),
         tuple(course.told),
+        reached(course.observer.record),
+        tuple(event for _, event in sorted(course.played.items())),
     )
+    return Lived(result, course, trace)
 
 
 def live_twice(seed: int) -> Result:
@@ -99,10 +144,15 @@ def live_twice(seed: int) -> Result:
 
     What counts is the first time.
     """
-    result = live(seed)
+    return play_twice(script_of(seed))
+
+
+def play_twice(history: Script) -> Result:
+    """Live through a history, and if all holds once more, as :func:`live_twice`."""
+    result = play(history).result
     if result.failure:
         return result
-    again = live(seed)
+    again = play(history).result
     if again.digest == result.digest:
         return result
     failure = f"invariant {DETERMINISM.number} ({DETERMINISM.name}): {result.digest}, then {again.digest}"

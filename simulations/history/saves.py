@@ -48,9 +48,9 @@ async def emacs(person: Person) -> None:
         person.hands.create(at, person.something_new())
 
 
-async def office(person: Person) -> None:
+async def office(person: Person, path: str = "") -> None:
     """Write a temporary file, move the old one away, the new one there, remove the old one."""
-    path = person.a_file()
+    path = path or person.a_file()
     above, slash, _ = path.rpartition("/")
     at, new = person.path(path), person.path(f"{above}{slash}~{person.ledger.token()}.tmp")
     old = person.path(f"{above}{slash}kiwi-{person.ledger.token()}.bak")
@@ -74,16 +74,22 @@ async def slowly(person: Person) -> None:
     middle = len(data) // 2
     with person.acting(f"begins to write {path}"):
         file = person.hands.open(person.path(path))
-        if file.inode.size:
-            file.truncate(0)
-        file.write(data[:middle])
+        try:
+            if file.inode.size:
+                file.truncate(0)
+            file.write(data[:middle])
+        except OSError:
+            file.close()
+            raise
     await person.wait(5.0)
     if not person.device.is_on:
         return  # the machine's end closed it
     with person.acting(f"goes on writing {path}"):
-        file.write(data[middle:])
-        whole = file.inode.digest()
-        file.close()
+        try:
+            file.write(data[middle:])
+            whole = file.inode.digest()
+        finally:
+            file.close()
     person.ledger.wrote(whole)
 
 

@@ -8,14 +8,17 @@ Rule 2: nothing is taken from which nobody could recover: one storage node's dis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from simulations.checks import journal
 from simulations.disk import SimDisk
 from simulations.disk_faults import SeededFaults
+from simulations.history import deeds
 from simulations.history.people import GivenUp
 from simulations.loop import SECOND_NS
 from simulations.machines import Machine
@@ -29,7 +32,19 @@ _DISK_SHARE: Final = 0.03
 _DAY_S: Final = 86_400
 _DAY_NS: Final = _DAY_S * SECOND_NS
 
-Trouble = Callable[["Course", Random], Awaitable[str]]
+
+class Made(NamedTuple):
+    """What a trouble was."""
+
+    text: str
+    """For a person."""
+    machines: tuple[str, ...] = ()
+    """To which it happened."""
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What else an observer may know of it; some are filled in while it goes on."""
+
+
+Trouble = Callable[["Course", Random], Awaitable[Made]]
 
 
 def _a_machine(course: Course, chance: Random) -> Machine:
@@ -46,60 +61,70 @@ def _start_soon(course: Course, machine: Machine, chance: Random) -> None:
     course.later(chance.random() * _SOON_S, lambda: course.start(machine))
 
 
-async def kill(course: Course, chance: Random) -> str:
+async def kill(course: Course, chance: Random) -> Made:
     """End a process."""
     machine = _a_machine(course, chance)
     machine.kill()
     _start_soon(course, machine, chance)
-    return machine.name
+    return Made(machine.name, (machine.name,))
 
 
-async def cut_power(course: Course, chance: Random) -> str:
+async def cut_power(course: Course, chance: Random) -> Made:
     """Cut a machine's power."""
     machine = _a_machine(course, chance)
     machine.cut_power()
     _start_soon(course, machine, chance)
-    return machine.name
+    return Made(machine.name, (machine.name,))
 
 
-async def crash_soon(course: Course, chance: Random) -> str:
+async def crash_soon(course: Course, chance: Random) -> Made:
     """End a process before one of its next effects."""
     machine = _a_machine(course, chance)
     effect, loses_power = chance.randint(1, _EFFECTS_MAX), chance.random() < 0.5
     machine.crash_at(effect, loses_power=loses_power)
     course.later(chance.random() * 2 * _SOON_S, lambda: course.start(machine))
-    return f"{machine.name} at {effect}, {loses_power=}"
+    return Made(f"{machine.name} at {effect}, {loses_power=}", (machine.name,))
 
 
-async def restart(course: Course, chance: Random) -> str:
+async def restart(course: Course, chance: Random) -> Made:
     """Stop a machine in good order, and start it again later."""
     machine = _a_machine(course, chance)
     await course.stop(machine)
     _start_soon(course, machine, chance)
-    return machine.name
+    return Made(machine.name, (machine.name,))
 
 
-async def holiday(course: Course, chance: Random) -> str:
+async def holiday(course: Course, chance: Random) -> Made:
     """Let everybody be away for days: all machines are off meanwhile."""
     course.on_holiday = True
     for machine in reversed(course.world.machines):
         if machine.is_running:
             await course.stop(machine)
-    days = chance.choice((1, 10, 400))
+    days = chance.choice((1, 10, 550))
     await asyncio.sleep(days * _DAY_S)
+    late = chance.choice(course.world.devices)
+    person = course.person(course.world.devices.index(late), chance)
+    with contextlib.suppress(GivenUp):
+        await deeds.edit(person)  # at a machine that is on, before its agent is
     course.on_holiday = False
     for machine in course.world.machines:
-        await course.start(machine)
-    return f"for {days} days"
+        if machine is not late:
+            await course.start(machine)
+    course.later(chance.random() * 2 * _SOON_S, lambda: course.start(late))
+    return Made(f"for {days} days", (), {"days": days})
 
 
-async def leave(course: Course, chance: Random) -> str:
+async def leave(course: Course, chance: Random) -> Made:
     """Take a machine from the network for a while, a device perhaps for weeks."""
     machine = _a_machine(course, chance)
     course.world.network.go_offline(machine.name)
     for_s = chance.choice((5.0, 60.0, 600.0))
     course.later(chance.random() * for_s, lambda: course.world.network.go_online(machine.name))
-    return machine.name
+    return Made(machine.name, (machine.name,))
+
+
+def _told(ways: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{source} to {target}" for source, target in ways)
 
 
 def _two(course: Course, chance: Random) -> tuple[str, str]:
@@ -107,7 +132,7 @@ def _two(course: Course, chance: Random) -> tuple[str, str]:
     return one, other
 
 
-async def cut(course: Course, chance: Random) -> str:
+async def cut(course: Course, chance: Random) -> Made:
     """Lose all that goes from one machine to another, perhaps in one direction alone."""
     one, other = _two(course, chance)
     network = course.world.network
@@ -115,10 +140,10 @@ async def cut(course: Course, chance: Random) -> str:
     for source, target in ways:
         network.cut(source, target)
         course.later(chance.random() * _SOON_S * 3, partial(network.heal, source, target))
-    return f"{ways}"
+    return Made(_told(ways), (), {"ways": ways})
 
 
-async def clog(course: Course, chance: Random) -> str:
+async def clog(course: Course, chance: Random) -> Made:
     """Stop some links one by one and let them go again in another order."""
     network = course.world.network
     machines = [machine.name for machine in course.world.machines]
@@ -127,25 +152,27 @@ async def clog(course: Course, chance: Random) -> str:
     for source, target in ways:
         network.clog(source, target)
         course.later(chance.random() * _SOON_S, partial(network.unclog, source, target))
-    return f"{ways}"
+    return Made(_told(ways), (), {"ways": ways})
 
 
-async def half_open(course: Course, chance: Random) -> str:
+async def half_open(course: Course, chance: Random) -> Made:
     """Let one machine lose its connections to another, which does not learn of it."""
     one, other = _two(course, chance)
-    return f"{one} to {other}: {course.world.network.half_open(one, other)}"
+    times = course.world.network.half_open(one, other)
+    return Made(f"{one} to {other}: {times}", (one, other), {"times": times})
 
 
-async def reset(course: Course, chance: Random) -> str:
+async def reset(course: Course, chance: Random) -> Made:
     """Break all connections between two machines, or the one that carries a byte that is to come."""
     one, other = _two(course, chance)
     if chance.random() < 0.5:
         course.world.network.cut_after(one, other, chance.randrange(20_000))
-        return f"{one} to {other} later"
-    return f"{one} to {other}: {course.world.network.reset(one, other)}"
+        return Made(f"{one} to {other} later", (one, other))
+    times = course.world.network.reset(one, other)
+    return Made(f"{one} to {other}: {times}", (one, other), {"times": times})
 
 
-async def lose_a_disk(course: Course, chance: Random) -> str:
+async def lose_a_disk(course: Course, chance: Random) -> Made:
     """Give a storage node a new disk, once in a history."""
     if course.lost_disks:
         raise GivenUp("the budget is used up")
@@ -155,82 +182,87 @@ async def lose_a_disk(course: Course, chance: Random) -> str:
         node.kill()
     node.wipe()
     await course.start(node)
-    return node.name
+    return Made(node.name, (node.name,))
 
 
-async def set_back_coordinator(course: Course, chance: Random) -> str:
+async def set_back_coordinator(course: Course, chance: Random) -> Made:
     """Put the coordinator back to a backup, or take one for later."""
     coordinator = course.world.coordinator
     if course.backup is None or chance.random() < 0.3:
-        course.backup = coordinator.backup()
-        return "a backup is made"
+        course.backup = course.world.loop.now_ns, coordinator.backup()
+        return Made("a backup is made", (coordinator.name,))
     if coordinator.is_running:
         coordinator.kill()
+    since_ns, image = course.backup
     with journal.going_back(course.world, course.watch.journals, coordinator):
-        coordinator.restore(course.backup)
+        coordinator.restore(image)
     course.backup = None
     await course.start(coordinator)
-    return "it is restored"
+    return Made("it is restored", (coordinator.name,), {"since_ns": since_ns})
 
 
-async def set_back_device(course: Course, chance: Random) -> str:
+async def set_back_device(course: Course, chance: Random) -> Made:
     """Put a device back to an earlier state of all its disks, or take an image for later."""
     if course.image is None:
         number = chance.randrange(len(course.world.devices))
-        course.image = number, course.world.loop.now_ns, course.world.devices[number].image()
-        return f"an image of device-{number} is made"
-    number, since_ns, image = course.image
-    course.image = None
-    await course.set_back(number, since_ns, image, files=chance.random() < 0.7, database=chance.random() < 0.7)
-    return f"device-{number} is restored"
+        course.keep_image(number)
+        return Made(f"an image of device-{number} is made", (f"device-{number}",))
+    back, course.image = course.image, None
+    number = back.number
+    files, database = chance.random() < 0.7, chance.random() < 0.7
+    facts = await course.set_back(back, files=files, database=database)
+    return Made(f"device-{number} is restored, {files=} {database=}", (f"device-{number}",), facts)
 
 
-async def jump_clock(course: Course, chance: Random) -> str:
+async def jump_clock(course: Course, chance: Random) -> Made:
     """Put a machine's wall clock forward or back."""
-    machine = chance.choice(course.world.machines)
-    jump_ns = chance.choice((-400 * _DAY_NS, -_DAY_NS, -SECOND_NS, SECOND_NS, _DAY_NS, 400 * _DAY_NS))
+    machine = chance.choice([*course.world.devices, *course.world.machines])
+    jump_ns = chance.choice((-3_700, -400, -1, 1, 400, 3_700)) * chance.choice((SECOND_NS, _DAY_NS, _DAY_NS))
     machine.time.jump(jump_ns)
     course.jumps_ns[machine.name] += jump_ns
-    return f"{machine.name} by {jump_ns / SECOND_NS:g} s"
+    return Made(f"{machine.name} by {jump_ns / SECOND_NS:g} s", (machine.name,), {"jump_ns": jump_ns})
 
 
-async def fail_disk(course: Course, chance: Random) -> str:
+async def fail_disk(course: Course, chance: Random) -> Made:
     """Let some calls of a device's or a node's disk fail for a while."""
     machine: Machine = chance.choice([*course.world.devices, *course.world.nodes])
     disk = chance.choice(machine.disks)
     if machine in course.world.nodes:
         course.world.may_log("a chunk is damaged", machine.name)
-    disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=chance.randint(1, 30))
-    course.later(chance.random() * 2 * _SOON_S, lambda: _heal(disk))
-    return f"{machine.name}, disk {disk.number}"
+    most = chance.randint(1, 30)
+    faults = disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=most)
+    facts: dict[str, Any] = {"times": 0}
+    course.later(chance.random() * 2 * _SOON_S, lambda: _heal(disk, faults, most, facts))
+    return Made(f"{machine.name}, disk {disk.number}", (machine.name,), facts)
 
 
-def _heal(disk: SimDisk) -> None:
+def _heal(disk: SimDisk, faults: SeededFaults, most: int, facts: dict[str, Any]) -> None:
+    facts["times"] = most - faults.left
     disk.hooks.fault = None
 
 
-async def fill_disk(course: Course, chance: Random) -> str:
+async def fill_disk(course: Course, chance: Random) -> Made:
     """Leave little room on a device's disk for a while."""
     device = chance.choice(course.world.devices)
     disk = chance.choice(device.disks)
     before = course.capacities.setdefault(disk, disk.capacity_bytes)  # it may be full already
     disk.capacity_bytes = disk.used_bytes + chance.choice((0, 1_000, 50_000))
     course.later(chance.random() * 2 * _SOON_S, lambda: setattr(disk, "capacity_bytes", before))
-    return f"{device.name}, disk {disk.number}"
+    return Made(f"{device.name}, disk {disk.number}", (device.name,))
 
 
-async def sleep(course: Course, chance: Random) -> str:
+async def sleep(course: Course, chance: Random) -> Made:
     """Let a machine sleep for a while, or stop its process."""
     machine = _a_machine(course, chance)
     host = machine.host
     course.world.loop.suspend(host, clock_stops=chance.random() < 0.5)
     course.later(chance.random() * _SOON_S * 3, lambda: course.world.loop.resume(host))
-    return machine.name
+    return Made(machine.name, (machine.name,))
 
 
-async def lack(course: Course, chance: Random) -> str:
+async def lack(course: Course, chance: Random) -> Made:
     """Let a storage node be away for a while."""
     node = chance.choice([one for one in course.world.nodes if one.is_running] or [_none()])
     node.kill()
     course.later(chance.random() * 300, lambda: course.start(node))
-    return node.name
+    return Made(node.name, (node.name,))

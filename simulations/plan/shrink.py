@@ -1,6 +1,4 @@
-"""Make a failing history smaller: delta debugging over its actions.
-
-Source: Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing input".
+"""Make a failing history smaller by leaving out actions.
 
 Rule 1: a smaller history must break the same invariant, or it is another failure.
 Rule 2: an action keeps its seed, so those that stay do what they did as far as that is still possible.
@@ -8,15 +6,14 @@ Rule 2: an action keeps its seed, so those that stay do what they did as far as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from peer.core.tree import ItemId
 from simulations.plan import triples
 from simulations.plan.checkers import Violation
 from simulations.plan.history import Action, Options, play
-
-T = TypeVar("T")
+from simulations.shrinking import minimise
 
 TRIES_MAX: Final = 2_000
 """Histories that are played to make one smaller: some seconds."""
@@ -74,24 +71,3 @@ def _simpler(options: Options) -> list[Options]:
         for devices in range(options.devices - 1, 1, -1)
     ]
     return found
-
-
-def minimise(items: list[T], is_enough: Callable[[list[T]], bool]) -> list[T]:
-    """Return a part of a list, in its order, that is still enough, and from which no single item can be left out.
-
-    Args:
-        items: Enough as a whole.
-        is_enough: Is asked of parts.
-    """
-    size = max(1, len(items) // 2)
-    while True:
-        start, is_smaller = 0, False
-        while start < len(items):
-            rest = items[:start] + items[start + size :]
-            if is_enough(rest):
-                items, is_smaller = rest, True
-            else:
-                start += size
-        if size == 1 and not is_smaller:
-            return items
-        size = max(1, size // 2)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import re
+from random import Random
 
 import pytest
 
@@ -23,6 +24,7 @@ from simulations.history.contents import CANARY
 from simulations.history.course import Course
 from simulations.history.ledger import Ledger, look
 from simulations.history.runs import options_of
+from simulations.history.script import drawn
 from simulations.personalities import PERSONALITIES
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
@@ -467,7 +469,7 @@ def lived(act):
     options = options_of(0)._replace(devices=3, personalities=("plain",) * 3, actions=1, faults=0)
 
     async def story(world):
-        course = Course(world, options)
+        course = Course(world, drawn(options))
         course.ledger.rested(world.devices)
         await act(course)
 
@@ -475,7 +477,7 @@ def lived(act):
 
 
 async def write_later(course, is_time):
-    person = course.people[0]
+    person = course.person(0, Random(0))
     while not is_time():  # noqa: ASYNC110 - of virtual time
         await asyncio.sleep(0.01)
     with person.acting("writes"):
@@ -485,8 +487,9 @@ async def write_later(course, is_time):
 def test_22_what_cannot_come_to_rest_is_told():
     async def act(course):
         device = course.world.devices[1]
-        with course.people[0].acting("writes"):
-            course.people[0].hands.write(course.people[0].path("a.txt"), b"one")
+        person = course.person(0, Random(0))
+        with person.acting("writes"):
+            person.hands.write(person.path("a.txt"), b"one")
         device.disk.hooks.fault = failing("rename", errno.EIO, times=1 << 30)
         await rest.come_to_rest(course)
 

@@ -161,6 +161,18 @@ def test_what_came_and_went_since_a_time_is_told_whoever_put_it(scene):
     assert scene.ledger.passed(device, 0, device.loop.now_ns + 1) == frozenset()
 
 
+def test_what_somebody_put_there_himself_is_no_sign_that_he_saw_it_of_another(scene):
+    other = scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(1, ("write", "a.txt", b"one"))
+    later = scene.act(1, ("write", "a.txt", b"two"))
+    assert not scene.ledger.had_seen(later, other, of(b"one"))
+
+
+def test_who_puts_something_into_a_directory_touches_its_name(scene):
+    scene.act(0, ("make_directory", "D"))
+    assert scene.act(0, ("write", "D/a.txt", b"one")).touched == {"D", "a.txt"}
+
+
 def test_on_one_device_the_later_has_seen_the_earlier(scene):
     first, second = scene.act(0, ("write", "a.txt", b"one")), scene.act(0, ("write", "a.txt", b"two"))
     assert scene.ledger.had_seen(second, first, of(b"one"))

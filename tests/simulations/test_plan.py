@@ -17,7 +17,8 @@ import pytest
 from peer.core import planner
 from simulations.plan import history, runner, triples
 from simulations.plan.checkers import TITLES, Violation
-from simulations.plan.shrink import fails, minimise, shrink
+from simulations.plan.shrink import fails, shrink
+from simulations.shrinking import minimise
 from tests.simulations.mutation import mutated
 
 FIXED = {runner.HISTORY: (0, 199), runner.TRIPLE: (0, 1999)}

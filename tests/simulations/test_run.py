@@ -15,7 +15,7 @@ import pytest
 
 from simulations.history import runs
 
-FIXED = (0, 1, 2, 3, 4, 5)
+FIXED = (0, 1, 3, 4, 5, 7)
 FRESH = int(os.environ.get("KIN_RUN_SEED", random.SystemRandom().randrange(1 << 40)))
 
 

@@ -1,0 +1,1 @@
+"""Pages that show a person what happened in a history: a space-time diagram, the verdict, and what was reached."""

@@ -1,0 +1,367 @@
+"""The pages of a report: one for each history that is shown, and an index of all.
+
+Rule 1: a page needs nothing but itself: no script, style, font or picture from elsewhere.
+Rule 2: whatever comes from a history is escaped: people there choose names freely.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from protocol.entries import Kind
+from simulations.checks.names import is_copy
+from simulations.history import runs
+from simulations.history.options import NODES
+from simulations.history.runs import Lived, Result
+from simulations.history.script import Script
+from simulations.report.assets import SCRIPT, STYLE
+from simulations.report.diagram import KINDS, MARKS, draw, heads, picture, told_deed
+from simulations.report.messages import PictureTrace
+from simulations.report.scale import told
+from simulations.situations.catalogue import NOT_REACHED, SECTIONS, SEEDS_MIN, WORDS, covered
+
+if TYPE_CHECKING:
+    from simulations.commands.failures import Told
+
+INDEX: Final = "index.html"
+
+
+def write_report(
+    directory: Path,
+    results: Sequence[Result],
+    failed: Sequence[Told],
+    totals: Mapping[str, Any],
+    *,
+    history: Script | None = None,
+    full: int,
+) -> Path:
+    """Write pages for histories, those that fail first, and an index if there are several; return what to open.
+
+    Args:
+        directory: Made if it is missing.
+        results: Of all histories.
+        failed: What is told of those that fail.
+        totals: Of all.
+        history: The one that was played, where it does not come from a seed.
+        full: How many get a page beside those that fail: each is lived through once more.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    chosen = [result for result in results if result.failure]
+    chosen += [result for result in results if not result.failure][:full]
+    pages: dict[int, str] = {}
+    for result in chosen:
+        script = runs.script_of(result.options.seed) if history is None else history
+        name = f"seed-{result.options.seed}.html"
+        lived = runs.play(script, trace=PictureTrace())
+        story = next((one for one in failed if one.result is result), None)
+        (directory / name).write_text(page(lived, story), encoding="utf-8", errors="backslashreplace")
+        pages[result.options.seed] = name
+    if len(results) == 1:
+        return directory / pages[results[0].options.seed]
+    index = directory / INDEX
+    index.write_text(index_page(results, pages, totals), encoding="utf-8", errors="backslashreplace")
+    return index
+
+
+def _document(title: str, body: str, script: str = "") -> str:
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        + (f"<script>{script}</script>\n" if script else "")
+        + "</body>\n</html>\n"
+    )
+
+
+# --- One history
+
+
+def page(lived: Lived, failed: Told | None = None) -> str:
+    """Return the page of a history.
+
+    Args:
+        lived: It, lived through with a :class:`simulations.report.messages.PictureTrace`.
+        failed: What else is told of its failure.
+    """
+    result, record = lived.result, lived.course.observer.record
+    messages = lived.trace.messages if isinstance(lived.trace, PictureTrace) else []
+    shown = picture(
+        record, messages, nodes=NODES, involved=result.involved, end_ns=round(result.virtual_s * 1_000_000_000)
+    )
+    seed = result.options.seed
+    names = {str(number): list(paths) for number, paths in shown.stories.names.items()}
+    body = "\n".join(
+        [
+            f"<h1>History of seed {seed}</h1>",
+            *_verdict(lived, failed),
+            *_figures(result),
+            "<h2>What happened</h2>",
+            _legend(),
+            '<div class="bar">',
+            (
+                '<div class="controls"><input type="search" id="search" placeholder="a file: part of its path (/)"'
+                ' aria-label="Show the story of files whose path contains this">'
+            ),
+            '<label><input type="checkbox" data-hides="messages" checked> messages</label>',
+            '<label><input type="checkbox" data-hides="faults" checked> faults</label>',
+            '<span id="told" role="status"></span></div>',
+            f'<div class="scroll">{heads(shown.columns, record.personalities)}</div></div>',
+            f'<div class="scroll">{draw(shown)}</div>',
+            '<div id="tip" role="tooltip" hidden></div>',
+            f'<script type="application/json" id="stories">{_json(names)}</script>',
+            *_outcome(lived),
+            *_situations(result.situations),
+            *_options(result),
+            *_list(lived),
+        ]
+    )
+    return _document(f"kin-sim run --seed {seed}", body, SCRIPT)
+
+
+def _json(value: object) -> str:
+    """Return JSON that may stand in a page."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _verdict(lived: Lived, failed: Told | None) -> Iterator[str]:
+    result = lived.result
+    if not result.failure:
+        yield (
+            '<div class="verdict"><strong>Everything held.</strong> All devices came to rest, agree, and lost nothing;'
+            " nothing moved afterwards.</div>"
+        )
+        return
+    first, _, rest = result.failure.partition("\n")
+    yield f'<div class="verdict failed" id="violation"><strong>{escape(first)}</strong>'
+    actions = lived.course.ledger.actions
+    if result.involved:
+        yield "<p>It is about:</p><ul>"
+        for number in dict.fromkeys(result.involved):
+            yield f'<li><a href="#action-{number}">{escape(str(actions[number]))}</a></li>'
+        yield "</ul>"
+    elif rest:
+        yield f"<pre>{escape(rest)}</pre>"
+    yield f"<p>Again: <code>kin-sim run --seed {result.options.seed}</code></p>"
+    if failed is not None:
+        yield (
+            f"<details open><summary>Made smaller: {len(failed.smaller.played)} of {len(failed.result.played)} events"
+            f"</summary><pre>{escape(chr(10).join(failed.smaller.events))}\n{escape(failed.smaller.failure)}</pre>"
+            f"<p>Again: <code>{escape(failed.again)}</code>; trace: <code>{escape(str(failed.trace))}</code></p></details>"
+        )
+    yield "</div>"
+
+
+def _figures(result: Result) -> Iterator[str]:
+    cpu_s = result.cpu_s or 1e-9
+    yield '<div class="figures">'
+    for figure, words in (
+        (f"{result.actions}", "actions"),
+        (f"{sum(count for name, count in result.counts.items() if name in dict(result.options.troubles))}", "faults"),
+        (f"{len(result.situations)}", "situations reached"),
+        (told(round(result.virtual_s * 1e9)), "virtual time"),
+        (f"{cpu_s:.2f} s", "of one core"),
+        (f"{1 / cpu_s:.2f}", "histories a second"),
+        (f"{result.actions / cpu_s:.0f}", "actions a second"),
+        (f"{result.steps / cpu_s:,.0f}", "steps a second"),
+    ):
+        yield f"<div><b>{figure}</b><span>{words}</span></div>"
+    yield "</div>"
+
+
+def _legend() -> str:
+    def sign(svg: str, words: str) -> str:
+        return f'<span><svg class="key" width="26" height="16" viewBox="0 0 26 16" aria-hidden="true">{svg}</svg>{words}</span>'
+
+    parts = [
+        sign(f'<g class="deed {kind}"><circle cx="13" cy="8" r="4.5"/></g>', f"somebody {words}")
+        for kind, words in KINDS.items()
+    ]
+    parts += [
+        sign(
+            '<g class="deed write"><circle class="ring" cx="13" cy="8" r="6.5"/><circle cx="13" cy="8" r="3.5"/></g>',
+            "what a broken invariant is about",
+        ),
+        sign('<path class="spread" d="M1 3C1 14 20 2 24 13"/>', "a content comes to another device"),
+        sign('<rect class="stroke placed" x="10" y="5" width="6" height="6"/>', "an agent puts something there"),
+        sign('<rect class="stroke taken" x="10" y="5" width="6" height="6"/>', "an agent takes something away"),
+        sign('<path class="stroke conflict" d="M13 2l6 6l-6 6l-6 -6z"/>', "a conflict copy"),
+        sign('<line class="message entries" x1="1" y1="5" x2="25" y2="11"/>', "entries of the log"),
+        sign('<line class="message chunks" x1="1" y1="5" x2="25" y2="11"/>', "chunks"),
+        sign('<line class="message near" x1="1" y1="5" x2="25" y2="11"/>', "LAN"),
+        sign('<line class="message talk" x1="1" y1="5" x2="25" y2="11"/>', "other talk"),
+        sign('<line class="message talk lost" x1="1" y1="8" x2="12" y2="8"/>', "a message that never came"),
+        sign('<g class="fault"><path class="flag" d="M9 3l8 5l-8 5z"/></g>', "a fault is made"),
+        sign('<rect class="span" x="11" y="1" width="5" height="14"/>', "for so long"),
+        sign('<rect class="wall" x="1" y="3" width="24" height="10"/>', "a way is cut or clogged"),
+        sign('<rect class="down" x="10" y="1" width="6" height="14"/>', "no process"),
+    ]
+    parts += [
+        sign(f'<text class="machine {what}" x="13" y="12">{mark}</text>', words)
+        for what, (mark, words) in MARKS.items()
+    ]
+    return f'<div class="legend" aria-label="Legend">{"".join(parts)}</div>'
+
+
+def _outcome(lived: Lived) -> Iterator[str]:
+    """Yield what stood there at the last rest."""
+    record = lived.course.observer.record
+    yield "<h2>What stood there at the last rest</h2>"
+    if len(record.rests) < 2 or not record.rests[-1]:
+        yield "<p>Nothing came to rest after the first action.</p>"
+        return
+    trees = record.rests[-1]
+    contents = lived.course.ledger.contents
+    paths = sorted({path for tree in trees for path in tree})
+    copies = sum(is_copy(path.rpartition("/")[2]) for path in paths)
+    yield f"<p>{len(paths)} paths, {copies} of them conflict copies.</p>"
+    yield '<table><thead><tr><th>path</th><th>what</th><th class="number">bytes</th><th>written by</th><th>on</th></tr></thead><tbody>'
+    for path in paths:
+        seen = next(tree[path] for tree in trees if path in tree)
+        where = [f"device-{number}" for number, tree in enumerate(trees) if path in tree]
+        number = contents.get(seen.content) if seen.kind is Kind.FILE else None
+        by = "" if number is None else f'<a href="#action-{number}">#{number}</a>'
+        what = "special" if seen.kind is None else seen.kind.name.lower()
+        yield (
+            f"<tr><td>{escape(path)}</td><td>{what}</td>"
+            f'<td class="number">{seen.size if seen.kind is Kind.FILE else ""}</td><td>{by}</td>'
+            f"<td>{'all' if len(where) == len(trees) else ', '.join(where)}</td></tr>"
+        )
+    yield "</tbody></table>"
+
+
+def _situations(reached: Mapping[int, str]) -> Iterator[str]:
+    yield f"<h2>Situations that it came through ({len(reached)})</h2>"
+    yield '<table><thead><tr><th class="number">no.</th><th>situation</th><th>shown by</th></tr></thead><tbody>'
+    for number, evidence in reached.items():
+        linked = " ".join(_linked(word) for word in escape(evidence).split(" "))
+        yield f'<tr><td class="number">{number}</td><td>{escape(WORDS[number])}</td><td>{linked}</td></tr>'
+    yield "</tbody></table>"
+
+
+def _linked(word: str) -> str:
+    number = word.strip("#,")
+    return f'<a href="#action-{number}">{word}</a>' if word.startswith("#") and number.isdecimal() else word
+
+
+def _options(result: Result) -> Iterator[str]:
+    options = result.options
+    yield "<h2>What was drawn</h2><dl>"
+    disks = ", ".join(f"device-{number} {name}" for number, name in enumerate(options.personalities))
+    for name, value in (
+        ("file systems", disks),
+        ("storage nodes", f"{NODES}"),
+        ("schedule", options.schedule.value),
+        ("watchers", options.weather),
+        ("pauses", options.pauses),
+        ("kinds of actions", ", ".join(f"{name} {weight}" for name, weight in options.deeds)),
+        ("kinds of faults", ", ".join(f"{name} {weight}" for name, weight in options.troubles)),
+        ("done", ", ".join(f"{name} {count}" for name, count in result.counts.items())),
+        ("trace", result.digest),
+    ):
+        yield f"<dt>{name}</dt><dd>{escape(value)}</dd>"
+    yield "</dl>"
+
+
+def _list(lived: Lived) -> Iterator[str]:
+    record = lived.course.observer.record
+    yield "<h2>All actions and faults in words</h2><details><summary>the list</summary><pre>"
+    lines = [(deed.time_ns, 0, told_deed(deed)) for deed in record.deeds]
+    lines += [(fault.began_ns, 1, f"   {fault}") for fault in record.faults]
+    for _, _, text in sorted(lines):
+        yield escape(text)
+    yield "</pre></details>"
+
+
+# --- Many histories
+
+
+def index_page(results: Sequence[Result], pages: Mapping[int, str], totals: Mapping[str, Any]) -> str:
+    """Return the page that lists histories."""
+    counts = Counter(number for result in results for number in result.situations)
+    failed = totals["failed"]
+    body = "\n".join(
+        [
+            f"<h1>{len(results)} histories</h1>",
+            f'<div class="verdict{" failed" if failed else ""}"><strong>'
+            + (f"{failed} failed" if failed else "Everything held in all of them.")
+            + "</strong></div>",
+            *_totals(totals, counts),
+            "<h2>Histories</h2>",
+            *_table(results, pages),
+            *_coverage(counts, len(results)),
+            *_done(totals["done"], results),
+        ]
+    )
+    return _document("kin-sim run", body)
+
+
+def _totals(totals: Mapping[str, Any], counts: Mapping[int, int]) -> Iterator[str]:
+    yield '<div class="figures">'
+    for figure, words in (
+        (f"{totals['histories']}", "histories"),
+        (f"{totals['failed']}", "failed"),
+        (f"{len(covered(counts))} of {len(WORDS)}", f"situations in {SEEDS_MIN} or more"),
+        (f"{totals['histories_a_second']:.2f}", "histories a second, one core"),
+        (f"{totals['actions_a_second']:.0f}", "actions a second"),
+        (f"{totals['steps_a_second']:,.0f}", "steps a second"),
+    ):
+        yield f"<div><b>{figure}</b><span>{words}</span></div>"
+    yield "</div>"
+
+
+def _table(results: Sequence[Result], pages: Mapping[int, str]) -> Iterator[str]:
+    yield (
+        '<table><thead><tr><th class="number">seed</th><th>verdict</th><th class="number">devices</th>'
+        '<th class="number">actions</th><th class="number">faults</th><th class="number">situations</th>'
+        '<th class="number">virtual time</th><th class="number">CPU</th><th>what does not hold</th></tr></thead><tbody>'
+    )
+    for result in sorted(results, key=lambda one: not one.failure):
+        seed = result.options.seed
+        link = f'<a href="{pages[seed]}">{seed}</a>' if seed in pages else f"{seed}"
+        kinds = dict(result.options.troubles)
+        faults = sum(count for name, count in result.counts.items() if name in kinds)
+        verdict = '<span class="fail">fail</span>' if result.failure else '<span class="pass">pass</span>'
+        yield (
+            f'<tr{" class=failed" if result.failure else ""}><td class="number">{link}</td><td>{verdict}</td>'
+            f'<td class="number">{result.options.devices}</td><td class="number">{result.actions}</td>'
+            f'<td class="number">{faults}</td><td class="number">{len(result.situations)}</td>'
+            f'<td class="number">{told(round(result.virtual_s * 1e9))}</td><td class="number">{result.cpu_s:.2f} s</td>'
+            f"<td>{escape(result.failure.partition(chr(10))[0])}</td></tr>"
+        )
+    yield "</tbody></table>"
+
+
+def _coverage(counts: Mapping[int, int], seeds: int) -> Iterator[str]:
+    yield f"<h2>Situations: {len(covered(counts))} of {len(WORDS)} in {SEEDS_MIN} or more histories</h2>"
+    yield '<table><thead><tr><th class="number">no.</th><th>situation</th><th class="number">histories</th><th></th></tr></thead>'
+    for section, numbers in SECTIONS.items():
+        yield f'<tbody><tr><th colspan="4">{escape(section)}</th></tr>'
+        for number in numbers:
+            count = counts.get(number, 0)
+            why = NOT_REACHED.get(number)
+            bar = f'<span class="meter" style="width:{round(180 * count / max(1, seeds))}px"></span>'
+            shown = escape(why) if why else bar
+            yield (
+                f'<tr{" class=seldom" if count < SEEDS_MIN else ""}><td class="number">{number}</td>'
+                f'<td>{escape(WORDS[number])}</td><td class="number">{"-" if why else count}</td><td>{shown}</td></tr>'
+            )
+        yield "</tbody>"
+    yield "</table>"
+
+
+def _done(done: Mapping[str, int], results: Sequence[Result]) -> Iterator[str]:
+    troubles = {name for result in results for name, _ in result.options.troubles}
+    for title, wanted in (("Faults made", True), ("Actions done", False)):
+        yield f'<h2>{title}</h2><div class="columns">'
+        for name, count in sorted(done.items(), key=lambda item: -item[1]):
+            if (name in troubles) is wanted:
+                yield f"<p>{escape(name)}: {count}</p>"
+        yield "</div>"
