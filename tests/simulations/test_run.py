@@ -15,7 +15,8 @@ import pytest
 
 from simulations.history import runs
 
-FIXED = (0, 1, 3, 4, 5, 7)
+FIXED = (0, 1, 3, 4, 5, 6)
+"""The first ones but 2, which fails: docs/simulation.md names it."""
 FRESH = int(os.environ.get("KIN_RUN_SEED", random.SystemRandom().randrange(1 << 40)))
 
 
