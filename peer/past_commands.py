@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from peer.api.backend import Json, Report
+from peer.core import tree
 from peer.core.keys import check_label
 from peer.engine.exporter import Exporter
 from peer.engine.past import Moment
@@ -24,6 +25,7 @@ from peer.folder_commands import find
 from peer.reports import LOOK_S, store_path, time_text
 from peer.store import folders
 from peer.store.snapshots import Snapshot, all_snapshots
+from peer.store.trees import LocalTree
 from protocol import messages as m
 from protocol.entries import Kind
 from protocol.errors import KinfolderError, UserError
@@ -212,7 +214,7 @@ async def restore(device: Device, params: Json, report: Report) -> Json:
     restorer = Restorer(device.context, engine)
     await restorer.record_what_is_there()
     moment = await device.context.database.run(lambda db: _find_moment(db, engine, params, now_ms))
-    before = await device.context.database.run(lambda db: _newest(db, engine))
+    before, was_there = await device.context.database.run(lambda db: (_newest(db, engine), _stands(db, engine, inside)))
     progress = _progress(report, record.name)
     if target is None:
         outcome = await restorer.restore(moment, inside, inside, progress)
@@ -226,7 +228,7 @@ async def restore(device: Device, params: Json, report: Report) -> Json:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TIDY_S):
                     await engine.tidy_now()
-    return {"folder": record.name, "path": inside, "replaced": before, **_told(outcome)}
+    return {"folder": record.name, "path": inside, "replaced": before, "was_there": was_there, **_told(outcome)}
 
 
 async def _be_ready(device: Device, engine: FolderEngine) -> None:
@@ -285,6 +287,11 @@ def _newest(db: sqlite3.Connection, engine: FolderEngine) -> str:
     """Return the version that names the folder's state as it is recorded now."""
     unordered = engine.follower.tail(db)
     return f"~{unordered[-1][1].hash.hex()[:12]}" if unordered else str(engine.record.position)
+
+
+def _stands(db: sqlite3.Connection, engine: FolderEngine, inside: str) -> bool:
+    """Tell whether something stands at a path; the folder itself always does."""
+    return not inside or tree.find(LocalTree(db, engine.record.key), inside) is not None
 
 
 def _told(outcome: Outcome) -> Json:

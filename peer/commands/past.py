@@ -67,7 +67,9 @@ def restore(
     )
     terminal = session.terminal
     terminal.say(f"{_what(result)}{'' if to is None else f' in {absolute(to)}'}")
-    if to is None and _changed(result):
+    if to is None and not result["was_there"]:
+        terminal.say("Nothing stood there before.")
+    elif to is None and _changed(result):
         again = f"kin restore {shlex.quote(path)} --version {result['replaced']}"
         terminal.say(f"What was there before is version {result['replaced']}: {again}")
     for name in result["kept"]:

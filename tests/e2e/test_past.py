@@ -99,6 +99,27 @@ def test_any_version_of_a_file_comes_back(alone: tuple[Device, Path]) -> None:
     assert [row["current"] for row in rows] == [True] + [False] * (len(rows) - 1)
 
 
+def test_a_restore_says_how_to_take_it_back(alone: tuple[Device, Path]) -> None:
+    device, root = alone
+    file = root / "notes.txt"
+    file.write_text("one")
+    kit.settle(device)
+    first = str(history(device, file)[0]["id"])
+    file.write_text("two")
+    kit.settle(device)
+    said = kit.run(device, "restore", str(file), "--version", first)
+    assert (said.code, file.read_text()) == (0, "one"), said
+    before = said.out.split("What was there before is version ")[1].partition(":")[0]
+    assert kit.run(device, "restore", str(file), "--version", before).code == 0
+    assert file.read_text() == "two"
+    file.unlink()
+    kit.settle(device)
+    said = kit.run(device, "restore", str(file), "--version", first)
+    assert (said.code, file.read_text()) == (0, "one"), said
+    assert "Nothing stood there before." in said.out
+    assert "What was there before" not in said.out
+
+
 def has_versions(device: Device, file: Path, count: int) -> bool:
     try:
         rows = history(device, file)
