@@ -55,7 +55,7 @@ def _gather(session: Session, home: Path, version: str) -> Facts:
     roots = [] if device is None else [str(folder["path"]) for folder in device["status"]["folders"]]
     return Facts(
         versions=f"kin {version}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.system()}",
-        home=_file(home),
+        home=_file(Path(os.path.realpath(home))),  # whoever names it by a link is let in by what it points to
         database=_file(home / DATABASE),
         database_problem=_database_problem(home / DATABASE),
         keys=_keys(home),

@@ -27,6 +27,7 @@ from tests.e2e.kit import (
     reasons,
     restart,
     run,
+    run_command,
     settle,
     start_agent,
     until,
@@ -335,6 +336,10 @@ def test_a_checkup_names_what_is_wrong_and_what_to_do(world: World) -> None:
     names = ("home", "database", "keys", "agent", "coordinator", "clock", "storage", "folder work", "watching")
     found = checks_of(world.a, 0)
     assert {name: found[name][0] for name in names} == dict.fromkeys(names, "ok")
+    link = world.a.home.with_name("home by a link")
+    link.symlink_to(world.a.home)
+    assert "others can read" not in run_command([*command("peer.cli", "--home", str(link), "doctor")]).text
+    link.unlink()
     world.a.home.chmod(0o750)
     moved = world.one.rename(world.one.with_name("elsewhere"))
     world.cluster.coordinator.kill()
