@@ -276,7 +276,10 @@ class Downloader:
     ) -> None:
         wanted: dict[Row, list[Piece]] = {}
         for piece in batch:
-            wanted.setdefault(piece.row, []).append(piece)
+            if problems.get(piece.file, "no_source") == "no_source":  # what cannot be written is not fetched, either
+                wanted.setdefault(piece.row, []).append(piece)
+        if not wanted:
+            return
 
         async def put(row: Row, raw: bytes) -> None:
             for piece in wanted[row]:
