@@ -25,7 +25,6 @@ from protocol.ids import NODE_ID_BYTES, ROOT, NodeId
 __all__ = ["HashResult", "Identification", "Identified", "LocalTree", "Row"]
 
 _EMPTY: Final = blake3(b"").digest()
-_UNPROVEN: Final = -1
 """Stands for the change time in the row of a file that was written just before it was read, so that it is read again."""
 _OWNER_EXECUTES: Final = 0o100
 
@@ -234,7 +233,7 @@ class Identification:
             if result is None or result.problem or _inode(result.fingerprint) != _inode(now):
                 self._unread[each.path] = "changing" if result is None else result.problem or "changing"
                 continue
-            seen = result.fingerprint if result.settled else result.fingerprint._replace(ctime_ns=_UNPROVEN)
+            seen = result.fingerprint if result.settled else result.fingerprint.doubted()
             readings[each.path] = _Reading(result.hash, seen)
         return readings
 

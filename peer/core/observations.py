@@ -5,12 +5,15 @@ The scanner (:mod:`peer.disk.scanner`) makes these, :mod:`peer.core.identify` tu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from peer.core.tree import ItemId
 from protocol.entries import Kind
+
+_UNPROVEN: Final = -1
+_SECOND_NS: Final = 1_000_000_000
 
 
 class Fingerprint(NamedTuple):
@@ -22,6 +25,15 @@ class Fingerprint(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     mode: int
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether its file system seems to keep whole seconds: of two changes in one, the second leaves no trace."""
+        return self.ctime_ns % _SECOND_NS == 0
+
+    def doubted(self) -> Fingerprint:
+        """Return it so that no look agrees with it: the bytes are read before anything is believed of them."""
+        return self._replace(ctime_ns=_UNPROVEN)
 
 
 class Sighting(msgspec.Struct, frozen=True):

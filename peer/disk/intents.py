@@ -21,7 +21,6 @@ from peer.disk.walk import is_gone, join, kind_of, opened, split
 from protocol.effects import Handle, Stat
 from protocol.entries import Kind
 
-_UNPROVEN = -1
 _OWNER_EXECUTES = 0o100
 
 
@@ -96,7 +95,7 @@ def standing(root: Root, intents: Sequence[Intent]) -> tuple[list[Standing], lis
                 unsure.append(intent)
             continue
         if seen is not None:
-            found.append(Standing(intent, Fingerprint(*seen)._replace(ctime_ns=_UNPROVEN)))
+            found.append(Standing(intent, Fingerprint(*seen).doubted()))
     return found, unsure
 
 

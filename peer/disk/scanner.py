@@ -38,6 +38,8 @@ _LOOKS_MAX: Final = 3
 """How often a directory that keeps changing under our eyes is listed before it is reported as changing."""
 RACY_MS: Final = 50
 """A file changed this shortly before it was hashed may change again without a new time stamp on older kernels."""
+COARSE_MS: Final = 2_000
+"""How far apart the change times of one file may be on disks that keep whole seconds (FAT keeps even ones)."""
 _NOTHING: Final = Fingerprint(0, 0, 0, 0, 0, 0)
 
 
@@ -328,6 +330,7 @@ def _hash_one(
     last: Stat = fs.lstat(parent, name)
     if not before == after == last:
         return Hashed(path, b"", fingerprint(last), problem="changing")
+    seen = fingerprint(last)
     # A change time far in the future is of a clock that was wrong; it does not come again either.
-    settled = abs(now_ms() - last.ctime_ns // 1_000_000) > RACY_MS
-    return Hashed(path, digest, fingerprint(last), target, settled=settled)
+    settled = abs(now_ms() - last.ctime_ns // 1_000_000) > RACY_MS + (COARSE_MS if seen.is_coarse else 0)
+    return Hashed(path, digest, seen, target, settled=settled)

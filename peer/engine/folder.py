@@ -557,9 +557,9 @@ class FolderEngine:
             self.upload.files_done += len(files)
             for id, reason in problems.items():
                 self._block(id, reason)
-            changing = [file.path for file in files if problems.get(file.id) == "changing"]
+            changing = {file.id: file.path for file in files if problems.get(file.id) == "changing"}
             if changing:
-                self.observer.look_at_files(changing)
+                await self.observer.doubt(changing)
             ready = [act for act in acts if subject(act) not in problems]
             if ready:
                 await self._record(ready, {**known, **stored})

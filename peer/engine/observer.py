@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -141,6 +141,15 @@ class Observer:
         later = self._context.clock.monotonic_s() + AGAIN_S
         for path in paths:
             self._again.setdefault(path.rpartition("/")[0], later)
+
+    async def doubt(self, files: Mapping[ItemId, str]) -> None:
+        """Have files read again a little later, with their paths, that hold something else than they did when they were hashed.
+
+        They may look as they did then: on a disk that keeps whole seconds, or that is failing.
+        """
+        ids = list(files)
+        await self._context.database.run(lambda db: LocalTree(db, self._folder).doubt(ids))
+        self.look_at_files(files.values())
 
     def is_due(self, now_s: float) -> bool:
         """Whether there is something to look at now."""

@@ -284,7 +284,7 @@ class Stepper:
                     pass
                 case Place(item) | Replace(item=item) | SetAttributes(item=item) | Rename(item=item):
                     drop()  # before what comes under the same id
-                    seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
+                    seen = _believed(outcome, snapshot, item)
                     local.put(msgspec.structs.replace(item, members=()), seen)
                     if is_orphan(item, remote):
                         synced.drop(item.id)
@@ -304,7 +304,7 @@ class Stepper:
             elif isinstance(step, Place | Replace | SetAttributes | Rename):
                 if isinstance(step, Rename) and step.expected.id != step.item.id:
                     local.drop(step.expected.id)
-                seen = outcome.fingerprint or snapshot.fingerprint(step.item.id) or _UNKNOWN
+                seen = _believed(outcome, snapshot, step.item)
                 local.put(msgspec.structs.replace(step.item, members=()), seen)
 
     def _record_only(self, db: sqlite3.Connection, steps: Sequence[Step]) -> None:
@@ -371,6 +371,12 @@ def _is_under_way(outcome: Outcome) -> bool:
     """Tell whether what was intended may still come to be, or has, though nobody said so; a name is refused for good."""
     is_aside = isinstance(outcome, Done) and isinstance(outcome.step, Rename) and outcome.step.aside
     return is_aside or (isinstance(outcome, Failed) and outcome.reason != "name")
+
+
+def _believed(outcome: Done, snapshot: Snapshot, item: Item) -> Fingerprint:
+    """Return how an item looks after a step. What was written in this very second could be written again without a trace."""
+    seen = outcome.fingerprint or snapshot.fingerprint(item.id) or _UNKNOWN
+    return seen.doubted() if seen.is_coarse and not item.is_directory else seen
 
 
 def _subject(step: Step) -> Item:

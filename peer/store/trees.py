@@ -150,6 +150,11 @@ class LocalTree(_Rows):
         ).fetchone()
         return None if row is None else _fingerprint.decode(row[0])
 
+    def doubt(self, ids: Sequence[ItemId]) -> None:
+        """Have the bytes of these items read again when they are looked at next, however they look."""
+        for item, seen in [*self.seen(ids)]:
+            self.put(item, seen.doubted())
+
     def put(self, item: Item, fingerprint: Fingerprint) -> None:
         """Add an item or replace the one with its id."""
         self._db.execute(
