@@ -38,6 +38,9 @@ _LOOKS_MAX: Final = 3
 """How often a directory that keeps changing under our eyes is listed before it is reported as changing."""
 RACY_MS: Final = 50
 """A file changed this shortly before it was hashed may change again without a new time stamp on older kernels."""
+COARSE_MS: Final = 2_000
+"""As long as this, where the time stamp is of a whole second: it may be of a file system that knows no finer ones (FAT)."""
+_SECOND_NS: Final = 1_000_000_000
 _NOTHING: Final = Fingerprint(0, 0, 0, 0, 0, 0)
 
 
@@ -329,5 +332,6 @@ def _hash_one(
     if not before == after == last:
         return Hashed(path, b"", fingerprint(last), problem="changing")
     # A change time far in the future is of a clock that was wrong; it does not come again either.
-    settled = abs(now_ms() - last.ctime_ns // 1_000_000) > RACY_MS
+    racy_ms = RACY_MS if last.ctime_ns % _SECOND_NS else RACY_MS + COARSE_MS
+    settled = abs(now_ms() - last.ctime_ns // 1_000_000) > racy_ms
     return Hashed(path, digest, fingerprint(last), target, settled=settled)
