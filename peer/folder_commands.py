@@ -228,6 +228,7 @@ def _settle_all(guard: RootGuard, journal: Journal, now_ms: int) -> str:
         left = recover(root, journal).left
         if left:
             return f"{left[0]} could not be put back to its place yet, so the folder stays: free some space or mend its disk"
+        journal.date_back(now_ms)
         skip = 0
         while True:
             emptied = empty_trash(root, journal, before_ms=now_ms, skip=skip)

@@ -104,6 +104,13 @@ class Journal(Protocol):
             skip: How many of the oldest to pass over.
         """
 
+    def date_back(self, now_ms: int) -> None:
+        """Have what was taken later than now count as taken now: the wall clock was wrong then, and was put right since.
+
+        Args:
+            now_ms: Wall clock.
+        """
+
     def count(self, *, checked: bool) -> int:
         """Return how many rows there are that were checked, or were not."""
 
@@ -151,6 +158,11 @@ class MemoryJournal:
         """Return checked rows, the oldest first."""
         found = [swap for swap in self._rows.values() if swap.checked is not None and swap.time_ms <= before_ms]
         return sorted(found, key=lambda swap: swap.time_ms)[skip : skip + limit]
+
+    def date_back(self, now_ms: int) -> None:
+        """Have what was taken later than now count as taken now."""
+        late = [swap for swap in self._rows.values() if swap.time_ms > now_ms]
+        self.put([msgspec.structs.replace(swap, time_ms=now_ms) for swap in late])
 
     def count(self, *, checked: bool) -> int:
         """Return how many rows there are."""

@@ -205,13 +205,14 @@ def stage_bytes(root: Root, item: Item, data: bytes) -> Staged:
         return stage.finish()
 
 
-def clean_stages(root: Root, *, is_wanted: Callable[[str], bool], changed_before_ms: int) -> int:
+def clean_stages(root: Root, *, is_wanted: Callable[[str], bool], kept_ms: range) -> int:
     """Remove stages that nothing waits for any more, and return how many.
 
     Args:
         root: Opened, its marker checked.
         is_wanted: By the stage's name (:func:`stage_name`).
-        changed_before_ms: Younger ones stay, so that a plan made anew after a restart finds them.
+        kept_ms: What changed in this time (wall clock) stays, so that a plan made anew after a restart finds it. What seems to
+            have changed long after now has been there since the clock was wrong.
 
     Raises:
         DiskError: The disk refuses.
@@ -220,7 +221,7 @@ def clean_stages(root: Root, *, is_wanted: Callable[[str], bool], changed_before
     removed = 0
     try:
         for name, found in list(root.fs.list(tmp)):
-            if found is None or found.ctime_ns // 1_000_000 >= changed_before_ms or is_wanted(name):
+            if found is None or found.ctime_ns // 1_000_000 in kept_ms or is_wanted(name):
                 continue
             if kind_of(found.mode) is Kind.DIRECTORY:  # one that was to take a file's place
                 root.fs.remove_directory(tmp, name)

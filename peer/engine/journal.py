@@ -127,6 +127,13 @@ class StoredJournal:
             *(self._folder, before_ms, limit, skip),
         )
 
+    def date_back(self, now_ms: int) -> None:
+        """Have what was taken later than now count as taken now."""
+        query = "SELECT row FROM swap WHERE folder = ? AND checked IN (0, 1) AND time_ms > ? ORDER BY number"
+        late = self._select(query, self._folder, now_ms)
+        if late:
+            self.put([msgspec.structs.replace(swap, time_ms=now_ms) for swap in late])
+
     def count(self, *, checked: bool) -> int:
         """Return how many rows there are that were checked, or were not."""
         query = "SELECT count(*) FROM swap WHERE folder = ? AND checked = ?"

@@ -367,8 +367,9 @@ class Observer:
         self._recovered = not recovered.left
         self._unrecovered = frozenset(recovered.left)
         self._look_beside((*recovered.back, *recovered.kept, *recovered.look_at), now)
-        before = self._context.clock.now_ms() - STAGE_AGE_MS
-        await run(lambda: clean_stages(root, is_wanted=lambda _: False, changed_before_ms=before))
+        now = self._context.clock.now_ms()
+        kept = range(now - STAGE_AGE_MS, now + STAGE_AGE_MS)
+        await run(lambda: clean_stages(root, is_wanted=lambda _: False, kept_ms=kept))
         self.expect_trash()
 
     def _look_beside(self, paths: Iterable[str], now: float) -> None:
@@ -386,7 +387,7 @@ class Observer:
             return
         try:
             await self._finish(root, now)
-            emptied = await self._empty(root, self._context.clock.now_ms() - TRASH_AGE_MS, skip)
+            emptied = await self._empty(root, TRASH_AGE_MS, skip)
         except DiskError as error:
             log.info("the trash waits", reason=error.code)
             self._trash_pause_s = min(2 * self._trash_pause_s, TRASH_PAUSE_S_MAX)
@@ -413,7 +414,7 @@ class Observer:
         try:
             skip = 0
             while True:
-                emptied = await self._empty(root, self._context.clock.now_ms(), skip, sure=True)
+                emptied = await self._empty(root, 0, skip, sure=True)
                 if not emptied.more:
                     return
                 skip += emptied.stuck
@@ -422,8 +423,13 @@ class Observer:
         finally:
             root.close()
 
-    async def _empty(self, root: Root, before_ms: int, skip: int, *, sure: bool = False) -> Emptied:
-        work = partial(empty_trash, root, self._journal, before_ms=before_ms, skip=skip, sure=sure)
+    async def _empty(self, root: Root, age_ms: int, skip: int, *, sure: bool = False) -> Emptied:
+        now_ms = self._context.clock.now_ms()
+
+        def work() -> Emptied:
+            self._journal.date_back(now_ms)
+            return empty_trash(root, self._journal, before_ms=now_ms - age_ms, skip=skip, sure=sure)
+
         emptied = await self._context.processor.run(work)
         self._look_beside(emptied.kept, self._context.clock.monotonic_s())
         return emptied

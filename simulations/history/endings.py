@@ -138,7 +138,8 @@ async def roll_back(course: Course, chance: Random) -> None:
     """Put the coordinator back to before what everybody has by now: it must have all of it again, and nobody loses anything."""
     world = course.world
     backup = world.coordinator.backup()
-    for person in chance.sample(_plain(course), 2):
+    plain = _plain(course)
+    for person in chance.sample(plain, min(2, len(plain))):
         with person.acting("writes before a rollback"):
             person.hands.write(person.path(f"kiwi-late-{person.ledger.token()}.txt"), person.something_new())
     await rest.come_to_rest(course)

@@ -210,6 +210,7 @@ async def _settle(course: Course, device: DeviceMachine) -> list[str]:
         if device.device.record.offline:
             await device.call("online")
         _end_rules(course, device)
+        _end_pipes(course, device)
         for row in (await device.call("exclude", path=None, remove=False, free=False))["exclusions"]:
             await device.call("exclude", path=device.path(row["path"]), remove=True, free=False)
         left = await device.sync(ASK_S)
@@ -229,6 +230,15 @@ def _end_rules(course: Course, device: DeviceMachine) -> None:
     if device.user.exists(rules):
         with course.ledger.acting(device, number, "removes the rules"):
             device.user.remove_tree(rules)
+
+
+def _end_pipes(course: Course, device: DeviceMachine) -> None:
+    """Remove what is no file, such as the FIFO of a program that ended while the folder was away, or before a backup."""
+    pipes = [path for path, seen in look(device).items() if seen.kind is None]
+    if pipes:
+        with course.ledger.acting(device, course.world.devices.index(device), "removes FIFOs"):
+            for path in pipes:
+                device.user.remove(device.path(path))
 
 
 def _left(left: dict[str, Any]) -> list[str]:

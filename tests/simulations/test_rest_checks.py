@@ -49,6 +49,27 @@ LEFT = {
 }
 
 
+WAITING = (
+    row_of("device", "INSERT INTO obstacle VALUES (1, x'01', 'name')"),
+    row_of("device", "INSERT INTO fold_item VALUES (1, x'01', x'00', x'00', x'00', x'00')"),
+    row_of("device", "INSERT INTO fold_item VALUES (1, x'00', x'01', x'00', x'00', x'00')"),
+    row_of("device", "INSERT INTO dirty VALUES (1, x'00')"),
+    leave("device", f"{ROOT}/.kinfolder/tmp/0-00"),
+    row_of("coordinator", "INSERT INTO segments VALUES (x'00', x'00', 1, 0, x'')"),
+    row_of("coordinator", "INSERT INTO waits VALUES (x'00', 1, x'00', x'00')"),
+)
+
+
+def test_19_what_waits_for_a_name_or_was_written_over_meanwhile_may_stay():
+    async def story(world):
+        await world.settle()
+        for put in WAITING:
+            put(world)
+        leaks.check(world)
+
+    World(1, prepared()).run(story)
+
+
 @pytest.mark.parametrize("what", LEFT)
 def test_19_nothing_is_left_of_what_was_under_way(what):
     async def story(world):

@@ -263,6 +263,10 @@ class FusedJournal:
         self._fuse.burn()
         return self._inner.checked(before_ms, limit, skip)
 
+    def date_back(self, now_ms: int) -> None:
+        self._fuse.burn()
+        self._inner.date_back(now_ms)
+
     def count(self, *, checked: bool) -> int:
         self._fuse.burn()
         return self._inner.count(checked=checked)

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from peer.core.hints import Spot
 from peer.disk.files import LinuxFileSystem
-from peer.disk.scanner import RACY_MS, hash_files, scan
+from peer.disk.scanner import COARSE_MS, RACY_MS, hash_files, scan
 from peer.disk.walk import opened
 from protocol.entries import Kind
 from protocol.limits import DEPTH_MAX
@@ -447,3 +447,25 @@ def test_memory_is_bounded_and_descriptors_are_given_back(folder):
     with pytest.raises(OSError, match="within each other"), opened(fs, root, "/".join(["d"] * (DEPTH_MAX + 1))):
         pass
     fs.close(root)
+
+
+class Coarse(LinuxFileSystem):
+    """A disk whose time stamps are of whole seconds."""
+
+    def lstat(self, parent, name):
+        return self._coarse(super().lstat(parent, name))
+
+    def fstat(self, handle):
+        return self._coarse(super().fstat(handle))
+
+    @staticmethod
+    def _coarse(found):
+        return found._replace(ctime_ns=found.ctime_ns - found.ctime_ns % 1_000_000_000)
+
+
+def test_where_time_stamps_are_coarse_what_was_written_in_the_last_seconds_is_not_settled(folder):
+    """It may be written again with the same size, and no time stamp would tell."""
+    folder.write("f", b"x")
+    written_ms = os.stat(folder.at("f")).st_ctime_ns // 1_000_000_000 * 1_000
+    assert not hashed(folder, ["f"], fs=lambda _: Coarse(), now_ms=written_ms + COARSE_MS)[0].settled
+    assert hashed(folder, ["f"], fs=lambda _: Coarse(), now_ms=written_ms + COARSE_MS + RACY_MS + 1)[0].settled

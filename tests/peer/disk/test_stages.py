@@ -143,9 +143,16 @@ def test_stages_that_nothing_waits_for_are_removed_once_they_are_old(folder):
     items = [item_at("a", b"1"), item_at("b", b"2")]
     folder.stage([(items[0], b"1"), (items[1], b"2")])
     with folder.open() as root:
-        assert clean_stages(root, is_wanted=lambda name: False, changed_before_ms=0) == 0
-        assert clean_stages(root, is_wanted=lambda name: name == stage_name(items[0]), changed_before_ms=1 << 60) == 1
+        assert clean_stages(root, is_wanted=lambda name: False, kept_ms=range(1 << 60)) == 0
+        assert clean_stages(root, is_wanted=lambda name: name == stage_name(items[0]), kept_ms=range(0)) == 1
     assert folder.hidden() == [f"tmp/{stage_name(items[0])}"]
+
+
+def test_a_stage_of_a_time_that_is_far_off_is_old(folder):
+    """It was written before the clock was put right, by years."""
+    folder.stage([(item_at("a", b"1"), b"1")])
+    with folder.open() as root:
+        assert clean_stages(root, is_wanted=lambda name: False, kept_ms=range(1_000)) == 1
 
 
 @pytest.fixture

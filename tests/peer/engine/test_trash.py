@@ -152,6 +152,26 @@ def test_the_trash_is_emptied_in_slices_once_it_is_old(world):
     assert (world.lies(), world.observer.trash_deadline) == (0, None)
 
 
+def test_what_was_taken_under_a_clock_that_was_years_ahead_goes_like_all_else(world):
+    world.clock.s += 1e8
+    world.trash("n")
+    world.clock.s -= 1e8
+    world.observer.expect_trash()
+    world.tidy()
+    assert world.lies() == 1
+    world.clock.s += TRASH_AGE_MS / 1000
+    world.tidy()
+    assert (world.lies(), world.observer.trash_deadline) == (0, None)
+
+
+def test_a_folder_is_forgotten_with_what_was_taken_under_a_clock_that_was_ahead(world):
+    world.clock.s += 1e8
+    world.trash("n")
+    world.clock.s -= 1e8
+    world.remove()
+    assert not (world.top / ".kinfolder").exists()
+
+
 def test_what_a_program_has_open_waits_and_stands_in_no_other_way(world):
     held = [world.trash(f"h{number}") for number in range(3)]
     world.clock.s += 1
