@@ -101,6 +101,7 @@ class _Seen:
         "lost",
         "moves_along",
         "own",
+        "waiting",
     )
 
     def __init__(self) -> None:
@@ -118,6 +119,8 @@ class _Seen:
         self.lost: Sequence[Row] = ()
         self.changed: Sequence[tuple[Sighting, Row]] = ()
         self.kept: Sequence[tuple[Row, str]] = ()
+        self.waiting: Sequence[Fingerprint] = ()
+        """Of what stands at names that are not to be judged yet."""
 
     def find(self, name: str) -> _Below | None:
         """Return the directory of this name in the listing."""
@@ -145,6 +148,8 @@ class Directories:
         """None: it is there but nothing below it can be told."""
         self._blind: set[str] = set()
         self._elsewhere: set[tuple[int, int]] = set()
+        self._waiting: set[tuple[int, int]] = set()
+        """What stands somewhere, at a name that is not to be judged yet: it is not gone, whatever it was."""
         self._compared: set[ItemId] = set()
         self._standing: set[ItemId] = set()
         self.claimed: dict[ItemId, str] = {}
@@ -272,6 +277,9 @@ class Directories:
         seen: _Seen, odd: Iterable[tuple[Sighting, Row | None]], below: dict[str, _Below], lost: list[Row]
     ) -> None:
         seen.kept, seen.changed, seen.loose = kept, changed, loose = [], [], []
+        seen.waiting = [
+            sighting.fingerprint for sighting, _ in odd if sighting.problem == "changing" and sighting.kind is not None
+        ]
         for sighting, row in odd:
             if sighting.problem:
                 if row is not None:
@@ -300,6 +308,7 @@ class Directories:
             if seen is not None:
                 self.kept.update((row.item.id, problem) for row, problem in seen.kept)
                 self._compared.update(() if seen.id is None else (seen.id,))
+                self._waiting.update(_inode(fingerprint) for fingerprint in seen.waiting)
         self._elsewhere = {_inode(fingerprint) for fingerprint in self._out_of_place()}
         for moved in (False, True):
             for path in paths:
@@ -437,7 +446,7 @@ class Directories:
         self.changed.extend(Changed(sighting, path, row) for sighting, row in seen.changed)
         for row in seen.lost:
             below = join(path, row.item.name)
-            self.lost.append(Lost(row, below, self._is_decided(below)))
+            self.lost.append(Lost(row, below, self._is_decided(below) and self._is_nowhere(row)))
         for name, entry in (seen.below or {}).items():
             below = join(path, name)
             if self._seen.get(below) is None:
@@ -487,11 +496,18 @@ class Directories:
             here = work.pop()
             self.dropped.append(here)
             for item, fingerprint in self._local.rows(here.row.item.id):
-                below = Lost(Row(item, fingerprint), join(here.path, item.name), decided=True)
+                row, path = Row(item, fingerprint), join(here.path, item.name)
+                below = Lost(row, path, decided=self._is_nowhere(row))
                 if not item.is_directory:
                     self.lost.append(below)
+                elif not below.decided:
+                    self.undecided.add(path)
+                    self.kept[item.id] = "changing"
                 elif item.id not in self.claimed and item.id not in self.kept:
                     work.append(below)
+
+    def _is_nowhere(self, row: Row) -> bool:
+        return _inode(row.fingerprint) not in self._waiting
 
 
 def join(directory: str, name: str) -> str:

@@ -93,6 +93,8 @@ class Hints:
         """As ``_held``: names that went with the directory that they stood in, and that directory."""
         self._held_first_s = 0.0
         self._held_last_s = 0.0
+        self._left: set[str] = set()
+        """Of ``_held``: those from which a file went to another name."""
         self._moving: dict[int, str] = {}
         self._moved: list[tuple[str, str]] = []
         """Directories that moved, from and to, until both ends are looked at."""
@@ -111,16 +113,21 @@ class Hints:
                 self._mark(event.directory, now_s)
             case DiskEventKind.APPEARED, _:
                 self._mark(path, now_s, recursive=True)
-            case DiskEventKind.MOVED_FROM, True:
+            case DiskEventKind.MOVED_FROM, _:
                 self._hold(path, now_s)
                 if len(self._moving) < HELD_MAX:
                     self._moving[event.cookie] = path
             case DiskEventKind.MOVED_TO, True:
                 self._move_directory(self._moving.pop(event.cookie, None), path, now_s)
                 self._mark(event.directory, now_s)
-            case ((DiskEventKind.DELETED | DiskEventKind.MOVED_FROM | DiskEventKind.MOVED_TO), _):
+            case DiskEventKind.MOVED_TO, _:
                 self._hold(path, now_s)
-                if event.kind is DiskEventKind.DELETED and event.is_directory:
+                old = self._moving.pop(event.cookie, None)
+                if old in self._held:
+                    self._left.add(old)
+            case DiskEventKind.DELETED, _:
+                self._hold(path, now_s)
+                if event.is_directory:
                     self._go(path)
             case _:  # lost events, lost watches, a lost root
                 self._mark_all(now_s + DEBOUNCE_S)
@@ -135,6 +142,7 @@ class Hints:
         for held in (self._held, self._gone):
             for path in [path for path in held if path.startswith(below)]:
                 held[new + path[len(old) :]] = held.pop(path)
+        self._left = {_after(path, old, new) for path in self._left}
         for path in [path for path in self._dirty if path.startswith(below)]:
             self._dirty[new + path[len(old) :]] = self._dirty.pop(path)
         self._moved = [(_after(one, old, new), _after(other, old, new)) for one, other in self._moved]
@@ -178,6 +186,7 @@ class Hints:
         if len(self._held) + len(self._gone) > HELD_MAX:
             self._held.clear()
             self._gone.clear()
+            self._left.clear()
             self._moving.clear()
             self._full_s = None
             self._mark_all(now_s + HOLD_S)
@@ -221,6 +230,18 @@ class Hints:
                     known = ready.get(end) or self._dirty.get(end) or _Dirty(now_s, recursive, DEBOUNCE_S)
                     ready[end] = known._replace(recursive=known.recursive or recursive)
 
+    def untold(self, *, moved: bool = False) -> frozenset[str]:
+        """Return the names that a scan may miss without their being gone: what became of them is still to be looked at.
+
+        A scan asks this of what it has missed, once all was told that happened before: it may have come between a move and
+        the news of it, and have seen neither end.
+
+        Args:
+            moved: Only those that surely stand elsewhere now, since the scan is to decide about all others.
+        """
+        olds = (old for old, _ in self._moved)
+        return frozenset((*self._left, *olds) if moved else (*self._held, *self._gone, *olds))
+
     @property
     def _unsettled(self) -> frozenset[str]:
         return frozenset((*self._held, *self._gone))
@@ -233,6 +254,7 @@ class Hints:
         for path in [path for path, until_s in held.items() if at_rest or until_s <= now_s]:
             self._held.pop(path, None)
             self._gone.pop(path, None)
+            self._left.discard(path)
             parent = _parent(path)
             recursive = parent in self._dirty and self._dirty[parent].recursive
             self._dirty[parent] = _Dirty(now_s, recursive, DEBOUNCE_S)
@@ -264,6 +286,7 @@ class Hints:
         self._dirty.clear()
         self._held.clear()
         self._gone.clear()
+        self._left.clear()
         self._moving.clear()
         self._moved.clear()
         self._full_s = None

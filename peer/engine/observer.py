@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -19,6 +19,7 @@ from unicodedata import normalize
 
 import structlog
 from blake3 import blake3
+from msgspec.structs import replace
 
 from peer.core.exclusions import Apart
 from peer.core.hints import Hints, Spot
@@ -62,6 +63,16 @@ EVENTS_S_MAX: Final = 5.0
 STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
 
 log = structlog.get_logger("observer")
+
+
+class _AllBut:
+    """All paths but some; which these are is known only later."""
+
+    def __init__(self, paths: Container[str]) -> None:
+        self._paths = paths
+
+    def __contains__(self, path: object) -> bool:
+        return path not in self._paths
 
 
 class _Coming(NamedTuple):
@@ -484,10 +495,15 @@ class Observer:
         context, folder = self._context, self._folder
         turn = self._witness.turn()
         begun: list[Identification] = []
+        untold: set[str] = set()
 
         def begin(db: sqlite3.Connection) -> Identification:
             return Identification(
-                local=LocalTree(db, folder), synced=SyncedTree(db, folder), entropy=context.entropy, full=spots is None
+                local=LocalTree(db, folder),
+                synced=SyncedTree(db, folder),
+                entropy=context.entropy,
+                full=spots is None,
+                settled=_AllBut(untold),
             )
 
         where = None if spots is None else [Spot(path, recursive) for path, recursive in sorted(spots.items())]
@@ -509,6 +525,10 @@ class Observer:
                 # What is not to be judged yet is no problem: it is looked at in a moment, or at once if somebody asks.
                 problems.update((path, why) for path, why in _problems(listing) if path not in unsettled)
             is_last = len(part) < LISTINGS_PER_STEP
+            if is_last and self._watcher is not None:
+                # A name that this scan missed went away before, and that is told before anything is judged.
+                await self._watcher.caught_up(EVENTS_S_MAX)
+                untold |= self._hints.untold(moved=spots is None)
             observe = partial(_observe, begun, begin, part, is_last=is_last)
             requests = await context.database.run(observe)
             if is_last:
@@ -521,8 +541,6 @@ class Observer:
         moving = [path for path, hashed in hashes.items() if hashed.problem == "changing"]
         self.restless = self.restless + 1 if moving else 0
         self.look_at_files(moving + [path for path, hashed in hashes.items() if not hashed.settled])
-        if self._watcher is not None:  # a name that this scan missed was taken away before, and that was told before
-            await self._watcher.caught_up(EVENTS_S_MAX)
 
         def record(db: sqlite3.Connection) -> Identified:
             found = begun[0].result(hashes)
@@ -539,7 +557,8 @@ class Observer:
         found = await context.database.run(record)
         left = {*unsettled, *found.undecided, *(path for path, _ in found.unread)}
         self._witness.settle(turn, None if spots is None else listed, left)
-        return found
+        # What is untold is looked at once its hints are due.
+        return replace(found, undecided=tuple(path for path in found.undecided if path not in untold))
 
 
 def _peek(guard: RootGuard) -> tuple[str, RootIdentity | None]:

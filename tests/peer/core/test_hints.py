@@ -269,6 +269,27 @@ def test_both_ends_of_a_directory_s_moves_are_looked_at_by_one_scan():
     assert [ends <= paths for paths in after if paths & {"from", "to", "to/d"}][:1] == [True]
 
 
+def test_what_is_untold_is_what_a_scan_may_miss_though_it_stands_elsewhere():
+    hints = Hints()
+    for one in (
+        event(K.DELETED, "", "gone"),
+        event(K.MOVED_FROM, "D", "f", cookie=1),
+        event(K.MOVED_TO, "", "g", cookie=1),
+        event(K.MOVED_FROM, "D", "away", cookie=2),
+        event(K.MOVED_FROM, "", "E", cookie=3, is_directory=True),
+        event(K.MOVED_TO, "X", "E", cookie=3, is_directory=True),
+    ):
+        hints.handle(one, 0.0)
+    assert hints.untold() == {"gone", "D/f", "g", "D/away", "E"}
+    assert hints.untold(moved=True) == {"D/f", "E"}
+    hints.handle(event(K.MOVED_FROM, "", "D", cookie=4, is_directory=True), 0.0)
+    hints.handle(event(K.MOVED_TO, "X", "D", cookie=4, is_directory=True), 0.0)
+    assert hints.untold(moved=True) == {"X/D/f", "D", "E"}
+    while (deadline := hints.next_deadline()) is not None:
+        hints.due(deadline)
+    assert hints.untold() == hints.untold(moved=True) == set()
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -241,6 +241,25 @@ def test_a_directory_that_vanishes_waits_too():
     assert acts(watcher) == ["Move D -> D"]
 
 
+@pytest.mark.parametrize("problem", ["changing", "name"])
+def test_what_stands_at_a_name_that_is_not_judged_yet_is_not_gone(problem):
+    """A name that no rule allows is another thing: what got one is gone for all others."""
+    watcher = scanned("f=1", "D/", "D/g=2", "X/", "X/Y/", "X/Y/h=3")
+    for old, new in (("f", "new-f"), ("D", "new-D"), ("X/Y", "new-Y")):
+        watcher.disk.move(old, new)
+    watcher.disk.remove("X")
+    watcher.disk.problems |= dict.fromkeys(("new-f", "new-D", "new-Y"), problem)
+    watcher.identify("", "D", recursive=False)
+    if problem == "name":
+        assert acts(watcher) == ["Remove D g", "Remove X Y h", "Remove f"]
+        return
+    assert acts(watcher) == []
+    assert watcher.last.undecided == ("D", "X/Y", "f")
+    watcher.disk.problems.clear()
+    watcher.identify("", recursive=True)
+    assert sorted(acts(watcher)) == ["Move D -> new-D", "Move Y -> new-Y", "Move f -> new-f", "Remove X"]
+
+
 def test_a_directory_that_appears_in_a_scan_that_did_not_enter_it_is_wanted():
     watcher = scanned("f=1")
     watcher.disk.mkdir("D")

@@ -1,4 +1,4 @@
-"""A folder's root that is away for a moment is watched again, on the machine's disk and on a simulated one."""
+"""Looks and what the watcher tells, on the machine's disk and on a simulated one."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ class RealMachine:
     def rename(self, path, new_path):
         os.rename(path, new_path)
 
+    def make_directory(self, path):
+        os.mkdir(path)
+
     def write(self, path, data):
         with open(path, "wb") as file:
             file.write(data)
@@ -53,12 +56,11 @@ class SimulatedMachine:
         self.files = SimFiles(disk)
         self.watchers = SimWatchers(disk, random.Random(0), Weather(late_s=0.01, repeated=0.5))
         self.rename, self.write = self._user.rename, self._user.write
+        self.make_directory = self._user.make_directory
 
 
-@pytest.mark.parametrize("kind", [RealMachine, SimulatedMachine])
-def test_a_root_that_was_away_between_two_looks_is_watched_on(tmp_path, kind):
-    """The watcher found nothing where the root was; no look did, since it stood there again by then."""
-    machine = kind(tmp_path)
+def observing(machine):
+    """Return who observes a machine's folder, and what it observes into."""
     guard = RootGuard(machine.files, machine.top, FolderId(b"f" * 32), "device")
     guard.mark()
     database = InlineDatabase(":memory:", SCHEMA)
@@ -70,10 +72,18 @@ def test_a_root_that_was_away_between_two_looks_is_watched_on(tmp_path, kind):
         files=machine.files,
         watchers=machine.watchers,
     )
-    observer = Observer(context, 1, guard, MemoryJournal())  # type: ignore[arg-type]
+    return Observer(context, 1, guard, MemoryJournal()), context  # type: ignore[arg-type]
 
-    def names() -> set[str]:
-        return {item.name for item in database.call(lambda db: list(LocalTree(db, 1).children(ROOT)))}
+
+def children(context, parent=ROOT):
+    return {item.name: item.id for item in context.database.call(lambda db: list(LocalTree(db, 1).children(parent)))}
+
+
+@pytest.mark.parametrize("kind", [RealMachine, SimulatedMachine])
+def test_a_root_that_was_away_between_two_looks_is_watched_on(tmp_path, kind):
+    """The watcher found nothing where the root was; no look did, since it stood there again by then."""
+    machine = kind(tmp_path)
+    observer, context = observing(machine)
 
     async def main() -> None:
         woken = asyncio.Event()
@@ -88,12 +98,45 @@ def test_a_root_that_was_away_between_two_looks_is_watched_on(tmp_path, kind):
             observer.look_everywhere()
             await observer.observe()
             machine.write(f"{machine.top}/new", b"saved")
-            while "new" not in names():
+            while "new" not in children(context):
                 woken.clear()
-                if observer.is_due(context.clock.monotonic_s()):
-                    await observer.observe()
-                else:
-                    await asyncio.sleep(0.01)
+                await observe_what_is_due(observer, context)
+        observer.close()
+
+    asyncio.run(main())
+
+
+async def observe_what_is_due(observer, context):
+    if observer.is_due(context.clock.monotonic_s()):
+        await observer.observe()
+    else:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", [RealMachine, SimulatedMachine])
+def test_a_look_between_a_move_and_the_news_of_it_removes_nothing(tmp_path, kind):
+    """A step that missed a directory has its place looked at before the watcher has told where the directory went."""
+    machine = kind(tmp_path)
+    observer, context = observing(machine)
+    for name in ("D", "X"):
+        machine.make_directory(f"{machine.top}/{name}")
+    machine.write(f"{machine.top}/D/f", b"saved")
+
+    async def main() -> None:
+        observer.watch(lambda: None)
+        await observer.observe()
+        ids = children(context)
+        await observer._watcher.caught_up(PATIENCE_S)
+        while observer.next_deadline() < context.clock.monotonic_s() + PATIENCE_S:  # what it tells at the beginning
+            await observe_what_is_due(observer, context)
+        machine.rename(f"{machine.top}/D", f"{machine.top}/X/D")
+        observer.look_at([""])
+        await observer.observe()
+        assert children(context) == ids
+        async with asyncio.timeout(PATIENCE_S):
+            while "D" in children(context):
+                await observe_what_is_due(observer, context)
+        assert children(context, ids["X"]) == {"D": ids["D"]}
         observer.close()
 
     asyncio.run(main())
