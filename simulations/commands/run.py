@@ -8,7 +8,8 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="as many seeds as fit into this time")
     parser.add_argument("--jobs", type=_at_least(1), default=1, metavar="N", help="how many at once (default: 1)")
     parser.add_argument("--once", action="store_true", help="do not repeat each history to compare its trace")
-    parser.add_argument("--coverage", action="store_true", help="print which situations were reached how often")
+    parser.add_argument("--coverage", action="store_true", help="tell which situations were reached how often")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write pages there that show what happened")
     parser.add_argument(
         "--shrink",
@@ -145,7 +146,8 @@ def _played(options: argparse.Namespace, began_s: float) -> Iterator[tuple[Scrip
 
     history = _script(options)
     if history is not None:
-        yield history, runs.play(history).result if options.once else runs.play_twice(history)
+        once = options.once
+        yield history, runs.play(history, observes=True).result if once else runs.play_twice(history, observes=True)
         return
     if options.seed is not None:
         seeds: Sequence[int] = [options.seed]
@@ -154,20 +156,23 @@ def _played(options: argparse.Namespace, began_s: float) -> Iterator[tuple[Scrip
     else:
         seeds = range(options.first, options.first + (options.seeds or SEEDS))
     until_s = None if options.minutes is None else began_s + options.minutes * 60
-    for result in _results(seeds, jobs=min(options.jobs, JOBS_MAX), once=options.once, until_s=until_s):
+    observes = options.seed is not None or options.coverage or options.json or options.report is not None
+    live = partial(runs.live if options.once else runs.live_twice, observes=observes)
+    for result in _results(live, seeds, jobs=min(options.jobs, JOBS_MAX), until_s=until_s):
         yield runs.script_of(result.options.seed), result
 
 
-def _results(seeds: Sequence[int], *, jobs: int, once: bool, until_s: float | None) -> Iterator[Result]:
+def _results(
+    live: Callable[[int], Result], seeds: Sequence[int], *, jobs: int, until_s: float | None
+) -> Iterator[Result]:
     """Yield what came of each seed, in their order; where there is a time, of more seeds until that is over."""
     from simulations.history import runs
 
-    live = runs.live if once else runs.live_twice
     if until_s is not None:
         seeds_on = count(seeds[0])
         while time.monotonic() < until_s:
             some = [next(seeds_on) for _ in range(jobs)]
-            yield from _results(some, jobs=jobs, once=once, until_s=None)
+            yield from _results(live, some, jobs=jobs, until_s=None)
         return
     if jobs == 1 or len(seeds) == 1:
         yield from map(live, seeds)
@@ -181,8 +186,8 @@ def _tell(result: Result, *, alone: bool) -> None:
     options = result.options
     verdict = "fail" if result.failure else "pass"
     told = f"{result.actions} actions, {result.steps} steps, {result.virtual_s:.0f} s in {result.cpu_s:.2f} s"
-    reached = f"{len(result.situations)} situations"
-    print(f"{verdict:6}seed {options.seed} ({told}; {reached})", flush=True)
+    reached = f"; {len(result.situations)} situations" if result.is_observed else ""
+    print(f"{verdict:6}seed {options.seed} ({told}{reached})", flush=True)
     if result.failure or alone:
         for line in options.lines():
             print(f"      {line}")

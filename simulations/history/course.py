@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +42,8 @@ AGAIN_S: Final = 10.0
 """After so long what would not start is started again."""
 PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
+_DEED: Final = ContextVar("deed", default=-1)
+"""The number of the event that is being done."""
 
 
 def _names(event: Event, kinds: Sequence[tuple[str, int]], choice: Random) -> Iterator[str]:
@@ -90,7 +93,8 @@ class Course:
         """How often each deed was done and each trouble made."""
         self.told: list[str] = []
         """What people did and what went wrong, a line for each."""
-        self.observer = Observer(world, self.ledger, options.personalities, options.weather)
+        self.observer: Observer | None = None
+        """Who finds what situations it comes through; nobody else asks him."""
         self.ledger.on_action = self._tell
         world.may_log_when(lambda text: text in journal.ALARMS and self.watch.is_forked())
         self.on_holiday = False
@@ -107,10 +111,17 @@ class Course:
         self.image: Backup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._later: list[asyncio.Task[None]] = []
+        self._begun: dict[int, int] = {}
+        """By event, how many actions a deed that has begun is still to come to."""
         self._fault: Fault | None = None
         """The trouble that is being made."""
         self._is_calm = asyncio.Event()
         """Set once all troubles are to end."""
+
+    def observe(self) -> Observer:
+        """Have somebody watch, who finds what situations the history comes through; returns him."""
+        self.observer = Observer(self.world, self.ledger, self.options.personalities, self.options.weather)
+        return self.observer
 
     async def run(self, world: World) -> None:
         """Live through it, check after each rest, and end at rest, or with a fork that nobody could see coming."""
@@ -130,15 +141,18 @@ class Course:
                 await self.rest()
                 self.played[event.number] = event
                 snapshot = await rest.take_snapshot(self)
-            elif event.what is What.TROUBLE or not self.script.is_drawn or self.done < self.options.actions:
+            elif event.what is What.TROUBLE or not self.script.is_drawn or self.coming < self.options.actions:
                 await self._happen(event)
             if event.number % BACKUP_EVERY == BACKUP_AT and self.image is None:
                 self.keep_image(event.number % len(world.devices))
                 self.backup = self.backup or (world.loop.now_ns, world.coordinator.backup())
         for event in self.script.spare():  # instead of what nobody could do
-            if self.done >= ACTIONS_MIN:
+            if self.coming < ACTIONS_MIN:
+                await self._happen(event)
+            elif self.done < ACTIONS_MIN:
+                await self._happen(event._replace(what=What.WAIT, pause_s=0.0))
+            else:
                 break
-            await self._happen(event)
         await self.rest()
         await (rest.restart(self) if self.options.restarts else rest.stay(self))
         ending = endings.drawn(world)
@@ -154,11 +168,20 @@ class Course:
         """How many actions were done: all that is in the ledger, and the commands that change nothing."""
         return len(self.ledger.actions) + sum(self.counts[name] for name in UNLISTED)
 
+    @property
+    def coming(self) -> int:
+        """How many actions were done, and are about to be, by whoever is at something."""
+        return self.done + sum(self._begun.values())
+
     async def _happen(self, event: Event) -> None:
         if event.what is What.DEED:
+            self._begun[event.number] = 1
             self._tasks.append(asyncio.create_task(self._deed(event)))
-        else:
+        elif event.what is What.TROUBLE:
             await self._trouble(event)
+        elif self._tasks:
+            self.played[event.number] = event
+            await asyncio.wait(self._tasks, timeout=PEOPLE_S)
         await asyncio.sleep(event.pause_s)
 
     async def rest(self) -> None:
@@ -171,6 +194,13 @@ class Course:
 
     async def _deed(self, event: Event) -> None:
         """Have somebody do what he can do just then."""
+        _DEED.set(event.number)
+        try:
+            await self._do(event)
+        finally:
+            del self._begun[event.number]
+
+    async def _do(self, event: Event) -> None:
         choice = self.script.source("choice", event.number)
         devices = self.world.devices
         there = [number for number, device in enumerate(devices) if device.is_on] or list(range(len(devices)))
@@ -179,6 +209,7 @@ class Course:
         for name in _names(event, self.options.deeds, choice):
             chance = self.script.source(f"deed/{name}", event.number)
             kind = DEEDS[name]
+            self._begun[event.number] = kind.size
             tried.append(name)  # what cannot be ended may have begun: it belongs to the history
             self.played[event.number] = event._replace(name=THEN.join(tried), who=who)
             try:
@@ -199,7 +230,8 @@ class Course:
             except (GivenUp, MachineGone):
                 continue
             fault.text, fault.machines, fault.facts = made
-            self.observer.record.faults.append(fault)
+            if self.observer is not None:
+                self.observer.record.faults.append(fault)
             self.tell(f"{name}: {made.text}")
             self.counts[name] += 1
             journal.follow(self.world, self.watch.journals)
@@ -208,8 +240,12 @@ class Course:
             return
 
     def _tell(self, action: Action) -> None:
-        self.observer.act(action)
+        if self.observer is not None:
+            self.observer.act(action)
         self.told.append(str(action))
+        number = _DEED.get()
+        if self._begun.get(number):
+            self._begun[number] -= 1
 
     def tell(self, what: str) -> None:
         """Note something that is no action."""

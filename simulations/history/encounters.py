@@ -53,6 +53,11 @@ class Encounter(NamedTuple):
     acts: tuple[Act, ...]
     """What each does."""
 
+    @property
+    def size(self) -> int:
+        """How many actions it comes to, about, with the one that makes what it is about."""
+        return len(self.acts) + (self.needs is not nothing)
+
 
 async def meet(course: Course, chance: Random, kind: Encounter) -> None:
     """Have people do what an encounter is made of.
@@ -64,14 +69,10 @@ async def meet(course: Course, chance: Random, kind: Encounter) -> None:
     if len(numbers) < len(kind.acts):
         raise GivenUp("too few machines are on")
     people = [course.person(number, chance) for number in chance.sample(numbers, len(kind.acts))]
-    for _ in range(_TRIES):
-        found = kind.needs(people)
-        if found:
-            break
+    found = kind.needs(people)
+    if not found:
         kind.makes(people[0], chance)
-        await asyncio.sleep(_SPREADS_S)
-    else:
-        raise GivenUp("nothing came to all of them")
+        found = await _spread(people, kind)
     ledger = course.ledger
     paths = chance.choice(found)
     above = paths[0].rpartition("/")[0] if paths else ""
@@ -82,6 +83,20 @@ async def meet(course: Course, chance: Random, kind: Encounter) -> None:
     subject = Subject(paths, new, other, content(ledger.token(), 40))
     for person, act in zip(people, kind.acts, strict=True):
         act(person, subject)
+
+
+async def _spread(people: list[Person], kind: Encounter) -> list[tuple[str, ...]]:
+    """Wait until what one made has come to all.
+
+    Raises:
+        GivenUp: It does not.
+    """
+    for _ in range(_TRIES):
+        await asyncio.sleep(_SPREADS_S)
+        found = kind.needs(people)
+        if found:
+            return found
+    raise GivenUp("nothing came to all of them")
 
 
 # --- What all have
@@ -162,6 +177,11 @@ def deep_directories(people: list[Person]) -> list[tuple[str, ...]]:
 def _write(person: Person, path: str, data: bytes) -> None:
     with person.acting(f"writes {path}"):
         person.hands.write(person.path(path), data, parents=True)
+
+
+def make_file(person: Person, chance: Random) -> None:
+    """Make a file."""
+    _write(person, chance.choice(names.FILES), content(person.ledger.token(), 40))
 
 
 def make_files(person: Person, chance: Random) -> None:
@@ -416,29 +436,29 @@ def _repository(people: list[Person]) -> list[tuple[str, ...]]:
 
 
 ALL: Final = {
-    "both_edit": Encounter(a_file, make_files, (edit, edit)),
-    "both_edit_alike": Encounter(a_file, make_files, (edit_alike, edit_alike)),
-    "both_edit_much": Encounter(a_file, make_files, (edit_much, edit_much)),
-    "three_edit": Encounter(a_file, make_files, (edit, edit, edit)),
-    "both_create": Encounter(nothing, make_files, (create, create)),
-    "both_create_alike": Encounter(nothing, make_files, (create_alike, create_alike)),
-    "edit_and_remove": Encounter(a_file, make_files, (edit, remove)),
-    "edit_then_remove_and_edit": Encounter(a_file, make_files, (edit_and_remove, edit)),
-    "write_again_and_edit": Encounter(a_file, make_files, (write_again, edit)),
-    "remove_and_touch": Encounter(a_file, make_files, (remove, touch)),
-    "edit_back_and_edit": Encounter(a_file, make_files, (edit_and_back, edit)),
-    "empty_and_edit": Encounter(a_file, make_files, (empty, edit)),
-    "move_and_edit": Encounter(a_file, make_files, (move, edit)),
-    "both_move": Encounter(a_file, make_files, (move, move_elsewhere)),
-    "move_and_remove": Encounter(a_file, make_files, (move, remove)),
-    "move_and_create": Encounter(a_file, make_files, (move, create)),
+    "both_edit": Encounter(a_file, make_file, (edit, edit)),
+    "both_edit_alike": Encounter(a_file, make_file, (edit_alike, edit_alike)),
+    "both_edit_much": Encounter(a_file, make_file, (edit_much, edit_much)),
+    "three_edit": Encounter(a_file, make_file, (edit, edit, edit)),
+    "both_create": Encounter(nothing, make_file, (create, create)),
+    "both_create_alike": Encounter(nothing, make_file, (create_alike, create_alike)),
+    "edit_and_remove": Encounter(a_file, make_file, (edit, remove)),
+    "edit_then_remove_and_edit": Encounter(a_file, make_file, (edit_and_remove, edit)),
+    "write_again_and_edit": Encounter(a_file, make_file, (write_again, edit)),
+    "remove_and_touch": Encounter(a_file, make_file, (remove, touch)),
+    "edit_back_and_edit": Encounter(a_file, make_file, (edit_and_back, edit)),
+    "empty_and_edit": Encounter(a_file, make_file, (empty, edit)),
+    "move_and_edit": Encounter(a_file, make_file, (move, edit)),
+    "both_move": Encounter(a_file, make_file, (move, move_elsewhere)),
+    "move_and_remove": Encounter(a_file, make_file, (move, remove)),
+    "move_and_create": Encounter(a_file, make_file, (move, create)),
     "both_move_to_one": Encounter(two_files, make_files, (move, move_second)),
     "swap_and_edit": Encounter(two_files, make_files, (swap, edit_first)),
     "swap_and_swap": Encounter(two_files, make_files, (swap, swap)),
     "swap_directories": Encounter(two_directories, make_directories, (swap, into(0, 1))),
     "move_over_and_edit": Encounter(two_files, make_files, (move_over, edit_second)),
-    "move_write_and_edit": Encounter(a_file, make_files, (move_and_write, edit)),
-    "copy_remove_and_edit": Encounter(a_file, make_files, (copy_and_remove, edit)),
+    "move_write_and_edit": Encounter(a_file, make_file, (move_and_write, edit)),
+    "copy_remove_and_edit": Encounter(a_file, make_file, (copy_and_remove, edit)),
     "move_tree_and_remove": Encounter(a_tree, make_tree, (move, remove)),
     "move_tree_and_edit": Encounter(a_tree, make_tree, (move, edit)),
     "move_tree_and_create": Encounter(a_tree, make_tree, (move, create_inside)),
@@ -454,17 +474,17 @@ ALL: Final = {
     "remove_tree_and_create": Encounter(a_tree, make_tree, (remove, create_inside)),
     "remove_tree_and_edit": Encounter(a_tree, make_tree, (remove, edit)),
     "remove_make_and_create": Encounter(a_tree, make_tree, (remove_and_make, create_inside)),
-    "to_directory_and_edit": Encounter(a_file, make_files, (to_directory, edit)),
+    "to_directory_and_edit": Encounter(a_file, make_file, (to_directory, edit)),
     "to_file_and_create": Encounter(a_tree, make_tree, (to_file, create_inside)),
-    "to_link_and_edit": Encounter(a_file, make_files, (to_link, edit)),
+    "to_link_and_edit": Encounter(a_file, make_file, (to_link, edit)),
     "outside_and_create": Encounter(a_tree, make_tree, (to_link_outside, create_inside)),
-    "file_and_directory": Encounter(nothing, make_files, (create, create_directory)),
-    "both_make_directory": Encounter(nothing, make_files, (create_directory, create_directory)),
+    "file_and_directory": Encounter(nothing, make_file, (create, create_directory)),
+    "both_make_directory": Encounter(nothing, make_file, (create_directory, create_directory)),
     "both_relink": Encounter(a_link, make_link, (relink, relink)),
     "in_repository": Encounter(_repository, make_repository, (in_repository("kiwi-HEAD"), in_repository("kiwi-index"))),
-    "two_forms": Encounter(nothing, make_files, (write_composed, write_decomposed)),
-    "both_edit_copy": Encounter(a_copy, make_files, (edit_first, edit_first)),
-    "remove_copy_and_put_over": Encounter(a_copy, make_files, (remove, move_over)),
+    "two_forms": Encounter(nothing, make_file, (write_composed, write_decomposed)),
+    "both_edit_copy": Encounter(a_copy, make_file, (edit_first, edit_first)),
+    "remove_copy_and_put_over": Encounter(a_copy, make_file, (remove, move_over)),
 }
 """By name, what happens without a word of anybody to anybody."""
 
@@ -535,9 +555,10 @@ def _missing() -> tuple[str, ...]:
     raise GivenUp("nothing that all of them have")
 
 
-LONG: Final[dict[str, Callable[[Course, Random], Awaitable[None]]]] = {
-    "remove_while_away": remove_while_away,
-    "there_and_back": there_and_back,
-    "save_from_memory": save_from_memory,
-    "edit_during_save": edit_during_save,
+LONG: Final[dict[str, tuple[Callable[[Course, Random], Awaitable[None]], int]]] = {
+    "remove_while_away": (remove_while_away, 2),
+    "there_and_back": (there_and_back, 2),
+    "save_from_memory": (save_from_memory, 2),
+    "edit_during_save": (edit_during_save, 5),
 }
+"""By name, with how many actions it comes to."""

@@ -18,7 +18,7 @@ from simulations.history.people import APART, GivenUp, Person
 from simulations.situations.operations import RULES
 
 _DAY_NS: Final = 86_400 * 1_000_000_000
-_SAVES: Final = 10
+_SAVES: Final = 8
 _TRIES: Final = 5
 _SPARSE_BYTES: Final = 1_200_000
 
@@ -243,3 +243,15 @@ ALL: Final[dict[str, Callable[[Person], Awaitable[None]]]] = {
     "make_special": make_special,
 }
 """By name."""
+SIZES: Final = {
+    "link_hard": 2,
+    "save_often": _SAVES,
+    "log": _SAVES,
+    "rename_new": 2,
+    "move_out": 3,
+    "turn_inside_out": 2,
+    "same_bytes": 3,
+    "ignore": 3,
+    "make_special": 2,
+}
+"""How many actions some come to."""

@@ -17,6 +17,8 @@ class Kind(NamedTuple):
     weight: int
     is_shared: bool = False
     """Whether several people do it."""
+    size: int = 1
+    """How many actions it comes to, about."""
 
 
 def _meet(kind: encounters.Encounter, course: Any, chance: Random) -> Awaitable[None]:
@@ -48,11 +50,11 @@ DEEDS: Final = {
     "make_link": Kind(deeds.make_link, 3),
     "edit_copy": Kind(deeds.edit_copy, 6),
     "put_over": Kind(deeds.put_over, 4),
-    "save_over": Kind(saves.over, 4),
-    "save_as_vim": Kind(saves.vim, 3),
+    "save_over": Kind(saves.over, 4, size=2),
+    "save_as_vim": Kind(saves.vim, 3, size=3),
     "save_as_emacs": Kind(saves.emacs, 2),
-    "save_as_office": Kind(saves.office, 3),
-    "write_slowly": Kind(saves.slowly, 3),
+    "save_as_office": Kind(saves.office, 3, size=4),
+    "write_slowly": Kind(saves.slowly, 3, size=2),
     "rotate": Kind(saves.rotate, 5),
     "sync": Kind(commands.sync, 3),
     "go_offline": Kind(commands.go_offline, 3),
@@ -60,9 +62,9 @@ DEEDS: Final = {
     "resolve": Kind(commands.resolve, 5),
     "restore": Kind(commands.restore, 2),
     "snapshot": Kind(commands.snapshot, 1),
-    **{name: Kind(do, 2) for name, do in oddities.ALL.items()},
-    **{name: Kind(partial(_meet, kind), 2, is_shared=True) for name, kind in encounters.ALL.items()},
-    **{name: Kind(do, 2, is_shared=True) for name, do in encounters.LONG.items()},
+    **{name: Kind(do, 2, size=oddities.SIZES.get(name, 1)) for name, do in oddities.ALL.items()},
+    **{name: Kind(partial(_meet, kind), 2, True, kind.size) for name, kind in encounters.ALL.items()},
+    **{name: Kind(do, 2, True, size) for name, (do, size) in encounters.LONG.items()},
 }
 UNLISTED: Final = ("sync", "go_offline", "stay_offline", "snapshot")
 """Of these no action is noted."""

@@ -18,6 +18,7 @@ from simulations.history.script import Event, Script
 from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
 from simulations.situations.catalogue import reached
+from simulations.situations.record import Record
 from simulations.world import World
 
 
@@ -43,7 +44,8 @@ class Result(NamedTuple):
     events: tuple[str, ...]
     """What people did and what went wrong, in order."""
     situations: dict[int, str]
-    """By number, the situations that it came through, with what shows it."""
+    """By number, the situations that it came through, with what shows it; of a history that was observed."""
+    is_observed: bool
     played: tuple[Event, ...]
     """What came to happen, to be played again."""
 
@@ -60,6 +62,12 @@ class Lived(NamedTuple):
     course: Course
     trace: WatchedTrace
 
+    @property
+    def record(self) -> Record:
+        """What was observed; somebody did."""
+        assert self.course.observer is not None
+        return self.course.observer.record
+
 
 def options_of(seed: int) -> Options:
     """Return what a seed draws."""
@@ -68,33 +76,37 @@ def options_of(seed: int) -> Options:
 
 
 def script_of(seed: int) -> Script:
-    """Return what a seed has happen."""
-    return script.drawn(options_of(seed))
+    """Return what a seed has happen: as many deeds as come to about its actions, and all its troubles among them."""
+    options = options_of(seed)
+    weights = sum(weight for _, weight in options.deeds)
+    size = sum(DEEDS[name].size * weight for name, weight in options.deeds) / weights
+    return script.drawn(options, round(options.actions / size))
 
 
-def live(seed: int, *, events_max: int = 0) -> Result:
+def live(seed: int, *, observes: bool = False) -> Result:
     """Live through the history of a seed, once.
 
     Args:
         seed: Which.
-        events_max: How many of its last events are kept to be read.
+        observes: Whether to find what situations it came through.
     """
-    return play(script_of(seed), events_max=events_max).result
+    return play(script_of(seed), observes=observes).result
 
 
-def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = None) -> Lived:
+def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = None, observes: bool = False) -> Lived:
     """Live through a history, once.
 
     Args:
         history: Which.
         events_max: How many of the last events of its trace are kept to be read.
         trace: A trace that keeps something else.
+        observes: Whether to find what situations it came through.
     """
     with swept():
-        return _play(history, WatchedTrace(events_max) if trace is None else trace)
+        return _play(history, WatchedTrace(events_max) if trace is None else trace, observes=observes)
 
 
-def _play(history: Script, trace: WatchedTrace) -> Lived:
+def _play(history: Script, trace: WatchedTrace, *, observes: bool) -> Lived:
     options = history.options
     image = prepared(options.devices, NODES)
     began = time.process_time()
@@ -109,7 +121,8 @@ def _play(history: Script, trace: WatchedTrace) -> Lived:
     )
     trace.world = world
     course = Course(world, history)
-    trace.hear = course.observer.hear
+    if observes:
+        trace.hear = course.observe().hear
     failure, invariant = "", 0
     involved: tuple[Action, ...] = ()
     try:
@@ -133,23 +146,24 @@ def _play(history: Script, trace: WatchedTrace) -> Lived:
         cpu_s,
         dict(sorted(course.counts.items())),
         tuple(course.told),
-        reached(course.observer.record),
+        {} if course.observer is None else reached(course.observer.record),
+        observes,
         tuple(event for _, event in sorted(course.played.items())),
     )
     return Lived(result, course, trace)
 
 
-def live_twice(seed: int) -> Result:
+def live_twice(seed: int, *, observes: bool = False) -> Result:
     """Live through the history of a seed, and if all holds once more: the traces must be the same (invariant 28).
 
     What counts is the first time.
     """
-    return play_twice(script_of(seed))
+    return play_twice(script_of(seed), observes=observes)
 
 
-def play_twice(history: Script) -> Result:
-    """Live through a history, and if all holds once more, as :func:`live_twice`."""
-    result = play(history).result
+def play_twice(history: Script, *, observes: bool = False) -> Result:
+    """Live through a history, and if all holds once more, as :func:`live_twice`; nobody observes it then."""
+    result = play(history, observes=observes).result
     if result.failure:
         return result
     again = play(history).result

@@ -18,6 +18,8 @@ from simulations.loop import Schedule
 
 VERSION: Final = 1
 THEN: Final = "+"
+SPARE_S: Final = 0.5
+"""By so much the pause after a spare deed is longer than after the one before."""
 
 
 class What(StrEnum):
@@ -27,6 +29,8 @@ class What(StrEnum):
     TROUBLE = "trouble"
     REST = "rest"
     """All come to rest, and a snapshot is made."""
+    WAIT = "wait"
+    """Whoever is at something comes to an end."""
 
 
 class Event(NamedTuple):
@@ -51,10 +55,12 @@ class Script(NamedTuple):
     """Whether it is made up for what nobody could do."""
 
     def spare(self) -> Iterator[Event]:
-        """Yield actions instead of those that nobody could do."""
+        """Yield deeds instead of those that nobody could do, after longer and longer pauses: machines may be off for a while."""
         if self.is_drawn:
             last = len(self.events)
-            yield from (_drawn(self.options, What.DEED, number) for number in range(last, last + self.options.actions))
+            for more in range(self.options.actions):
+                event = _drawn(self.options, What.DEED, last + more)
+                yield event._replace(pause_s=event.pause_s + more * SPARE_S)
 
     def source(self, purpose: str, number: int) -> Random:
         """Return the chance of an event."""
@@ -65,10 +71,15 @@ class BadScriptError(Exception):
     """A file is no history; the text says why."""
 
 
-def drawn(options: Options) -> Script:
-    """Return what a history of these options is to be."""
+def drawn(options: Options, deeds: int) -> Script:
+    """Return what a history of these options is to be.
+
+    Args:
+        options: Of the history.
+        deeds: How many come to its actions, among which its troubles are spread.
+    """
     chance = Random(f"{options.seed}/course")
-    whats = [What.DEED] * options.actions + [What.TROUBLE] * options.faults
+    whats = [What.DEED] * deeds + [What.TROUBLE] * options.faults
     chance.shuffle(whats)
     if options.rests:
         whats.insert(chance.randrange(len(whats)), What.REST)

@@ -60,7 +60,7 @@ def write_report(
     for result in chosen:
         script = runs.script_of(result.options.seed) if history is None else history
         name = f"seed-{result.options.seed}.html"
-        lived = runs.play(script, trace=PictureTrace())
+        lived = runs.play(script, trace=PictureTrace(), observes=True)
         story = next((one for one in failed if one.result is result), None)
         (directory / name).write_text(page(lived, story), encoding="utf-8", errors="backslashreplace")
         pages[result.options.seed] = name
@@ -91,7 +91,7 @@ def page(lived: Lived, failed: Told | None = None) -> str:
         lived: It, lived through with a :class:`simulations.report.messages.PictureTrace`.
         failed: What else is told of its failure.
     """
-    result, record = lived.result, lived.course.observer.record
+    result, record = lived.result, lived.record
     messages = lived.trace.messages if isinstance(lived.trace, PictureTrace) else []
     shown = picture(
         record, messages, nodes=NODES, involved=result.involved, end_ns=round(result.virtual_s * 1_000_000_000)
@@ -212,7 +212,7 @@ def _legend() -> str:
 
 def _outcome(lived: Lived) -> Iterator[str]:
     """Yield what stood there at the last rest."""
-    record = lived.course.observer.record
+    record = lived.record
     yield "<h2>What stood there at the last rest</h2>"
     if len(record.rests) < 2 or not record.rests[-1]:
         yield "<p>Nothing came to rest after the first action.</p>"
@@ -271,7 +271,7 @@ def _options(result: Result) -> Iterator[str]:
 
 
 def _list(lived: Lived) -> Iterator[str]:
-    record = lived.course.observer.record
+    record = lived.record
     yield "<h2>All actions and faults in words</h2><details><summary>the list</summary><pre>"
     lines = [(deed.time_ns, 0, told_deed(deed)) for deed in record.deeds]
     lines += [(fault.began_ns, 1, f"   {fault}") for fault in record.faults]

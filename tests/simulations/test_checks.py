@@ -469,7 +469,7 @@ def lived(act):
     options = options_of(0)._replace(devices=3, personalities=("plain",) * 3, actions=1, faults=0)
 
     async def story(world):
-        course = Course(world, drawn(options))
+        course = Course(world, drawn(options, options.actions))
         course.ledger.rested(world.devices)
         await act(course)
 

@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def lived():
-    return runs.play(runs.script_of(SEED), trace=PictureTrace())
+    return runs.play(runs.script_of(SEED), trace=PictureTrace(), observes=True)
 
 
 def test_every_action_and_fault_is_in_the_page(lived):
@@ -64,7 +64,7 @@ def test_every_action_and_fault_is_in_the_page(lived):
     assert [one for one in shown.ids if one.startswith("action-")] == [
         f"action-{number}" for number in range(len(lived.course.ledger.actions))
     ]
-    faults = lived.course.observer.record.faults
+    faults = lived.record.faults
     assert len(faults) >= 3
     assert [one for one in shown.ids if one.startswith("fault-")] == [
         f"fault-{number}" for number in range(len(faults))
