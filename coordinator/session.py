@@ -75,6 +75,7 @@ class Session:
         self.node = StorageNodeId(b"")
         self.found: set[AccountId] = set()
         """Accounts that this session found by name: it may read their chains."""
+        coordinator.check_clock()  # all who are there are to have heard the time that this one hears
         self.challenge = m.Challenge(
             PROTOCOL_VERSION,
             coordinator.log_key,

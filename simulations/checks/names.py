@@ -6,6 +6,8 @@ Rule 1: written down from the documents, not taken from the product.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 _LOCAL: Final = re.compile(r"\.goutputstream-.*|~.*\.tmp|~\$.*|\.~lock\..*#")
@@ -13,6 +15,8 @@ _COPY: Final = re.compile(r"(.*) \(conflict, [^()]+, [0-9a-f]{8,32}\)(\.[^/]*)?"
 _KEPT: Final = re.compile(r"(.*) \(kept, [0-9a-f]{8}\)(\..*)?", re.DOTALL)
 _CUT_CHARS: Final = 100
 """So much of a name that was too long for a mark is still there."""
+MARKS_MAX: Final = 8
+"""So many marks are taken off a name."""
 
 
 def is_local(path: str) -> bool:
@@ -27,21 +31,25 @@ def is_copy(name: str) -> bool:
 
 def wanted(name: str) -> str:
     """Return the name that somebody gave, of one to which the product added marks."""
-    for _ in range(8):
+    *_, last = _unmarked(name)
+    return last
+
+
+def _unmarked(name: str) -> Iterator[str]:
+    """Yield a name, the one that the product would have added its last mark to, and so on."""
+    for _ in range(MARKS_MAX + 1):
+        yield name
         found = _COPY.fullmatch(name) or _KEPT.fullmatch(name)
         if found is None:
             break
         name = found[1] + (found[2] or "")
-    return name
 
 
 def is_made_of(name: str, given: set[str]) -> bool:
     """Tell whether a name is one that somebody gave, or one that the product made of such a one."""
     if name in given:
         return True
-    plain = wanted(name)
-    while plain != name:
-        if plain in given or any(one[:_CUT_CHARS] == plain[:_CUT_CHARS] for one in given if len(one) > _CUT_CHARS):
-            return True
-        name, plain = plain, wanted(plain)
-    return False
+    return any(
+        plain in given or any(one[:_CUT_CHARS] == plain[:_CUT_CHARS] for one in given if len(one) > _CUT_CHARS)
+        for plain in islice(_unmarked(name), 1, None)
+    )

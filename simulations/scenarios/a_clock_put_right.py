@@ -6,6 +6,7 @@ connections lasted.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from simulations.loop import SECOND_NS, Schedule
@@ -27,3 +28,11 @@ async def story(world: World) -> None:
     one.user.write(one.path("b.txt"), b"another")
     await world.settle()
     assert two.user.read(two.path("b.txt")) == b"another"
+    two.kill()
+    world.coordinator.time.jump(DAY_NS)  # for a moment, in which somebody logs in
+    await two.start()
+    await asyncio.sleep(2)
+    world.coordinator.time.jump(-DAY_NS)
+    two.user.write(two.path("c.txt"), b"a third")
+    await world.settle()
+    assert one.user.read(one.path("c.txt")) == b"a third"

@@ -89,6 +89,22 @@ def test_who_logged_in_before_the_clock_was_set_logs_in_anew(world, seconds):
     run(main)
 
 
+def test_a_clock_that_was_wrong_for_a_moment_is_noticed_where_somebody_logged_in_by_it(world):
+    clock = SetClock()
+
+    async def main():
+        async with world.running(clock=clock) as server:
+            alice = TestAccount("alice")
+            client = await new_user(server.url, alice, world.user_token)
+            clock.ahead_ms = 86_400_000
+            misled = await device(server.url, alice)
+            clock.ahead_ms = 0
+            await client.closed()
+            await misled.closed()
+
+    run(main)
+
+
 def test_a_token_is_used_up(world):
     once = world.directory.invite()
 

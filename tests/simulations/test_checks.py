@@ -265,6 +265,10 @@ def test_names_with_marks_are_told_from_the_names_that_people_gave(name, plain):
     assert is_copy(name) is ("(conflict, " in name)
 
 
+def test_a_name_that_was_given_with_a_mark_may_get_another_one():
+    assert is_made_of("a (conflict, b, 0123abcd) (conflict, c, 89abcdef).txt", {"a (conflict, b, 0123abcd).txt"})
+
+
 def test_names_that_stay_on_a_device():
     assert is_local("D/~1.tmp")
     assert is_local(".goutputstream-X/a")
