@@ -270,10 +270,11 @@ class Observer:
     @property
     def rules_hash(self) -> bytes:
         """What tells the rules and exclusions in force from others; empty if there are none."""
+        known = blake3(self._rules).digest() if self._rules else b""
         if self.apart:
             paths = b"\0".join(os.fsencode(each.path) for each in self.apart.exclusions)
-            return blake3(b"\0".join((self._rules or b"", paths))).digest()
-        return blake3(self._rules).digest() if self._rules else b""
+            known = blake3(b"\0".join((self._rules or b"", paths))).digest()
+        return known if self._coming is None else blake3(known + self._coming.data).digest()
 
     def exclude(self, apart: Apart) -> None:
         """Take other exclusions: all is looked at under them before anything is planned."""
@@ -286,20 +287,25 @@ class Observer:
     async def _take_rules(self, root: Root, now: float) -> None:
         """Take other rules once ``.kinignore`` has come to rest: an editor may have emptied it for a moment.
 
-        Until then a path stays where it is if the old or the new rules say so.
+        Until then a path stays where it is if the old or the new rules say so. What they left alone meanwhile is looked at
+        and planned anew also where the new ones go again: :attr:`rules_hash` tells of them.
         """
         data = await self._context.processor.run(_read_rules, root)
-        if data == self._rules:
-            self._coming = None
+        if data == self._rules and self._coming is None:
             return
         stirred, self._stirred = self._stirred, False
-        if self._coming is None or self._coming.data != data or stirred:
-            self._coming = _Coming(data, Ignores(data), now + RULES_REST_S)
-        if self._rules is not None and not self._at_once and now < self._coming.rest_s:
-            self._again[""] = min(self._coming.rest_s, self._again.get("", self._coming.rest_s))
-            return
+        if data == self._rules:
+            self._coming = None
+        else:
+            if self._coming is None or self._coming.data != data or stirred:
+                self._coming = _Coming(data, Ignores(data), now + RULES_REST_S)
+                self.rules_changed = True
+            if self._rules is not None and not self._at_once and now < self._coming.rest_s:
+                self._again[""] = min(self._coming.rest_s, self._again.get("", self._coming.rest_s))
+                return
         is_change = self._rules is not None
-        self._rules, self._ignores, self._coming = data, self._coming.ignores, None
+        if self._coming is not None:
+            self._rules, self._ignores, self._coming = data, self._coming.ignores, None
         if is_change:
             self._watch_anew()
         for problem in self._ignores.problems:

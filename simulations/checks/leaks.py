@@ -6,11 +6,14 @@ Rule 2: whether nodes keep chunks that nothing needs any more is not looked for:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from types import MappingProxyType
 from typing import Final
 
+from protocol.entries import Kind
+from simulations.checks.names import kept_for_local
 from simulations.checks.violation import NO_LEAK, Violation
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.disk import Standing
@@ -25,8 +28,10 @@ _WAITS: Final = """
         SELECT id FROM obstacle UNION SELECT below.id FROM fold_item AS below JOIN waiting ON below.parent = waiting.id)
     SELECT id FROM waiting"""
 """What waits until the disk can take its name, or that of a directory above it."""
+_DIRTY: Final = f"SELECT id FROM dirty WHERE id NOT IN ({_WAITS})"  # noqa: S608 - words of our own
+_GONE: Final = "SELECT id, parent, name FROM local_item WHERE id NOT IN (SELECT id FROM fold_item)"
+"""What stands on the disk and was removed elsewhere."""
 _ORPHANS: Final = (
-    f"SELECT count(*) FROM dirty WHERE id NOT IN ({_WAITS})",  # noqa: S608 - words of our own
     "SELECT count(*) FROM obstacle WHERE id NOT IN (SELECT id FROM fold_item)",
     "SELECT count(*) FROM unseen WHERE id NOT IN (SELECT id FROM synced_item)",
     "SELECT count(*) FROM entry WHERE position = 0",
@@ -91,4 +96,15 @@ def _standing(device: DeviceMachine, path: str) -> dict[str, Standing]:
 def _rows_left(device: DeviceMachine) -> list[str]:
     queries = [f"SELECT count(*) FROM {table}" for table in _DEVICE_ROWS]  # noqa: S608 - names of our own
     counts = [(query, device.rows(query)[0][0]) for query in (*queries, *_ORPHANS)]
-    return [f"{count} rows ({query})" for query, count in counts if count]
+    dirty = [id for (id,) in device.rows(_DIRTY) if not _is_kept(device, id)]
+    return [f"{count} rows ({query})" for query, count in (*counts, (_DIRTY, len(dirty))) if count]
+
+
+def _is_kept(device: DeviceMachine, id: bytes) -> bool:
+    """Tell whether an item is a directory that was removed elsewhere, and stays for what never leaves this device."""
+    paths = {row[0]: os.fsdecode(row[2]) for row in device.rows(_GONE)}
+    if id not in paths:
+        return False
+    tree = {path: one for path, one in _standing(device, ROOT).items() if path.partition("/")[0] != CONTROL}
+    kept = kept_for_local(tree, {path for path, one in tree.items() if one.kind is Kind.DIRECTORY})
+    return any(path.rpartition("/")[2] == paths[id] for path in kept)

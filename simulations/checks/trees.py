@@ -6,7 +6,7 @@ import unicodedata
 from itertools import pairwise
 
 from protocol.entries import Kind
-from simulations.checks.names import is_local
+from simulations.checks.names import is_local, kept_for_local
 from simulations.checks.violation import CONVERGENCE, TREE_VALIDITY, Violation
 from simulations.history.ledger import Tree
 from simulations.personalities import Personality
@@ -19,36 +19,46 @@ def check_convergence(world: World, trees: list[Tree]) -> None:
     """Invariant 2: at rest, all devices have the same position of the log and show the same tree.
 
     Compared are paths, kinds, the bytes of files, targets of links and the executable bit, but for what stays on one device
-    by its name, and on a disk that cannot hold every name, for what it cannot hold.
+    by its name, directories that hold nothing else, and on a disk that cannot hold every name, for what it cannot hold.
     """
     positions = [device.position for device in world.devices]
     if len(set(positions)) > 1:
         raise Violation(CONVERGENCE, f"the devices are at {positions}")
     shown = [_shown(tree, device.disk.personality) for tree, device in zip(trees, world.devices, strict=True)]
     plain = [number for number, device in enumerate(world.devices) if not device.disk.personality.changes_names]
+    kept = [_kept(tree, device.disk.personality) for tree, device in zip(trees, world.devices, strict=True)]
     for one, other in pairwise(plain):
-        _compare((one, shown[one]), (other, shown[other]))
+        _compare((one, shown[one], kept[one]), (other, shown[other], kept[other]))
     for number, device in enumerate(world.devices):
         if plain and number not in plain:
             personality = device.disk.personality
             whole, homeless = _shown(trees[plain[0]], personality), _homeless(trees[plain[0]], personality)
-            _check_part(number, shown[number], whole, homeless, plain[0])
+            here = {path: seen for path, seen in shown[number].items() if path not in kept[number]}
+            _check_part(number, here, whole, homeless, plain[0])
 
 
 def _shown(tree: Tree, personality: Personality) -> Shown:
-    changes = personality.changes_names
-    return {
-        "/".join(personality.key(part) for part in path.split("/")) if changes else path: seen[:3]
-        for path, seen in tree.items()
-        if not is_local(path)
-    }
+    return {_key(path, personality): seen[:3] for path, seen in tree.items() if not is_local(path)}
 
 
-def _compare(one: tuple[int, Shown], other: tuple[int, Shown]) -> None:
-    (number, here), (other_number, there) = one, other
+def _key(path: str, personality: Personality) -> str:
+    return "/".join(map(personality.key, path.split("/"))) if personality.changes_names else path
+
+
+def _kept(tree: Tree, personality: Personality) -> set[str]:
+    directories = {path for path, seen in tree.items() if seen.kind is Kind.DIRECTORY}
+    return {_key(path, personality) for path in kept_for_local(tree, directories)}
+
+
+def _compare(one: tuple[int, Shown, set[str]], other: tuple[int, Shown, set[str]]) -> None:
+    (number, here, kept_here), (other_number, there, kept_there) = one, other
     if here == there:
         return
-    path = min(path for path in here.keys() | there.keys() if here.get(path) != there.get(path))
+    kept = {path for path in kept_here if path not in there} | {path for path in kept_there if path not in here}
+    paths = [path for path in here.keys() | there.keys() if path not in kept and here.get(path) != there.get(path)]
+    if not paths:
+        return
+    path = min(paths)
     raise Violation(
         CONVERGENCE,
         f"{path} is {_told(here.get(path))} on device-{number} and {_told(there.get(path))} on device-{other_number}",

@@ -146,6 +146,23 @@ def test_2_what_a_disk_has_no_name_for_keeps_the_one_that_it_had():
     World(1, prepared(), personalities=kinds).run(story)
 
 
+def test_2_a_directory_may_stay_for_what_never_leaves_its_device():
+    async def story(world):
+        one, two, _ = world.devices
+        one.user.write(one.path("D/E/~1.tmp"), b"one", parents=True)
+        trees.check_convergence(world, [look(device) for device in world.devices])
+        two.user.make_directories(two.path("D/F"))
+        with breaks(2):
+            trees.check_convergence(world, [look(device) for device in world.devices])
+        two.user.remove_directory(two.path("D/F"))
+        two.user.remove_directory(two.path("D"))
+        one.user.make_directory(one.path("D/F"))
+        with breaks(2):
+            trees.check_convergence(world, [look(device) for device in world.devices])
+
+    World(1, prepared()).run(story)
+
+
 def test_5_a_copy_needs_a_conflict(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(0, COPY, b"one")
@@ -265,8 +282,8 @@ def test_names_with_marks_are_told_from_the_names_that_people_gave(name, plain):
     assert is_copy(name) is ("(conflict, " in name)
 
 
-def test_a_name_that_was_given_with_a_mark_may_get_another_one():
-    assert is_made_of("a (conflict, b, 0123abcd) (conflict, c, 89abcdef).txt", {"a (conflict, b, 0123abcd).txt"})
+def test_a_name_may_be_made_of_one_that_somebody_gave_with_a_mark():
+    assert is_made_of("a (conflict, device-1, 0123abcd) (conflict, device-2, 01234567).txt", {COPY})
 
 
 def test_names_that_stay_on_a_device():

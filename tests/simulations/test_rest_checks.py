@@ -70,6 +70,24 @@ def test_19_what_waits_for_a_name_or_was_written_over_meanwhile_may_stay():
     World(1, prepared()).run(story)
 
 
+def test_19_a_directory_that_stays_for_what_never_leaves_the_device_is_no_leak():
+    async def story(world):
+        one, two, _ = world.devices
+        one.user.write(one.path("D/a.txt"), b"one", parents=True)
+        one.user.write(one.path("D/~1.tmp"), b"one")
+        await world.settle()
+        two.user.remove_tree(two.path("D"))
+        await world.settle()
+        await asyncio.sleep(60)
+        assert one.user.list(one.path("D")) == ["~1.tmp"]
+        leaks.check(world)
+        two.rows("INSERT INTO dirty SELECT 1, id FROM folder")
+        with breaks(19):
+            leaks.check(world)
+
+    World(1, prepared()).run(story)
+
+
 @pytest.mark.parametrize("what", LEFT)
 def test_19_nothing_is_left_of_what_was_under_way(what):
     async def story(world):
