@@ -206,6 +206,7 @@ class FolderEngine:
                 if not await self._turn():
                     if self._is_quiet():
                         await self._keep_obstacles()
+                        await self.safety.look_at_offer()
                         self._tell_quiet()
                     if not await self._tidy():
                         await self._sleep()
