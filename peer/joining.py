@@ -23,7 +23,15 @@ from peer.engine.context import Doors
 from peer.net.coordinator_link import Address, Identity, Session, login, open_session
 from peer.store import folders
 from peer.store.database import Database, ThreadedDatabase
-from peer.store.home import DATABASE, DeviceRecord, HomeLock, device_record, put_device_record, put_known_head
+from peer.store.home import (
+    DATABASE,
+    DeviceRecord,
+    HomeLock,
+    device_record,
+    is_device,
+    put_device_record,
+    put_known_head,
+)
 from peer.store.keyfile import KeyPlace, KeyStore, write_recovery_file
 from peer.store.schema import SCHEMA
 from protocol import messages as m
@@ -74,7 +82,7 @@ def empty_home(home: Path) -> Iterator[None]:
     try:
         if home / DATABASE in before:
             if _is_device(home):
-                raise UserError(f"{home} is a device already: use another --home for another device")
+                raise is_device(home)
             # What a cut-off attempt left behind was never known to anybody.
             _remove(home, [p for p in before if p.name.startswith(DATABASE) or p.name.startswith("keys.")])
         try:

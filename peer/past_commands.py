@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from peer.api.backend import Json, Report
@@ -22,7 +22,7 @@ from peer.engine.past import Moment
 from peer.engine.restorer import Outcome, Progress, Restorer
 from peer.engine.versions import Version, Versions
 from peer.folder_commands import find
-from peer.reports import LOOK_S, store_path, time_text
+from peer.reports import LOOK_S, local_text, store_path, time_text
 from peer.store import folders
 from peer.store.snapshots import Snapshot, all_snapshots
 from peer.store.trees import LocalTree
@@ -163,14 +163,17 @@ def _find_moment(db: sqlite3.Connection, engine: FolderEngine, params: Json, now
     if position:
         return Moment(position)
     first = folders.first_entry(db, key)
-    since = "it has none yet" if first is None else f"that was at {time_text(first[1])}"
-    raise UserError(
-        f"{_shown(time_ms)} is before the first version of {engine.record.name}: {since}", code="no_version"
-    )
+    asked, begun = _shown(time_ms, first)
+    since = "it has none yet" if first is None else f"that was at {begun}"
+    raise UserError(f"{asked} is before the first version of {engine.record.name}: {since}", code="no_version")
 
 
-def _shown(time_ms: int) -> str:
-    return time_text(time_ms) if time_ms >= 0 else datetime.fromtimestamp(0, UTC).isoformat()
+def _shown(time_ms: int, first: tuple[int, int] | None) -> tuple[str, str]:
+    """Return the moment that was asked for and that of the first version as people read them, told apart."""
+    asked, begun = local_text(time_ms), "" if first is None else local_text(first[1])
+    if first is not None and asked == begun:
+        return local_text(time_ms, seconds=True), local_text(first[1], seconds=True)
+    return asked, begun
 
 
 def _moment_of_version(db: sqlite3.Connection, engine: FolderEngine, version: str) -> Moment:

@@ -93,6 +93,15 @@ def time_text(ms: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def local_text(ms: int, *, seconds: bool = False) -> str:
+    """Return a time as people are shown it everywhere: local, to the minute or to the second."""
+    try:
+        moment = datetime.fromtimestamp(ms / 1000, UTC).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return time_text(ms)  # no calendar has it
+    return moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+
+
 async def status(device: Device, *, everything: bool) -> Json:
     """Return the object of ``kin status --json``."""
     if device.coordinator.is_up:

@@ -166,6 +166,9 @@ class FileSystem(Protocol):
     def free_bytes(self, handle: Handle) -> int:
         """Return how many bytes may still be written on the file system of this handle."""
 
+    def held_bytes(self, handle: Handle) -> int:
+        """Return how many bytes of its file system an open file takes: its holes take none."""
+
 
 class DiskEventKind(IntEnum):
     """What a watcher noticed."""

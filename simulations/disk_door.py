@@ -191,6 +191,11 @@ class SimFiles:
         disk = self._inode(handle).disk
         return max(0, disk.capacity_bytes - disk.used_bytes)
 
+    def held_bytes(self, handle: Handle) -> int:
+        """Return how many bytes of its disk a file takes."""
+        inode = self._inode(handle)
+        return inode.allocated if isinstance(inode, File) else 0
+
     # --- Bytes
 
     def read(self, handle: Handle, buffer: memoryview, offset: int) -> int:

@@ -13,6 +13,7 @@ from peer.commands.logs import start_log
 from peer.commands.session import Session
 from peer.commands.tables import moment, write_table
 from peer.commands.terminal import Terminal
+from peer.store.home import refuse_device
 from protocol import limits
 from protocol.errors import EXIT_USAGE, UserError
 
@@ -33,6 +34,7 @@ def init(
 ) -> None:
     """Make an account whose first device is this home."""
     terminal = session.terminal
+    refuse_device(session.settings.home)
     if recovery_file is None and not terminal.can_ask:
         text = "the 24 words of recovery need a place: give --recovery-file, or run this at a terminal"
         raise UserError(text, exit_code=EXIT_USAGE)
@@ -112,6 +114,7 @@ def link(
 ) -> None:
     """Join the account of the device that shows ``code``."""
     terminal = session.terminal
+    refuse_device(session.settings.home)
     _need_person(terminal, yes)
     _check_names(device=device)
 

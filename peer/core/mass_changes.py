@@ -9,16 +9,18 @@ Rule 2: what is a mass is told by the brake's own measure, with the most files t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from peer.core.brake import is_mass
+from peer.core.tree import Item, Tree, find, path_of
 from protocol.entries import AdmittedEntry, ContentValue, Kind, PlaceValue, RemovalValue
 from protocol.ids import Dot, NodeId
 
 PAUSE_MS: Final = 60_000
+MARKS_MAX: Final = 8
 
 
 class Recorded(NamedTuple):
@@ -59,6 +61,33 @@ class MassChange(msgspec.Struct, frozen=True):
     rewritten: tuple[Rewritten, ...] = ()
     made_since: frozenset[tuple[bytes, bytes]] = frozenset()
     """(name, hash) of files that were made after it: what was removed may have been brought back already."""
+
+
+class Mark(NamedTuple):
+    """One of the files that a mass removal took, by which it is seen that they came back."""
+
+    path: str
+    hash: bytes
+
+
+def marks_of(files: Sequence[Item], synced: Tree) -> tuple[Mark, ...]:
+    """Return a few of the files that are being removed, from all over them, at most :data:`MARKS_MAX`.
+
+    Args:
+        files: What is removed.
+        synced: As it was before.
+    """
+    step = max(1, len(files) // MARKS_MAX)
+    found = ((path_of(synced, item.id), item.content.hash) for item in files[::step][:MARKS_MAX])
+    return tuple(Mark(path, hash) for path, hash in found if path)
+
+
+def came_back(marks: Sequence[Mark], synced: Tree) -> bool:
+    """Tell whether a removal was undone, by whomever: all names are there again, if some of them for other files by now."""
+    there = [(mark, find(synced, mark.path)) for mark in marks]
+    return all(item is not None for _, item in there) and any(
+        item is not None and item.content.hash == mark.hash for mark, item in there
+    )
 
 
 class _Run:

@@ -20,6 +20,8 @@ from protocol.effects import Access, Handle, Named, Stat
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
+_STAT_BLOCK: Final = 512
+"""What ``st_blocks`` counts, whatever the file system's own blocks are."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE: Final = {
@@ -213,3 +215,7 @@ class LinuxFileSystem:
         """Return how many bytes may still be written."""
         found = os.fstatvfs(handle)
         return found.f_bavail * found.f_frsize
+
+    def held_bytes(self, handle: Handle) -> int:
+        """Return how many bytes of its file system a file takes."""
+        return os.fstat(handle).st_blocks * _STAT_BLOCK

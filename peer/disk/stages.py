@@ -91,9 +91,11 @@ class Stage:
             return self._fs.open_file(tmp, self.name, Access.WRITE)
 
     def _make_room(self, there: int) -> None:
+        """Give it its size; what it still lacks needs room then, too, since all of it is a hole at first."""
+        missing = self.size - (self._fs.held_bytes(self._handle) if there else 0)
+        if missing > 0 and missing > self._fs.free_bytes(self._handle):
+            raise DiskFullError(f"no room for a file of {self.size} bytes")
         if there != self.size:
-            if self.size > self._fs.free_bytes(self._handle):
-                raise DiskFullError(f"no room for a file of {self.size} bytes")
             self._fs.truncate(self._handle, self.size)
 
     def write(self, offset: int, data: bytes) -> None:

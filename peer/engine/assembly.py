@@ -18,6 +18,7 @@ from peer.engine.observer import Observer
 from peer.engine.previewer import Previewer
 from peer.engine.recorder import Recorder
 from peer.engine.reverter import Reverter
+from peer.engine.room import Room
 from peer.engine.safety import Safety
 from peer.engine.spool import Spool
 from peer.engine.stepper import Stepper
@@ -52,4 +53,5 @@ async def assemble(context: Context, record: FolderRecord) -> FolderEngine:
         downloader,
         Safety(context, observer, stepper, downloader, reverter, previewer),
         nearby.holdings,
+        Room(context.processor, guard),
     )

@@ -37,6 +37,7 @@ from peer.engine.observer import Observer
 from peer.engine.outlook import Outlook
 from peer.engine.reassurance import Reassurer
 from peer.engine.recorder import Planned, Recorder
+from peer.engine.room import Room
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.uploader import Stored, ToSend, Uploader
@@ -90,6 +91,7 @@ class FolderEngine:
         downloader: Downloader,
         safety: Safety,
         holdings: Holdings,
+        room: Room,
     ) -> None:
         self._context = context
         self.outlook = Outlook(lambda: follower.record, lambda: self._drainer.is_running)
@@ -109,6 +111,7 @@ class FolderEngine:
         self._drainer.on_ended = self._drain_ended
         uploader.spool.on_kept = self._want_drain
         self._downloader = downloader
+        self._room = room
         self.safety = safety
         safety.changed = self._changed
         self._wake = asyncio.Event()
@@ -203,6 +206,7 @@ class FolderEngine:
                 if not await self._turn():
                     if self._is_quiet():
                         await self._keep_obstacles()
+                        await self.safety.look_at_offer()
                         self._tell_quiet()
                     if not await self._tidy():
                         await self._sleep()
@@ -245,6 +249,8 @@ class FolderEngine:
         if self.record.frozen:
             return False
         now = self._context.clock.monotonic_s()
+        if await self._room.has_grown(self.outlook.blocked, now):
+            self.outlook.try_again({DISK_FULL})
         if self.outlook.online and self._is_drain_wanted and self._may(DRAIN):
             self._drainer.start()
         if self.observer.is_due(now) and self._may("scan"):
@@ -338,6 +344,7 @@ class FolderEngine:
         if not self.may_plan:
             idle.add("plan")
         moments += [why.until_s for part, why in self.outlook.parts.items() if part not in idle]
+        moments += self._room.moments(self.outlook.blocked)
         deadline = self.observer.next_deadline()
         if deadline is not None and self._may("scan"):
             moments.append(deadline)
@@ -639,6 +646,7 @@ class FolderEngine:
     def _block(self, id: ItemId, reason: str) -> None:
         before = self.outlook.blocked.get(id) or self._tried.get(id)
         self.outlook.blocked[id] = longer(before, reason, self._context.clock.monotonic_s())
+        self._room.refused(reason)
 
     def _retry(self, id: ItemId) -> None:
         """An item's time has come; how often it failed is remembered until it is done."""

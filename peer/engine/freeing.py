@@ -115,6 +115,9 @@ class Freer:
             more = f"; and {len(waits) - WAITS_SHOWN_MAX:,} more" if len(waits) > WAITS_SHOWN_MAX else ""
             raise UserError(f"nothing was freed or excluded: {some}{more}", code="not_durable")
         apart = self._exclusions.apart
+        if not here and apart.above(path) != path and find(self._follower.remote(db).tree, path) is None:
+            name = self._follower.record.name
+            raise UserError(f"nothing was freed or excluded: there is no {path} in {name}", code="not_there")
         return (apart if apart.covers(path) else self._exclusions.put(db, path)), here
 
     def _waits(

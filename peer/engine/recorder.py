@@ -23,6 +23,7 @@ from peer.core.entry_sealing import seal_entry
 from peer.core.exclusions import Apart
 from peer.core.holding import still_holding, subject
 from peer.core.links import enrol_op, make_control_link
+from peer.core.mass_changes import marks_of
 from peer.core.operations import (
     Act,
     Create,
@@ -364,9 +365,10 @@ class Recorder:
     def _note_mass(self, db: sqlite3.Connection, acts: Sequence[Act]) -> None:
         """Offer to undo a mass removal that passes."""
         items = (item for act in acts if isinstance(act, Remove) for item in (act.subtree or (act.base,)))
-        files = sum(not item.is_directory for item in items)
-        if files and is_mass(files, self._brake.files(db, files)):
-            self._follower.put_record(db, removed=(files, self._context.clock.now_ms()))
+        files = [item for item in items if not item.is_directory]
+        if files and is_mass(len(files), self._brake.files(db, len(files))):
+            marks = marks_of(files, SyncedTree(db, self._follower.record.key))
+            self._follower.put_record(db, removed=(len(files), self._context.clock.now_ms()), removed_marks=marks)
 
     async def record_snapshot(self, name: str) -> AdmittedEntry:
         """Sign an entry that names the folder's state as it is on this device, and record it.

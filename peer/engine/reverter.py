@@ -18,7 +18,7 @@ import msgspec
 from peer.core.conflicts import bytes_of, conflict_names, text_of
 from peer.core.entry_sealing import open_entry
 from peer.core.fold_state import FoldState
-from peer.core.mass_changes import MassChange, Recorded, Removed, Rewritten, mass_changes
+from peer.core.mass_changes import MassChange, Recorded, Removed, Rewritten, came_back, mass_changes
 from peer.core.operations import Place, Replace
 from peer.core.tree import Content, Item, ItemId, Member, MemoryTree, Tree
 from peer.engine.context import Context
@@ -71,7 +71,18 @@ class Reverter:
 
     def offer_no_more(self, db: sqlite3.Connection) -> None:
         """What could be undone is."""
-        self._follower.put_record(db, removed=(0, 0))
+        self._follower.put_record(db, removed=(0, 0), removed_marks=())
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether undoing a removal is offered that another device, or a hand, may have undone meanwhile."""
+        return bool(self._follower.record.removed_marks)
+
+    def look_at_offer(self, db: sqlite3.Connection) -> None:
+        """Offer to undo a removal no longer once what it took came back."""
+        record = self._follower.record
+        if came_back(record.removed_marks, SyncedTree(db, record.key)):
+            self.offer_no_more(db)
 
     def _entries(self, db: sqlite3.Connection) -> Iterator[Recorded]:
         """Yield what this device knows of the log, the newest first."""

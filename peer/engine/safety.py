@@ -117,6 +117,11 @@ class Safety:
             await self._apply_as_user(ready, staged, reverted)
         return reverted
 
+    async def look_at_offer(self) -> None:
+        """Offer to undo a removal no longer once what it took came back, by whomever."""
+        if self._reverter.is_offered:
+            await self._context.database.run(self._reverter.look_at_offer)
+
     async def _apply_as_user(
         self, steps: Sequence[Place | Replace], staged: Mapping[ItemId, Staged], reverted: Reverted
     ) -> None:

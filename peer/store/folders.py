@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from peer.core.mass_changes import Mark
 from protocol.chains import SignedLink
 from protocol.codec import encode
 from protocol.entries import Entry, parse_entry
@@ -49,6 +50,8 @@ class FolderRecord(msgspec.Struct, frozen=True, array_like=True):
     """Whether this is a restored or copied device that has not caught up yet: what its disk lacks proves no removal."""
     removed: tuple[int, int] = (0, 0)
     """Files of the newest mass removal that passed here, and when in ms: for as long as undoing it is offered."""
+    removed_marks: tuple[Mark, ...] = ()
+    """Of these: by which it is seen that they came back."""
     lost_after: int | None = None
     """Not None: from here on the coordinator had lost its log, and has not been told of all again where the contents lie."""
 

@@ -6,6 +6,7 @@ Rule 2: a home becomes a device in one commit, after everything else succeeded.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -53,6 +54,26 @@ def device_record(connection: sqlite3.Connection) -> DeviceRecord | None:
         return None if data is None else _record.decode(data)
     except msgspec.MsgspecError as error:
         raise CorruptStateError("the home's record of its device is damaged") from error
+
+
+def refuse_device(home: Path) -> None:
+    """Refuse a home that is a device already, also while an agent works on it; nothing is made or changed.
+
+    Raises:
+        UserError: It is one.
+    """
+    if not (home / DATABASE).is_file():
+        return
+    with contextlib.suppress(sqlite3.Error, CorruptStateError):  # whoever opens it to work with it says what is wrong
+        address = f"{(home / DATABASE).absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            if device_record(connection) is not None:
+                raise is_device(home)
+
+
+def is_device(home: Path) -> UserError:
+    """Return what says that a home is a device already."""
+    return UserError(f"{home} is a device already: use another --home for another device", code="is_device")
 
 
 def put_device_record(connection: sqlite3.Connection, record: DeviceRecord) -> None:

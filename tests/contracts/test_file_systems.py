@@ -325,3 +325,12 @@ def test_a_writer_is_noticed(fs, root):
 
 def test_free_bytes_is_a_number(fs, root):
     assert fs.free_bytes(root) > 0
+
+
+def test_holes_hold_no_bytes(fs, root):
+    file = fs.open_file(root, "f", Access.CREATE)
+    fs.truncate(file, 64 << 20)
+    assert fs.held_bytes(file) < 1 << 20
+    fs.write(file, b"x" * (2 << 20), 8 << 20)
+    assert 2 << 20 <= fs.held_bytes(file) < 4 << 20
+    fs.close(file)

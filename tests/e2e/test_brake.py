@@ -168,10 +168,12 @@ def test_a_removal_that_the_watcher_saw_passes_and_is_reverted(world: World) -> 
         (world.two / "d1").mkdir()
         (world.two / "d1" / "f1").write_text("somebody else's by now")
         settle(world.b, world.a)
-        # The newest mass change, by whatever device, is reverted on any.
+        # The newest mass change, by whatever device, is reverted on any, and offered no more where it was made.
+        assert "were removed at once" in folder_of(ask(world.a), "work")["text"]
         result = run(world.b, "undo", "work")
         assert (result.code, "files came back" in result.out) == (0, True), result
         settle(world.b, world.a)
+        until(lambda: folder_of(ask(world.a), "work")["text"] == "", "the offer is gone")
         after = world.assert_same()  # with what the same device had removed shortly before
         assert after.pop("d1/f1") == b"somebody else's by now"
         (copy,) = [path for path in after if "conflict" in path]

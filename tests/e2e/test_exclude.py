@@ -173,6 +173,12 @@ def test_what_is_not_safe_yet_is_named_and_nothing_is_freed(clean: World) -> Non
         w.exclude("D", free=True)
     fill(w.two, D__f="f")
     assert w.exclude("D", free=True)["freed"]["files"] == 2
+    # There is nothing to free where nothing is; what was freed already is another matter.
+    for nothing in ("nothere", "D/nothere"):
+        with pytest.raises(UserError, match=f"there is no {nothing} in work"):
+            w.exclude(nothing, free=True)
+    assert w.excluded() == ["D"]
+    assert w.exclude("D", free=True)["freed"]["files"] == 0
     w.settle()
     assert texts(w.one) == {"D/f": "f", "D/new": "only here so far"}
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from simulations.processes import STOP_S, Cluster, Device, command, environment
-from tests.e2e.kit import Result, agents, ask, assert_no_tracebacks, folder_of, run, run_command, until
+from tests.e2e.kit import Result, agents, ask, assert_no_tracebacks, folder_of, run, run_command, start_agent, until
 
 
 class World(NamedTuple):
@@ -81,6 +81,12 @@ def test_an_invitation_is_not_used_by_who_has_no_place_for_his_keys(world: World
     assert_one_line(run(eve, *init, *words, "--passphrase-file", str(tmp_path / "missing")), 1, "missing")
     assert not (tmp_path / "words").exists()
     assert run(eve, *init, *words, "--no-keyring").code == 0
+    # From now on it is a device, which is said before anything else that would be wrong.
+    assert_one_line(run(eve, *init), 1, "is a device already")
+    assert_one_line(run(eve, "link", "nonsense", "--device", "x"), 1, "is a device already")
+    start_agent(eve, tmp_path)
+    assert_one_line(run(eve, *init, "--recovery-file", str(tmp_path / "others")), 1, "is a device already")
+    eve.stop()
 
 
 def test_an_empty_path_or_name_is_not_the_working_directory(world: World, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import stat
 import time
@@ -486,6 +487,12 @@ def test_errors_are_one_clear_line(alone: tuple[Device, Path]) -> None:
     for args, words in failures:
         result = kit.run(device, *args)
         assert (result.code, words in result.err, result.err.count("\n")) == (1, True, 1), result
+    # Moments are local and to the minute, as everywhere, unless that tells them not apart.
+    early = kit.run(device, "restore", str(root), "--at", "2020-02-03 04:05").err
+    assert early.startswith("kin: 2020-02-03 04:05 is before the first version of "), early
+    assert re.search(r": that was at \d{4}-\d\d-\d\d \d\d:\d\d$", early.strip()), early
+    then = time.mktime(time.strptime(early.strip()[-16:], "%Y-%m-%d %H:%M"))
+    assert 0 <= time.time() - then < 3_600, early
     usages: list[tuple[str, ...]] = [
         ("restore", str(root)),
         ("restore", str(root), "--at", "yesterday"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from peer.core.mass_changes import PAUSE_MS, Recorded, mass_changes
+from peer.core.mass_changes import MARKS_MAX, PAUSE_MS, Recorded, came_back, marks_of, mass_changes
 from protocol.entries import ContentValue, Kind, PlaceValue, Register, RemovalValue
 from protocol.ids import ROOT, Dot
 from tests.peer.core.entries import entry, node
+from tests.peer.core.trees import tree
 
 FILES = [f"f{number}" for number in range(10)]
 SECOND = 1_000
@@ -146,3 +147,29 @@ def test_what_was_made_afterwards_makes_no_mass_small(log):
     log.remove(LATER, *FILES[:6])
     log.make(2 * LATER, *(f"new {number}" for number in range(100)))
     assert names(log.find(files=104)[0]) == FILES[:6]
+
+
+# Whether a removal was undone.
+
+
+DIRECTORIES = {f"d{number}": (f"d{number}", "/") for number in range(3)}
+WIDE = {f"f{number}": (f"d{number % 3}/f{number}", f"data {number}") for number in range(60)}
+
+
+def test_a_removal_came_back_once_all_its_names_are_there_and_some_are_its_files():
+    before = tree(DIRECTORIES | WIDE)
+    files = [item for item in before.items() if not item.is_directory]
+    marks = marks_of(files, before)
+    assert len(marks) == MARKS_MAX
+    assert all(path in {path for path, _ in WIDE.values()} for path, _ in marks)
+    assert came_back(marks, before)
+    assert not came_back(marks, tree({}))
+    for id, (path, _) in WIDE.items():
+        rest = tree(DIRECTORIES | {other: WIDE[other] for other in WIDE if other != id})
+        assert came_back(marks, rest) == all(mark.path != path for mark in marks)
+    # Under the names of some, other files may stand by now; if all are others, somebody did something else.
+    others = {id: (path, "other") for id, (path, _) in WIDE.items()}
+    one = next(id for id, (path, _) in WIDE.items() if path == marks[0].path)
+    assert came_back(marks, tree(DIRECTORIES | others | {one: WIDE[one]}))
+    assert not came_back(marks, tree(DIRECTORIES | others))
+    assert not came_back((), before)

@@ -195,6 +195,8 @@ def test_a_disk_that_fills_meanwhile_leaves_the_old_file_and_a_stage_to_resume(s
     (outcome,) = small.apply([Replace(seen["f"], item)], seen=seen)
     assert isinstance(outcome, Failed)
     assert small.read("f") == b"old"
+    with small.open() as root, pytest.raises(DiskFullError):
+        Stage(root, item)  # what it lacks is a hole, and has no room yet: nothing needs to be fetched to know that
     os.unlink(small.at("other"))
     with small.open() as root, Stage(root, item) as stage:
         for at, part in chunks(data, 100 * 1024):
