@@ -281,6 +281,10 @@ class Hints:
             times.append(self._full_s)
         return min(times, default=None)
 
+    def look_everywhere(self, now_s: float) -> None:
+        """Ask for a full scan, since something happened of which no event told."""
+        self._mark_all(now_s + DEBOUNCE_S)
+
     def clear(self) -> None:
         """Forget all hints, since a full scan begins that sees every name and decides at once."""
         self._dirty.clear()

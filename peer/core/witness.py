@@ -93,6 +93,10 @@ class Witness:
         """Tell whether the watcher saw something written at this name, or put there, or a directory above it put there."""
         return self._written.holds(path)
 
+    def heard_of(self, path: str) -> bool:
+        """Tell whether the watcher told of anything that happened to this name, or to a directory above it."""
+        return self._gone.holds(path) or self._written.holds(path)
+
     def forget(self) -> None:
         """Forget everything: what happened before says nothing about what stands at the root now."""
         self._gone, self._written = _Names(), _Names()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -65,14 +65,20 @@ STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
 log = structlog.get_logger("observer")
 
 
-class _AllBut:
-    """All paths but some; which these are is known only later."""
+class _Settled:
+    """Which names a scan may take as gone: all but those of which the watcher has more, or should have, to tell."""
 
-    def __init__(self, paths: Container[str]) -> None:
-        self._paths = paths
+    def __init__(self, heard: Callable[[str], bool] | None) -> None:
+        """``heard``: tells whether the watcher told of a name; None: that does not matter."""
+        self._heard = heard
+        self.untold: frozenset[str] = frozenset()
+        self.unheard: set[str] = set()
 
     def __contains__(self, path: object) -> bool:
-        return path not in self._paths
+        if self._heard is not None and isinstance(path, str) and not self._heard(path):
+            self.unheard.add(path)
+            return False
+        return path not in self.untold
 
 
 class _Coming(NamedTuple):
@@ -98,6 +104,8 @@ class Observer:
         self._identity: RootIdentity | None = None
         self._full_wanted = True
         self._again: dict[str, float] = {}
+        self._doubtful: set[str] = set()
+        """Of ``_again``: where something stands of which no scan could tell yet where it came from, or what became of it."""
         self._recovered = False
         self._unrecovered: frozenset[str] = frozenset()
         """Paths that a crash left without what a user had there, until it can be put back."""
@@ -458,6 +466,7 @@ class Observer:
         if full:
             self._hints.clear()
             self._again.clear()
+            self._doubtful.clear()
         else:
             look = self._hints.due(now)
             full = look is not None and look.full
@@ -471,6 +480,9 @@ class Observer:
             self._again.pop(path, None)
         if not full and not spots:
             return False
+        if not full:  # where something came from may be looked at just now
+            spots = {**dict.fromkeys(self._doubtful, False), **spots}
+        self._doubtful.clear()
         self._full_wanted = self._at_once = False
         if full:
             self._next_full_s = now + (UNWATCHED_S if self._degraded else WATCHED_S)
@@ -485,23 +497,28 @@ class Observer:
             changed = changed or bool(found.puts or found.drops)
             if not found.undecided and not found.wanted:
                 return changed
-            if spots is None or attempt == LOOKS_MAX - 1:
+            more = {path.rpartition("/")[0]: False for path in found.undecided} | dict.fromkeys(found.wanted, True)
+            if (
+                spots is None
+                or attempt == LOOKS_MAX - 1
+                or all(spots.get(one, -1) >= deep for one, deep in more.items())
+            ):
                 later = self._context.clock.monotonic_s() + AGAIN_S
                 for path in (*found.undecided, *found.wanted):
-                    self._again.setdefault(path.rpartition("/")[0], later)
+                    above = path.rpartition("/")[0]
+                    self._again.setdefault(above, later)
+                    self._doubtful.add(above)
                 return changed
-            # Both ends of a move must be seen by one scan.
-            for path in found.undecided:
-                spots.setdefault(path.rpartition("/")[0], False)
-            for path in found.wanted:
-                spots[path] = True
+            for path, recursive in more.items():  # both ends of a move must be seen by one scan
+                spots[path] = recursive or spots.get(path, False)
         return changed
 
     async def _scan_once(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> Identified:
         context, folder = self._context, self._folder
         turn = self._witness.turn()
         begun: list[Identification] = []
-        untold: set[str] = set()
+        # Who looks everywhere sees where things went; a look at a part must be told.
+        settled = _Settled(None if spots is None or self._watcher is None else self._witness.heard_of)
 
         def begin(db: sqlite3.Connection) -> Identification:
             return Identification(
@@ -509,7 +526,7 @@ class Observer:
                 synced=SyncedTree(db, folder),
                 entropy=context.entropy,
                 full=spots is None,
-                settled=_AllBut(untold),
+                settled=settled,
             )
 
         where = None if spots is None else [Spot(path, recursive) for path, recursive in sorted(spots.items())]
@@ -534,7 +551,7 @@ class Observer:
             if is_last and self._watcher is not None:
                 # A name that this scan missed went away before, and that is told before anything is judged.
                 await self._watcher.caught_up(EVENTS_S_MAX)
-                untold |= self._hints.untold(moved=spots is None)
+                settled.untold = self._hints.untold(moved=spots is None)
             observe = partial(_observe, begun, begin, part, is_last=is_last)
             requests = await context.database.run(observe)
             if is_last:
@@ -563,8 +580,11 @@ class Observer:
         found = await context.database.run(record)
         left = {*unsettled, *found.undecided, *(path for path, _ in found.unread)}
         self._witness.settle(turn, None if spots is None else listed, left)
-        # What is untold is looked at once its hints are due.
-        return replace(found, undecided=tuple(path for path in found.undecided if path not in untold))
+        # What the watcher has told is looked at in its time; if it tells nothing of what is missing, something was lost.
+        if not settled.unheard.isdisjoint(found.undecided):
+            self._hints.look_everywhere(context.clock.monotonic_s())
+        waiting = settled.unheard | settled.untold
+        return replace(found, undecided=tuple(path for path in found.undecided if path not in waiting))
 
 
 def _peek(guard: RootGuard) -> tuple[str, RootIdentity | None]:

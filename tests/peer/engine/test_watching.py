@@ -6,7 +6,9 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ from simulations.watcher import SimWatchers, Weather
 from tests.peer.engine.test_unfinished_swaps import Here
 
 PATIENCE_S = 10.0
+LATE = Weather(late_s=0.01, repeated=0.5)
 
 
 class RealMachine:
@@ -41,6 +44,9 @@ class RealMachine:
     def make_directory(self, path):
         os.mkdir(path)
 
+    def remove_directory(self, path):
+        os.rmdir(path)
+
     def write(self, path, data):
         with open(path, "wb") as file:
             file.write(data)
@@ -49,14 +55,14 @@ class RealMachine:
 class SimulatedMachine:
     top, away = "/home/f", "/home/away"
 
-    def __init__(self, _):
+    def __init__(self, _, weather=LATE):
         disk = SimDisk(random.Random(0), time.time_ns)
         self._user = UserFiles(disk)
         self._user.make_directories(self.top)
         self.files = SimFiles(disk)
-        self.watchers = SimWatchers(disk, random.Random(0), Weather(late_s=0.01, repeated=0.5))
+        self.watchers = SimWatchers(disk, random.Random(0), weather)
         self.rename, self.write = self._user.rename, self._user.write
-        self.make_directory = self._user.make_directory
+        self.make_directory, self.remove_directory = self._user.make_directory, self._user.remove_tree
 
 
 def observing(machine):
@@ -113,10 +119,24 @@ async def observe_what_is_due(observer, context):
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("kind", [RealMachine, SimulatedMachine])
+async def at_rest(observer, context):
+    """Look at all that is to be looked at, as of now."""
+    await observer._watcher.caught_up(PATIENCE_S)
+    while observer.next_deadline() < context.clock.monotonic_s() + PATIENCE_S:
+        await observe_what_is_due(observer, context)
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "real": RealMachine,
+    "simulated": SimulatedMachine,
+    "simulated, and nothing is told": lambda path: SimulatedMachine(path, Weather(late_s=0.01, lost=1.0)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_look_between_a_move_and_the_news_of_it_removes_nothing(tmp_path, kind):
     """A step that missed a directory has its place looked at before the watcher has told where the directory went."""
-    machine = kind(tmp_path)
+    machine = KINDS[kind](tmp_path)
     observer, context = observing(machine)
     for name in ("D", "X"):
         machine.make_directory(f"{machine.top}/{name}")
@@ -126,17 +146,40 @@ def test_a_look_between_a_move_and_the_news_of_it_removes_nothing(tmp_path, kind
         observer.watch(lambda: None)
         await observer.observe()
         ids = children(context)
-        await observer._watcher.caught_up(PATIENCE_S)
-        while observer.next_deadline() < context.clock.monotonic_s() + PATIENCE_S:  # what it tells at the beginning
-            await observe_what_is_due(observer, context)
+        await at_rest(observer, context)
         machine.rename(f"{machine.top}/D", f"{machine.top}/X/D")
         observer.look_at([""])
         await observer.observe()
         assert children(context) == ids
-        async with asyncio.timeout(PATIENCE_S):
-            while "D" in children(context):
-                await observe_what_is_due(observer, context)
+        await at_rest(observer, context)
+        assert children(context) == {"X": ids["X"]}
         assert children(context, ids["X"]) == {"D": ids["D"]}
+        observer.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_goes_into_a_new_directory_while_its_own_is_removed_has_moved(tmp_path, kind):
+    """The new directory is not watched yet, so nothing tells that the file came to it."""
+    machine = KINDS[kind](tmp_path)
+    observer, context = observing(machine)
+    machine.make_directory(f"{machine.top}/D")
+    machine.write(f"{machine.top}/D/f", b"saved")
+
+    async def main() -> None:
+        observer.watch(lambda: None)
+        await observer.observe()
+        ids = children(context, children(context)["D"])
+        await at_rest(observer, context)
+        machine.make_directory(f"{machine.top}/N")
+        machine.rename(f"{machine.top}/D/f", f"{machine.top}/N/f")
+        machine.remove_directory(f"{machine.top}/D")
+        observer.look_at([""])
+        await at_rest(observer, context)
+        found = children(context)
+        assert found.keys() == {"N"}
+        assert children(context, found["N"]) == ids
         observer.close()
 
     asyncio.run(main())
