@@ -319,6 +319,8 @@ class Directories:
             seen = self._seen.get(path)
             if seen is not None:
                 self._settle(path, seen)
+        if self.wanted:  # what is missing here may stand there
+            self.lost = [lost._replace(decided=False) for lost in self.lost]
         for lost in self.lost[:]:
             if lost.row.item.is_directory:
                 self._lose_directory(lost)

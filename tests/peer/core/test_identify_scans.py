@@ -161,8 +161,22 @@ def test_a_directory_moves_also_when_all_above_it_went():
     watcher = scanned("X/", "X/E/", "X/E/D/", "X/E/D/f=1", "Y/")
     watcher.disk.move("X/E/D", "Y/D")
     watcher.disk.remove("X")
-    watcher.identify("", "Y", recursive=False)
+    watcher.identify("", "Y", "Y/D", recursive=False)
     assert acts(watcher) == ["Move D -> D", "Remove X E"]
+
+
+def test_what_is_missing_may_stand_in_a_directory_that_was_not_looked_into_yet():
+    watcher = scanned("X/", "X/f=1", "g=2")
+    watcher.disk.mkdir("N")
+    watcher.disk.move("X/f", "N/f")
+    watcher.disk.move("g", "N/g")
+    watcher.disk.remove("X")
+    watcher.identify("", recursive=False)
+    assert acts(watcher) == ["Create N"]
+    assert watcher.last.undecided == ("X", "g")
+    assert watcher.last.wanted == ("N",)
+    watcher.identify("", "N", recursive=False)
+    assert sorted(acts(watcher)) == ["Create N", "Move f -> f", "Move g -> g", "Remove X"]
 
 
 # --- Partial scans
