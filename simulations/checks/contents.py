@@ -62,6 +62,8 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     Whoever brought the content to a path keeps it: by writing it, copying it, restoring it, moving it or a directory above
     it. So does who moved another version of the same file, or a directory in which it came to be: a removal that is beaten by a
     move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
+    A device that was put back to when it did not know the file, and was not at rest since, cannot tell what it removes: what
+    it had handed in before is another's to it, and stays beside its own.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY:
@@ -69,7 +71,8 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
             if (
-                all(ledger.had_seen(ender, maker, seen.content) for maker in keepers)
+                ledger.could_tell(ender, seen.content)
+                and all(ledger.had_seen(ender, maker, seen.content) for maker in keepers)
                 and not _is_moved_otherwise(ledger, ender, seen.content)
                 and not _went_along(ledger, ender, seen.content)
             ):
@@ -99,7 +102,7 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other.
 
     Or somebody put it beside a file with another spelling of its name: two such names are one. Excused is what stood on a
-    device that was put back to an earlier state and knew nothing of it.
+    device that was put back to an earlier state and knew nothing of it, and what was written over that there.
     """
     for path, seen in tree.items():
         name = path.rpartition("/")[2]
@@ -108,6 +111,8 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
         if seen.content in ledger.strange:
             continue
         makers = ledger.makers.get(seen.content, [])
+        if any(not ledger.could_tell(maker, one) for maker in makers for one in _versions(ledger, seen.content)):
+            continue
         names = {_one(wanted(name))} | {
             _one(wanted(_last(path)))
             for version in _versions(ledger, seen.content)
@@ -168,14 +173,20 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
 def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved a directory in which a removed file lay, and whoever removed it had not seen that.
 
-    A directory is known by its own name, whatever stood above it on either disk.
+    A directory is known by its own name, whatever stood above it on either disk. He had not seen it where nothing stood at
+    its new place; and where it was moved later, by who had had it since before the removal, which two names that were
+    exchanged do not tell.
     """
     lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
     above = {part for parts in lay for part in parts}
     return any(
         one.device != ender.device
         and one.epoch == ender.epoch
-        and any(was.rpartition("/")[2] in above and new not in ender.before for was, new in one.moved)
+        and any(
+            was.rpartition("/")[2] in above
+            and (new not in ender.before or (one.number > ender.number and ledger.had_directory(one, was, ender)))
+            for was, new in one.moved
+        )
         for one in ledger.actions
     )
 

@@ -315,7 +315,7 @@ class Course:
             device.restore(image, files=files, database=database)
         if database:
             self.ledger.forget_removals(number, since_ns)
-            self.ledger.strange.update(held(self.ledger.see(device, number)))
+            self.ledger.forget(device, number)
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:

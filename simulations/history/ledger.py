@@ -164,6 +164,8 @@ class Ledger:
         """Paths at which somebody removed or replaced a content that stood at several."""
         self.strange: set[bytes] = set()
         """Contents on the disk of a device that forgot what it knew of them: they may be taken for its own."""
+        self.forgotten: dict[tuple[int, bytes], int] = {}
+        """Of these, by device, the epoch in which it forgot: until all are at rest again, it takes others' for another file."""
         self.restores: list[Action] = []
         """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
@@ -174,6 +176,8 @@ class Ledger:
         """Contents that may be lost, with the reason."""
         self.sights: list[dict[tuple[str, bytes], int]] = [{} for _ in range(devices)]
         """By device: when a content was first seen at a path."""
+        self.directories: dict[Inode, int] = {}
+        """After how many actions a directory was first seen, on whichever disk it is; asked, never gone through."""
         self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
         """By device: when a process of it last let a content stand where its user sees it."""
         self.snapshots: dict[str, Tree] = {}
@@ -213,6 +217,8 @@ class Ledger:
         for path, seen in tree.items():
             if seen.kind is Kind.FILE:
                 sights.setdefault((path, seen.content), now_ns)
+            elif seen.kind is Kind.DIRECTORY:
+                self.directories.setdefault(seen.inode, len(self.actions))
         self.on_look(device, number)
         return tree
 
@@ -331,6 +337,16 @@ class Ledger:
         for content, enders in self.enders.items():
             self.enders[content] = [one for one in enders if one.device != number or one.time_ns < since_ns]
 
+    def forget(self, device: DeviceMachine, number: int) -> None:
+        """Note that a device knows nothing any more of what stands on its disk, or less than it knew."""
+        for content in held(self.see(device, number)):
+            self.strange.add(content)
+            self.forgotten[number, content] = self.epoch
+
+    def could_tell(self, ender: Action, content: bytes) -> bool:
+        """Tell whether a device knew that what its user removed or replaced is what others have."""
+        return self.forgotten.get((ender.device, content)) != ender.epoch
+
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""
         for content in held(tree):
@@ -349,6 +365,11 @@ class Ledger:
         self.epoch += 1
         for number, device in enumerate(devices):
             self.see(device, number)
+
+    def had_directory(self, mover: Action, path: str, earlier: Action) -> bool:
+        """Tell whether a directory that somebody moved stood on his disk before an earlier action."""
+        seen = mover.before.get(path)
+        return seen is not None and self.directories[seen.inode] <= earlier.number
 
     def had_seen(self, later: Action, earlier: Action, content: bytes) -> bool:
         """Tell whether who did the later action surely had seen what the earlier one did to a content."""
