@@ -119,6 +119,10 @@ class UserFiles:
         """Return what stands at a path, a link itself."""
         return self._at(path, follows=False).stat()
 
+    def links(self, path: str) -> int:
+        """Return how many names a file has."""
+        return self._at(path).links
+
     def is_directory(self, path: str) -> bool:
         """Tell whether a directory stands at a path, not a link to one."""
         return self.exists(path) and isinstance(self._at(path, follows=False), Directory)

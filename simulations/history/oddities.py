@@ -68,6 +68,10 @@ async def link_hard(person: Person) -> None:
     await person.wait(5.0)
     with person.acting(f"edits {path} and {new}"):
         person.hands.write(person.path(new), person.something_new())
+        names = person.hands.links(person.path(new))
+    # Also a name that the product took aside for what came from elsewhere: it cannot know by which name it was written.
+    (edit,) = person.ledger.actions[-1:]
+    edit.made.update({content: max(0, names - edit.made[content]) for content in edit.came.values()})
 
 
 async def remove_most(person: Person) -> None:
