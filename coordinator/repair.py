@@ -298,10 +298,13 @@ class Repair:
         held = check_receipts(coordinator, reply.receipts)
         if any(storage_node_id(open_receipt(one.item).node) != order.target for one in held):
             raise ProtocolError("a storage node handed in another's receipt")
+        there = {ref.id for one in held for ref in one.item.chunks}
+        left = [ref.id for ref in chunks if ref.id not in there]
         if order.target in self._doubted:
-            there = {ref.id for one in held for ref in one.item.chunks}
-            lost = [(order.pseudonym, ref.id) for ref in chunks if ref.id not in there]
+            lost = [(order.pseudonym, chunk) for chunk in left]
             await coordinator.database.write(lambda repository: repository.chunks.remove_locations(lost, node.number))
+        else:  # what the source gave was not whole: another one is asked, or the same one again
+            self.note_thin(order.pseudonym, dict.fromkeys(left, 0))
         folder = await coordinator.database.read(lambda repository: repository.folders.of_pseudonym(order.pseudonym))
         if folder is None or not held:
             return 0
