@@ -564,6 +564,8 @@ class Observer:
         moving = [path for path, hashed in hashes.items() if hashed.problem == "changing"]
         self.restless = self.restless + 1 if moving else 0
         self.look_at_files(moving + [path for path, hashed in hashes.items() if not hashed.settled])
+        if hashes and self._watcher is not None:  # what was written until it was read is told, too
+            await self._watcher.caught_up(EVENTS_S_MAX)
 
         def record(db: sqlite3.Connection) -> Identified:
             found = begun[0].result(hashes)

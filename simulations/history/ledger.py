@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from protocol.entries import Kind
-from simulations.checks.names import is_copy
+from simulations.checks.names import is_copy, is_local
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.inodes import Directory, File, Inode, Link
 
@@ -66,6 +66,11 @@ def _collect(directory: Directory, prefix: str, found: Tree) -> None:
 def held(tree: Tree) -> Counter[bytes]:
     """Return how often each content of a file stands in a tree."""
     return Counter(seen.content for seen in tree.values() if seen.kind is Kind.FILE and seen.content != EMPTY)
+
+
+def _shared(tree: Tree) -> set[bytes]:
+    """Return the contents that stand at a path which does not stay on its device by its name."""
+    return {seen.content for path, seen in tree.items() if seen.kind is Kind.FILE and not is_local(path)} - {EMPTY}
 
 
 class Action(NamedTuple):
@@ -265,6 +270,8 @@ class Ledger:
                 has[content] <= shown_twice or self._is_ended(content, count - has[content], before, after)
             ):
                 self.replaced.add(content)
+        # Under a name that stays on its device it is gone for all others.
+        self.replaced |= _shared(before) - _shared(after)
         for content in gone:
             self.enders.setdefault(content, []).append(action)
         for path in after:

@@ -55,6 +55,15 @@ def test_1_what_nobody_removed_must_be_there(scene):
     contents.check_loss(scene.ledger, 1, scene.tree(1))
 
 
+def test_1_who_gives_a_file_a_name_that_stays_on_its_device_takes_it_from_the_others(scene):
+    scene.act(0, ("write", "~1.tmp", b"one"))
+    scene.act(0, ("rename", "~1.tmp", "a.txt"))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("rename", "a.txt", "~1.tmp"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
 def test_16_what_was_said_to_be_safe_must_be_there(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.ledger.acknowledge(scene.tree(0), 0)
