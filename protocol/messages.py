@@ -261,6 +261,8 @@ class Pulled(_Message, frozen=True, tag=35):
 
     items: tuple[LogItem, ...]
     checkpoint: SignedCheckpoint
+    reached: SignedCheckpoint | None = None
+    """Of the last of these items, where the head is beyond it: nobody keeps what nobody signed."""
 
 
 class PullRegistered(_Message, frozen=True, tag=36):

@@ -226,13 +226,16 @@ async def add_receipts(coordinator: Coordinator, session: Session, message: m.Ad
 
 
 async def pull(coordinator: Coordinator, session: Session, message: m.Pull) -> m.Message:
-    """Return log items after a position, with the head as it was when they were read."""
+    """Return log items after a position, with the head as it was when they were read, and what they lead to."""
     items_max = max(1, min(message.items_max, limits.PULL_ITEMS_MAX))
 
     def read(repository: Repository) -> m.Pulled:
         head = coordinator.member_head(repository, message.folder, session.account)
         items = repository.folders.items(message.folder, message.after, items_max, limits.PULL_BYTES_MAX)
-        return m.Pulled(tuple(items), coordinator.checkpoint(head))
+        reached = None
+        if items and items[-1].position < head.position:
+            reached = coordinator.checkpoint(repository.folders.head_at(head, items[-1].position))
+        return m.Pulled(tuple(items), coordinator.checkpoint(head), reached)
 
     return await coordinator.database.read(read)
 

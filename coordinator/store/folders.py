@@ -175,6 +175,17 @@ class Folders:
             raise CorruptStateError("the log of a folder has a gap")
         return chain
 
+    def head_at(self, head: Head, position: int) -> Head:
+        """Return what a folder's head was when its log ended at a position that it has, above 0."""
+        control_head: bytes = self._connection.execute(
+            select(CONTROL_LINKS.c.hash)
+            .where(CONTROL_LINKS.c.folder == head.folder, CONTROL_LINKS.c.position <= position)
+            .order_by(CONTROL_LINKS.c.seq.desc())
+            .limit(1)
+        ).scalar_one()
+        chain = self.chain_at(head.folder, position)
+        return msgspec.structs.replace(head, position=position, chain=chain, control_head=LinkHash(control_head))
+
     def pending(
         self, folder: FolderId, after: int, items_max: int, bytes_max: int
     ) -> tuple[list[tuple[int, bytes]], bool]:

@@ -278,7 +278,7 @@ class Follower:
                 reply = await self._context.link.ask(
                     m.Pull(self.record.id, self.record.position, limits.PULL_ITEMS_MAX), m.Pulled
                 )
-                if await self._take(reply.items, reply.checkpoint):
+                if await self._take(reply):
                     news = True
                 if self.record.position >= self.head:
                     self.has_caught_up = True
@@ -300,11 +300,9 @@ class Follower:
             # Not two signed histories, so no reason to freeze for good: a coordinator that mends its data is followed again.
             raise HistoryError(f"the coordinator shows a history that does not hold: {error}") from error
 
-    async def _take(self, items: Sequence[LogItem], signed: SignedCheckpoint) -> bool:
-        checkpoint = verify_checkpoint(signed, self._context.link.address.log_key)
-        record = self.record
-        if checkpoint.folder != record.id:
-            raise SecurityError("the coordinator signed another folder's head")
+    async def _take(self, reply: m.Pulled) -> bool:
+        items, signed, record = reply.items, reply.checkpoint, self.record
+        checkpoint = self._check_signed(signed)
         self._check_generation(checkpoint, record)
         if checkpoint.position < record.position:
             await self._give_back(checkpoint)
@@ -321,9 +319,15 @@ class Follower:
             chains[position] = chain = forks.chained(chain, item)
         if position > checkpoint.position:
             raise ProtocolError("the coordinator sent items beyond the head that it signed")
+        if position < checkpoint.position:
+            # What is kept without proof would be kept for good, and what is shown later would never follow on it.
+            if reply.reached is None:
+                raise SecurityError("the coordinator shows a part of a history and has not signed it")
+            signed, checkpoint = reply.reached, self._check_signed(reply.reached)
+            if (checkpoint.position, checkpoint.generation) != (position, record.generation):
+                raise SecurityError("the coordinator signed another part of the history than it shows")
         known = record.checkpoint
-        leads_on = position < checkpoint.position or chain == checkpoint.chain
-        if not leads_on or (
+        if chain != checkpoint.chain or (
             known is not None
             and chains.get(known.checkpoint.position, known.checkpoint.chain) != known.checkpoint.chain
         ):
@@ -333,10 +337,21 @@ class Follower:
                 await self._context.database.run(lambda db: self.put_record(db, checkpoint=signed))
             return False
         admitted = await self._admit(items)
-        final = signed if position == checkpoint.position else None
+        newest = signed if known is None or position >= known.checkpoint.position else None
         await self._check_account_heads(admitted)
-        await self._context.database.run(lambda db: self._record(db, admitted, chains, final))
+        await self._context.database.run(lambda db: self._record(db, admitted, chains, newest))
         return True
+
+    def _check_signed(self, signed: SignedCheckpoint) -> Checkpoint:
+        """Return a checkpoint that the coordinator signed for this folder.
+
+        Raises:
+            SecurityError, ProtocolError: It did not.
+        """
+        checkpoint = verify_checkpoint(signed, self._context.link.address.log_key)
+        if checkpoint.folder != self.record.id:
+            raise SecurityError("the coordinator signed another folder's head")
+        return checkpoint
 
     @staticmethod
     def _check_generation(checkpoint: Checkpoint, record: FolderRecord) -> None:

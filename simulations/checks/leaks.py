@@ -12,8 +12,7 @@ from collections.abc import Collection
 from types import MappingProxyType
 from typing import Final
 
-from protocol.entries import Kind
-from simulations.checks.names import kept_for_local
+from simulations.checks.names import is_local
 from simulations.checks.violation import NO_LEAK, Violation
 from simulations.devices import CONTROL, ROOT, DeviceMachine
 from simulations.disk import Standing
@@ -29,8 +28,7 @@ _WAITS: Final = """
     SELECT id FROM waiting"""
 """What waits until the disk can take its name, or that of a directory above it."""
 _DIRTY: Final = f"SELECT id FROM dirty WHERE id NOT IN ({_WAITS})"  # noqa: S608 - words of our own
-_GONE: Final = "SELECT id, parent, name FROM local_item WHERE id NOT IN (SELECT id FROM fold_item)"
-"""What stands on the disk and was removed elsewhere."""
+_LOCAL: Final = "SELECT id, parent, name FROM local_item"
 _ORPHANS: Final = (
     "SELECT count(*) FROM obstacle WHERE id NOT IN (SELECT id FROM fold_item)",
     "SELECT count(*) FROM unseen WHERE id NOT IN (SELECT id FROM synced_item)",
@@ -101,10 +99,14 @@ def _rows_left(device: DeviceMachine) -> list[str]:
 
 
 def _is_kept(device: DeviceMachine, id: bytes) -> bool:
-    """Tell whether an item is a directory that was removed elsewhere, and stays for what never leaves this device."""
-    paths = {row[0]: os.fsdecode(row[2]) for row in device.rows(_GONE)}
-    if id not in paths:
-        return False
-    tree = {path: one for path, one in _standing(device, ROOT).items() if path.partition("/")[0] != CONTROL}
-    kept = kept_for_local(tree, {path for path, one in tree.items() if one.kind is Kind.DIRECTORY})
-    return any(path.rpartition("/")[2] == paths[id] for path in kept)
+    """Tell whether an item is a directory that was removed elsewhere, and stays for what waits in it or never leaves."""
+    rows = {row[0]: (row[1], os.fsdecode(row[2])) for row in device.rows(_LOCAL)}
+    path, at = "", id
+    while at in rows:
+        at, name = rows[at]
+        path = f"{name}/{path}"
+    waits, live = ({one for (one,) in device.rows(query)} for query in (_WAITS, "SELECT id FROM fold_item"))
+    below = [one for one, (parent, _) in rows.items() if parent == id]
+    is_all_kept = all(one in waits or _is_kept(device, one) for one in below)
+    holds = below or any(is_local(name) for name in _standing(device, f"{ROOT}/{path.rstrip('/')}"))
+    return id in rows and id not in live and is_all_kept and bool(holds)

@@ -79,10 +79,12 @@ def _check_part(
 ) -> None:
     """Check that a device with a disk that folds names shows nothing that others do not show.
 
-    What was renamed to what counts as another's name here keeps the name that it had.
+    What was renamed to what counts as another's name here keeps the name that it had, with the directories above it.
     """
+    strays = [path for path, seen in here.items() if path not in whole and seen[0] is not Kind.DIRECTORY]
+    above = {path[:end] for path in strays for end, char in enumerate(path) if char == "/"}
     for path, seen in here.items():
-        if path not in whole and seen not in homeless:
+        if path not in whole and path not in above and seen not in homeless:
             raise Violation(CONVERGENCE, f"{path} is on device-{number} and not on device-{other}")
 
 

@@ -11,7 +11,7 @@ from protocol import messages as m
 from protocol.chains import EnrolDevice, Role, SignedLink
 from protocol.codec import decode, encode
 from protocol.grants import Grant, Operation, open_signed
-from protocol.history import ItemKind, VoidReason, VoidRecord, verify_checkpoint
+from protocol.history import CHAIN_START, ItemKind, VoidReason, VoidRecord, next_chain, verify_checkpoint
 from protocol.ids import EntryHash
 from tests.builders import Author, TestNode, chunk, hash_of, segment
 from tests.coordinator.client import Client, new_user, storage_node
@@ -85,7 +85,18 @@ def test_entries_reach_the_other_members(world):
             pulled = await other.pull(folder.id, 3)
             assert [item.data for item in pulled.items] == entries
             assert verify_checkpoint(pulled.checkpoint, other.challenge.log_key).position == 23
-            assert (await other.pull(folder.id, 0, 2)).items[-1].position == 2
+            assert pulled.reached is None
+            part = await other.pull(folder.id, 0, 2)
+            links: list[SignedLink] = [
+                decode(item.data, SignedLink, bytes_max=limits.CONTROL_LINK_BYTES_MAX) for item in part.items
+            ]
+            led_to = CHAIN_START
+            for item, link in zip(part.items, links, strict=True):
+                led_to = next_chain(led_to, item.kind, link.hash, item.time_ms)
+            assert part.reached is not None
+            reached = verify_checkpoint(part.reached, other.challenge.log_key)
+            assert (reached.position, reached.chain, reached.control_head) == (2, led_to, links[-1].hash)
+            assert part.checkpoint.checkpoint.position == 23
             answer = await other.register(folder.id, [b.entry("g", needs=[hash_of(entries[0])])], pulled.checkpoint)
             assert answer.states[0].position == 24
             assert await client.ask(m.GetOwnSeq(folder.id, 2), m.OwnSeq) == m.OwnSeq(1, answer.states[0].entry)
