@@ -179,6 +179,10 @@ def _settle_trash(swaps: Swaps, swap: Swap, parent: Handle, name: str, found: St
             swaps.fs.rename(swaps.root.hidden("trash"), swap.name, parent, name)
             return Settled(None, back=swap.path)
         return Settled(_checked(swap, found))
+    if swap.checked is not None:
+        # Written to after it was replaced. What replaced it is in the log by now and another's: it keeps the name, or
+        # the next scan would find an edit by somebody who had seen it.
+        return Settled(None, kept=swaps.keep_beside("trash", swap))
     kept = swaps.undo(swap, parent, name, swap.new)
     left = look(swaps.fs, swaps.root.hidden("trash"), swap.name)
     return Settled(None if left is None else _checked(swap, left), back="" if kept else swap.path, kept=kept)

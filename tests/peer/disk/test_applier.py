@@ -398,6 +398,21 @@ def test_what_was_removed_after_it_was_replaced_stays_removed(folder):
     assert len(folder.hidden()) == 1
 
 
+def test_what_is_written_to_a_file_after_it_was_replaced_does_not_take_its_name_back(folder):
+    """Through another name or an open file: whoever wrote it had not seen what replaced it."""
+    folder.write("f", b"old")
+    os.link(folder.at("f"), folder.at("other"))
+    seen = folder.seen()
+    item = item_at("f", b"newer")
+    assert found(folder.apply([Replace(seen["f"], item)], [(item, b"newer")], seen)) == ["done"]
+    with open(folder.at("other"), "wb") as file:
+        file.write(b"late")
+    with folder.open() as root:
+        back, (kept,), left, _ = recover(root, folder.journal)
+    assert (back, left) == ((), ())
+    assert folder.tree() == {"f": b"newer", "other": b"late", kept: b"late"}
+
+
 def test_recover_of_a_quiet_folder_does_nothing(folder):
     with folder.open() as root:
         assert recover(root, folder.journal)[:3] == ((), (), ())

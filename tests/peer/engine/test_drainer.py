@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from peer.engine.folder import FolderEngine
+from peer.engine.room import Room
 from protocol.errors import NoQuorumError, UserError
 from protocol.ids import Pseudonym
 from tests.peer.engine.test_trash import World
@@ -32,16 +33,30 @@ class Lagging:
         await self.may_end.wait()
 
 
+async def _no_offer() -> None:
+    pass
+
+
 def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
     world = World(tmp_path / "f")
 
     async def main() -> None:
         spool = Lagging()
         follower = SimpleNamespace(is_mixed=False, record=replace(world.record, pseudonym=Pseudonym(b"p" * 32)))
-        safety = SimpleNamespace(disk=asyncio.Lock())
+        safety = SimpleNamespace(disk=asyncio.Lock(), look_at_offer=_no_offer)
         uploader = SimpleNamespace(spool=spool)
         holdings = SimpleNamespace(remake=None)
-        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, holdings]
+        parts: list[Any] = [
+            world.context,
+            follower,
+            world.observer,
+            *[None] * 4,
+            uploader,
+            None,
+            safety,
+            holdings,
+            Room(world.context.processor, world.observer._guard),
+        ]
         engine = FolderEngine(*parts)
         world.observer.has_looked, world.observer._full_wanted = True, False
         for part in ("pull", "push", "plan"):

@@ -21,6 +21,7 @@ from peer.disk.walk import fingerprint
 from peer.engine.folder import FolderEngine
 from peer.engine.journal import StoredJournal
 from peer.engine.observer import TRASH_AGE_MS, TRASH_PAUSE_S_MAX, Observer
+from peer.engine.room import Room
 from peer.engine.tasks import to_its_end
 from peer.store import folders
 from peer.store.database import InlineDatabase
@@ -210,12 +211,26 @@ def test_a_process_that_ends_lets_go_only_of_what_surely_has_no_writer(world):
     assert [swap.path for swap in world.journal.rows()] == ["held"]
 
 
+async def _no_offer() -> None:
+    pass
+
+
 def test_the_loop_empties_the_trash_and_is_quiet_meanwhile(world):
     async def main() -> None:
         follower = SimpleNamespace(record=world.record)
-        safety = SimpleNamespace(disk=asyncio.Lock())
+        safety = SimpleNamespace(disk=asyncio.Lock(), look_at_offer=_no_offer)
         uploader = SimpleNamespace(spool=SimpleNamespace())
-        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, None]
+        parts: list[Any] = [
+            world.context,
+            follower,
+            world.observer,
+            *[None] * 4,
+            uploader,
+            None,
+            safety,
+            None,
+            Room(world.context.processor, world.observer._guard),
+        ]
         engine = FolderEngine(*parts)
         engine.outlook.online = False
         world.observer.has_looked, world.observer._full_wanted = True, False
