@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -27,6 +26,7 @@ from simulations.databases import image_of, open_image
 from simulations.devices import FILES, FOLDER, HOME, ROOT, DeviceImage, DeviceMachine
 from simulations.loop import Schedule
 from simulations.machines import MachineGone
+from simulations.mishaps import swept
 from simulations.personalities import PLAIN, Personality
 from simulations.preparation import any_place, link, prepared
 from simulations.servers import DATA, CoordinatorImage
@@ -37,7 +37,6 @@ T = TypeVar("T")
 KILLED: Final = -9
 CONTENT_BYTES_MAX: Final = 24 * MIB
 """Of all that the steps of a case write, about: more than that is made smaller."""
-KEPT_BYTES_MAX: Final = 16 * MIB
 _FILE_SYSTEMS: Final[Mapping[str, Personality]] = {
     "case_insensitive_fs": Personality(folds_case=True),
     "fs:nfd": Personality(stores_nfd=True),
@@ -315,11 +314,13 @@ class VirtualWorlds:
     def __init__(self, *, full_size: bool = False) -> None:
         """Make one; ``full_size``: all contents are as large as the cases say."""
         self._full_size = full_size
-        self._bytes = 0
-        """Contents of worlds that are over and were not collected."""
 
     def run(self, case: Case, seed: str, story: Callable[[VirtualHands], Coroutine[Any, Any, T]]) -> T:
         """Do something in a world of its own, and return what comes of it."""
+        with swept():
+            return self._run(case, seed, story)
+
+    def _run(self, case: Case, seed: str, story: Callable[[VirtualHands], Coroutine[Any, Any, T]]) -> T:
         others = 1 if is_parted(case) else 0  # the one that has the folder of the image, and does nothing
         image = prepared(others + len(case.devices) + 1, 1, spare=len(case.devices) + 1 if others else 1)
         number = crc32(seed.encode())
@@ -339,13 +340,7 @@ class VirtualWorlds:
             await hands.begin()
             found.append(await story(hands))
 
-        try:
-            world.run(main, begins=False)
-        finally:
-            self._bytes += sum(disk.used_bytes for machine in world.machines for disk in machine.disks)
-            if self._bytes > KEPT_BYTES_MAX:
-                self._bytes = 0
-                gc.collect()  # a world is a knot: without this, many of them would lie in memory
+        world.run(main, begins=False)
         return found[0]
 
 

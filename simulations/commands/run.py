@@ -146,8 +146,8 @@ def _played(options: argparse.Namespace, began_s: float) -> Iterator[tuple[Scrip
 
     history = _script(options)
     if history is not None:
-        once = options.once
-        yield history, runs.play(history, observes=True).result if once else runs.play_twice(history, observes=True)
+        how = runs.outcome if options.once else runs.play_twice
+        yield history, how(history, observes=True)
         return
     if options.seed is not None:
         seeds: Sequence[int] = [options.seed]

@@ -18,7 +18,7 @@ from simulations.history.options import NODES, Options
 from simulations.history.people import GivenUp
 from simulations.history.script import Script
 from simulations.loop import Schedule
-from simulations.mishaps import SimulationError
+from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
 from simulations.world import World
 
@@ -140,7 +140,11 @@ def tell(story: str, crash: Crash | None = None, *, events_max: int = 0) -> Told
         crash: That is in it; None: nothing goes wrong.
         events_max: How many lines of the trace are kept to be read.
     """
-    trace = WatchedTrace(events_max)
+    with swept():
+        return _told(story, crash, WatchedTrace(events_max))
+
+
+def _told(story: str, crash: Crash | None, trace: WatchedTrace) -> Told:
     world = World(SEED, prepared(DEVICES, NODES), trace=trace)
     trace.world = world
     telling = _Telling(world, story, crash)

@@ -90,7 +90,13 @@ def live(seed: int, *, observes: bool = False) -> Result:
         seed: Which.
         observes: Whether to find what situations it came through.
     """
-    return play(script_of(seed), observes=observes).result
+    return outcome(script_of(seed), observes=observes)
+
+
+def outcome(history: Script, *, observes: bool = False) -> Result:
+    """Live through a history, once, and let go of its world: what :func:`play` returns holds all of it."""
+    with swept():
+        return _play(history, WatchedTrace(), observes=observes).result
 
 
 def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = None, observes: bool = False) -> Lived:
@@ -163,10 +169,10 @@ def live_twice(seed: int, *, observes: bool = False) -> Result:
 
 def play_twice(history: Script, *, observes: bool = False) -> Result:
     """Live through a history, and if all holds once more, as :func:`live_twice`; nobody observes it then."""
-    result = play(history, observes=observes).result
+    result = outcome(history, observes=observes)
     if result.failure:
         return result
-    again = play(history).result
+    again = outcome(history)
     if again.digest == result.digest:
         return result
     failure = f"invariant {DETERMINISM.number} ({DETERMINISM.name}): {result.digest}, then {again.digest}"

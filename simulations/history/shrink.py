@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from simulations.history.runs import Result, play
+from simulations.history.runs import Result, outcome
 from simulations.history.script import Event, Script
 from simulations.loop import Schedule
 from simulations.shrinking import minimise
@@ -62,7 +62,7 @@ class _Search:
         if time.monotonic() >= self._until_s:
             return False
         self.tries += 1
-        result = play(history).result
+        result = outcome(history)
         if not result.failure or result.kind != self._kind:
             return False
         self.best, self.result = history, result

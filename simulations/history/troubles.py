@@ -111,7 +111,7 @@ async def holiday(course: Course, chance: Random) -> Made:
         if machine is not late:
             await course.start(machine)
     course.later(chance.random() * 2 * _SOON_S, lambda: course.start(late))
-    return Made(f"for {days} days", (), {"days": days})
+    return Made("for a day" if days == 1 else f"for {days} days", (), {"days": days})
 
 
 async def leave(course: Course, chance: Random) -> Made:

@@ -34,10 +34,10 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:6px 0}
 #told{margin-left:auto;color:var(--soft)}
 .scroll{overflow-x:auto}
 svg.diagram,svg.heads,svg.key{display:block;max-width:none}
-svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--ink)}
+text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--ink)}
 .heads .name{font-weight:600;font-size:12px}.heads .disk{fill:var(--soft);font-size:10px}
 .life{stroke:var(--line);stroke-width:2}.grid{stroke:var(--line);stroke-width:.6;stroke-dasharray:2 5}
-svg .tick{fill:var(--soft);font-size:10px}svg .idle{fill:var(--soft);font-size:9.5px;font-style:italic}
+.tick{fill:var(--soft);font-size:10px}.idle{fill:var(--soft);font-size:9.5px;font-style:italic}
 .down{fill:var(--down)}.wall{fill:var(--wall);stroke:var(--fault);stroke-width:.5;stroke-dasharray:3 3}.span{fill:var(--fault);opacity:.75}
 .message{stroke-width:.9}.message.lost{stroke-dasharray:2 2}
 .message.entries{stroke:var(--entries);stroke-width:1.3}.message.chunks{stroke:var(--chunks)}
@@ -46,15 +46,15 @@ svg .tick{fill:var(--soft);font-size:10px}svg .idle{fill:var(--soft);font-size:9
 .spread{fill:none;stroke:var(--spread);stroke-width:1.6;opacity:.45}
 .spread:hover,.message:hover{opacity:1;stroke-width:2.6}
 .stroke{stroke:var(--ink);stroke-width:1}.stroke.placed{fill:var(--ink)}.stroke.taken{fill:var(--paper)}.stroke.conflict{fill:var(--conflict);stroke:var(--conflict)}
-svg .machine{font-size:12px;text-anchor:middle;font-weight:700;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
-svg .machine.crash,svg .machine.power{fill:var(--bad)}svg .machine.start{fill:var(--good);font-size:9px}
-svg .machine.restore,svg .machine.wipe,svg .machine.suspend,svg .machine.resume{fill:var(--fault)}
+.machine{font-size:12px;text-anchor:middle;font-weight:700;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
+.machine.crash,.machine.power{fill:var(--bad)}.machine.start{fill:var(--good);font-size:9px}
+.machine.restore,.machine.wipe,.machine.suspend,.machine.resume{fill:var(--fault)}
 .deed text,.fault text{paint-order:stroke;stroke:var(--paper);stroke-width:3.5px;stroke-linejoin:round}
 .deed circle{stroke:var(--paper);stroke-width:1.5}
 .deed.write circle{fill:var(--write)}.deed.move circle{fill:var(--move)}.deed.remove circle{fill:var(--remove)}.deed.other circle{fill:var(--other)}
 .deed .ring{fill:none!important;stroke:var(--bad);stroke-width:2.5}
-svg .deed.involved text{fill:var(--bad);font-weight:700}
-.fault .flag{fill:var(--fault)}svg .fault text{fill:var(--fault);font-style:italic}
+.deed.involved text{fill:var(--bad);font-weight:700}
+.fault .flag{fill:var(--fault)}.fault text{fill:var(--fault);font-style:italic}
 [data-tip]{cursor:pointer}
 .deed:focus,.fault:focus{outline:none}
 .deed:focus circle:last-of-type{stroke:var(--focus);stroke-width:3}.fault:focus .flag{stroke:var(--focus);stroke-width:3}
@@ -72,11 +72,14 @@ tr.failed td:first-child{border-left:4px solid var(--bad)}tr.seldom td{color:var
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:8px 0;padding:8px 12px;background:var(--panel);border:1px solid var(--line);border-radius:6px}
 .legend span{display:inline-flex;align-items:center;gap:6px;font-size:12.5px}
 details summary{cursor:pointer;color:var(--soft)}
+th.words{width:46%}.strips{display:none}
 .columns{columns:2;column-gap:32px}.columns p{break-inside:avoid}
 :focus-visible{outline:2px solid var(--focus);outline-offset:2px}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--panel:#fff;--talk:#ccc}main{max-width:none;padding:0}
-.controls,#tip{display:none}.bar{position:static}.scroll{overflow:visible}svg.diagram,svg.heads{width:100%;height:auto}
-h2{break-after:avoid}tr{break-inside:avoid}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+@page{size:landscape;margin:10mm}
+.bar,#tip{display:none}.scroll{overflow:hidden}#diagram{position:absolute;width:0;height:0}
+.strips{display:block}.strip{break-inside:avoid}svg.diagram,svg.heads{width:100%;height:auto}
+h1,h2{break-after:avoid}tr,dt,dd{break-inside:avoid}details summary{display:none}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
 
 SCRIPT: Final = """
@@ -142,6 +145,7 @@ SCRIPT: Final = """
     if (event.key === '/' && document.activeElement !== search) { search.focus(); event.preventDefault(); }
   });
   search.addEventListener('input', () => ask(search.value));
+  addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(part => { part.open = true; }));
   for (const box of document.querySelectorAll('[data-hides]'))
     box.addEventListener('change', () => diagram.classList.toggle('no-' + box.dataset.hides, !box.checked));
   for (const link of document.querySelectorAll('a[href^="#action-"]'))

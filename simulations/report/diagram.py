@@ -28,6 +28,13 @@ _LANE: Final = 11.0
 _BEND: Final = 34.0
 _BUNDLE_NS: Final = 5
 _LABEL_PX: Final = 6.1
+_STRIP: Final = 790
+"""So much of the diagram stands on one sheet of paper."""
+_BESIDE: Final = 240
+"""So much stands on a sheet with what comes before it on the page."""
+_OVERLAP: Final = 14
+"""So much stands on two sheets, so that no label is cut on both."""
+_DRAWING: Final = "drawing"
 MARKS: Final = {
     "crash": ("✕", "process ends"),
     "power": ("⚡", "power cut"),
@@ -111,6 +118,7 @@ def draw(shown: Picture) -> str:
             for kind in ("story", ENTRIES, CHUNKS, NEAR, TALK)
         ),
         "</defs>",
+        f'<g id="{_DRAWING}">',
         *_lifelines(shown, height),
         *_ticks(shown),
         *_spans(shown),
@@ -120,6 +128,7 @@ def draw(shown: Picture) -> str:
         *_lives(shown),
         *_faults(shown),
         *_deeds(shown),
+        "</g>",
         "</svg>",
     ]
     return "\n".join(parts)
@@ -376,3 +385,24 @@ def heads(columns: Columns, personalities: tuple[str, ...]) -> str:
         parts.append(f'<text class="name" x="{x - 8:.1f}" y="15">{escape(name)}</text>')
         parts.append(f'<text class="disk" x="{x - 8:.1f}" y="29">{escape(disk)}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def strips(shown: Picture, *, beside: bool) -> str:
+    """Return the diagram as it is printed: cut into pieces, each of which fits a sheet and begins with the machines' names.
+
+    Args:
+        shown: What is drawn.
+        beside: Whether there is room for a little of it on the first sheet.
+    """
+    height, top = shown.scale.bottom + 20, 0.0
+    head, parts = heads(shown.columns, shown.record.personalities), []
+    most = _BESIDE if beside else _STRIP
+    while top < height - _OVERLAP:
+        piece = min(most, height - top)
+        parts.append(
+            f'<div class="strip">{head}<svg class="diagram" viewBox="0 {top:.0f} {WIDTH} {piece:.0f}"'
+            f' width="{WIDTH}" height="{piece:.0f}"><use href="#{_DRAWING}"/></svg></div>'
+        )
+        top += piece - _OVERLAP
+        most = _STRIP
+    return f'<div class="strips" aria-hidden="true">{"".join(parts)}</div>'

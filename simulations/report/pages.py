@@ -20,7 +20,7 @@ from simulations.history.options import NODES
 from simulations.history.runs import Lived, Result
 from simulations.history.script import Script
 from simulations.report.assets import SCRIPT, STYLE
-from simulations.report.diagram import KINDS, MARKS, draw, heads, picture, told_deed
+from simulations.report.diagram import KINDS, MARKS, draw, heads, picture, strips, told_deed
 from simulations.report.messages import PictureTrace
 from simulations.report.scale import told
 from simulations.situations.catalogue import NOT_REACHED, SECTIONS, SEEDS_MIN, WORDS, covered
@@ -115,6 +115,7 @@ def page(lived: Lived, failed: Told | None = None) -> str:
             '<span id="told" role="status"></span></div>',
             f'<div class="scroll">{heads(shown.columns, record.personalities)}</div></div>',
             f'<div class="scroll">{draw(shown)}</div>',
+            strips(shown, beside=not result.failure),
             '<div id="tip" role="tooltip" hidden></div>',
             f'<script type="application/json" id="stories">{_json(names)}</script>',
             *_outcome(lived),
@@ -239,7 +240,7 @@ def _outcome(lived: Lived) -> Iterator[str]:
 
 def _situations(reached: Mapping[int, str]) -> Iterator[str]:
     yield f"<h2>Situations that it came through ({len(reached)})</h2>"
-    yield '<table><thead><tr><th class="number">no.</th><th>situation</th><th>shown by</th></tr></thead><tbody>'
+    yield '<table><thead><tr><th class="number">no.</th><th class="words">situation</th><th>shown by</th></tr></thead><tbody>'
     for number, evidence in reached.items():
         linked = " ".join(_linked(word) for word in escape(evidence).split(" "))
         yield f'<tr><td class="number">{number}</td><td>{escape(WORDS[number])}</td><td>{linked}</td></tr>'
@@ -273,10 +274,10 @@ def _options(result: Result) -> Iterator[str]:
 def _list(lived: Lived) -> Iterator[str]:
     record = lived.record
     yield "<h2>All actions and faults in words</h2><details><summary>the list</summary><pre>"
-    lines = [(deed.time_ns, 0, told_deed(deed)) for deed in record.deeds]
-    lines += [(fault.began_ns, 1, f"   {fault}") for fault in record.faults]
-    for _, _, text in sorted(lines):
-        yield escape(text)
+    lines = [(deed.time_ns, 0, deed.number, told_deed(deed)) for deed in record.deeds]
+    lines += [(fault.began_ns, 1, number, f"fault: {fault}") for number, fault in enumerate(record.faults)]
+    for _, _, _, text in sorted(lines):
+        yield escape(text.replace("\n", "\n      "))
     yield "</pre></details>"
 
 
@@ -341,13 +342,13 @@ def _table(results: Sequence[Result], pages: Mapping[int, str]) -> Iterator[str]
 
 def _coverage(counts: Mapping[int, int], seeds: int) -> Iterator[str]:
     yield f"<h2>Situations: {len(covered(counts))} of {len(WORDS)} in {SEEDS_MIN} or more histories</h2>"
-    yield '<table><thead><tr><th class="number">no.</th><th>situation</th><th class="number">histories</th><th></th></tr></thead>'
+    yield '<table><thead><tr><th class="number">no.</th><th class="words">situation</th><th class="number">histories</th><th></th></tr></thead>'
     for section, numbers in SECTIONS.items():
         yield f'<tbody><tr><th colspan="4">{escape(section)}</th></tr>'
         for number in numbers:
             count = counts.get(number, 0)
             why = NOT_REACHED.get(number)
-            bar = f'<span class="meter" style="width:{round(180 * count / max(1, seeds))}px"></span>'
+            bar = f'<span class="meter" style="width:{round(180 * count / max(1, seeds))}px"></span>' if count else ""
             shown = escape(why) if why else bar
             yield (
                 f'<tr{" class=seldom" if count < SEEDS_MIN else ""}><td class="number">{number}</td>'

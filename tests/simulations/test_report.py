@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -92,6 +93,20 @@ def test_the_page_is_the_history_and_not_another(lived):
 
 def test_the_page_asks_for_nothing_from_elsewhere(lived):
     assert not re.search(r"https?://|@import|url\((?!#)", page(lived))
+
+
+def test_what_is_printed_is_all_of_the_diagram_in_pieces_that_fit_a_sheet(lived):
+    text = page(lived)
+    [height] = re.findall(r'id="diagram" class="diagram" viewBox="0 0 1240 (\d+)"', text)
+    strips = text[text.index('<div class="strips"') :]
+    pieces = [
+        (int(top), int(top) + int(high)) for top, high in re.findall(r'diagram" viewBox="0 (\d+) 1240 (\d+)"', strips)
+    ]
+    assert pieces[0][0] == 0
+    assert abs(pieces[-1][1] - int(height)) <= 1
+    assert all(following[0] < before[1] < following[1] for before, following in pairwise(pieces))
+    assert all(bottom - top <= 1240 * 0.65 for top, bottom in pieces), "as wide as high paper is, less its margins"
+    assert strips.count('class="heads"') == len(pieces)
 
 
 def test_several_histories_have_an_index(lived):
