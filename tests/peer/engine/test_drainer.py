@@ -9,9 +9,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from peer.engine.folder import FolderEngine
+from peer.engine.room import Room
 from protocol.errors import NoQuorumError, UserError
 from protocol.ids import Pseudonym
-from tests.peer.engine.test_trash import World
+from tests.peer.engine.test_trash import Calm, World
 
 
 class Lagging:
@@ -38,10 +39,21 @@ def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
     async def main() -> None:
         spool = Lagging()
         follower = SimpleNamespace(is_mixed=False, record=replace(world.record, pseudonym=Pseudonym(b"p" * 32)))
-        safety = SimpleNamespace(disk=asyncio.Lock())
+        safety = Calm()
         uploader = SimpleNamespace(spool=spool)
         holdings = SimpleNamespace(remake=None)
-        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, holdings]
+        room = Room(world.context.processor, world.guard)
+        parts: list[Any] = [
+            world.context,
+            follower,
+            world.observer,
+            *[None] * 4,
+            uploader,
+            None,
+            safety,
+            holdings,
+            room,
+        ]
         engine = FolderEngine(*parts)
         world.observer.has_looked, world.observer._full_wanted = True, False
         for part in ("pull", "push", "plan"):

@@ -21,6 +21,7 @@ from peer.disk.walk import fingerprint
 from peer.engine.folder import FolderEngine
 from peer.engine.journal import StoredJournal
 from peer.engine.observer import TRASH_AGE_MS, TRASH_PAUSE_S_MAX, Observer
+from peer.engine.room import Room
 from peer.engine.tasks import to_its_end
 from peer.store import folders
 from peer.store.database import InlineDatabase
@@ -65,6 +66,16 @@ class Hand:
 class Here:
     async def run(self, function, /, *args):
         return function(*args)
+
+
+class Calm:
+    """A brake that never has to hold anything."""
+
+    def __init__(self):
+        self.disk = asyncio.Lock()
+
+    async def look_at_offer(self):
+        pass
 
 
 class World:
@@ -213,9 +224,10 @@ def test_a_process_that_ends_lets_go_only_of_what_surely_has_no_writer(world):
 def test_the_loop_empties_the_trash_and_is_quiet_meanwhile(world):
     async def main() -> None:
         follower = SimpleNamespace(record=world.record)
-        safety = SimpleNamespace(disk=asyncio.Lock())
+        safety = Calm()
         uploader = SimpleNamespace(spool=SimpleNamespace())
-        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, None]
+        room = Room(world.context.processor, world.guard)
+        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, None, room]
         engine = FolderEngine(*parts)
         engine.outlook.online = False
         world.observer.has_looked, world.observer._full_wanted = True, False
