@@ -12,7 +12,7 @@ from peer.engine.folder import FolderEngine
 from peer.engine.room import Room
 from protocol.errors import NoQuorumError, UserError
 from protocol.ids import Pseudonym
-from tests.peer.engine.test_trash import World
+from tests.peer.engine.test_trash import Calm, World
 
 
 class Lagging:
@@ -33,19 +33,16 @@ class Lagging:
         await self.may_end.wait()
 
 
-async def _no_offer() -> None:
-    pass
-
-
 def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
     world = World(tmp_path / "f")
 
     async def main() -> None:
         spool = Lagging()
         follower = SimpleNamespace(is_mixed=False, record=replace(world.record, pseudonym=Pseudonym(b"p" * 32)))
-        safety = SimpleNamespace(disk=asyncio.Lock(), look_at_offer=_no_offer)
+        safety = Calm()
         uploader = SimpleNamespace(spool=spool)
         holdings = SimpleNamespace(remake=None)
+        room = Room(world.context.processor, world.guard)
         parts: list[Any] = [
             world.context,
             follower,
@@ -55,7 +52,7 @@ def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
             None,
             safety,
             holdings,
-            Room(world.context.processor, world.observer._guard),
+            room,
         ]
         engine = FolderEngine(*parts)
         world.observer.has_looked, world.observer._full_wanted = True, False

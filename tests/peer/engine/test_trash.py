@@ -68,6 +68,16 @@ class Here:
         return function(*args)
 
 
+class Calm:
+    """A brake that never has to hold anything."""
+
+    def __init__(self):
+        self.disk = asyncio.Lock()
+
+    async def look_at_offer(self):
+        pass
+
+
 class World:
     """One folder with a database, and a device that knows just enough to forget it."""
 
@@ -211,26 +221,13 @@ def test_a_process_that_ends_lets_go_only_of_what_surely_has_no_writer(world):
     assert [swap.path for swap in world.journal.rows()] == ["held"]
 
 
-async def _no_offer() -> None:
-    pass
-
-
 def test_the_loop_empties_the_trash_and_is_quiet_meanwhile(world):
     async def main() -> None:
         follower = SimpleNamespace(record=world.record)
-        safety = SimpleNamespace(disk=asyncio.Lock(), look_at_offer=_no_offer)
+        safety = Calm()
         uploader = SimpleNamespace(spool=SimpleNamespace())
-        parts: list[Any] = [
-            world.context,
-            follower,
-            world.observer,
-            *[None] * 4,
-            uploader,
-            None,
-            safety,
-            None,
-            Room(world.context.processor, world.observer._guard),
-        ]
+        room = Room(world.context.processor, world.guard)
+        parts: list[Any] = [world.context, follower, world.observer, *[None] * 4, uploader, None, safety, None, room]
         engine = FolderEngine(*parts)
         engine.outlook.online = False
         world.observer.has_looked, world.observer._full_wanted = True, False
