@@ -108,6 +108,7 @@ def plan(
     mistrusted: Callable[[Item], bool] | None = None,
     held: Held | None = None,
     busy: Collection[ItemId] = (),
+    evicted: Collection[ItemId] = (),
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
 
@@ -127,6 +128,7 @@ def plan(
         held: What of this device's changes waits for a person: it is no act, and is not undone either.
         busy: Items that are in transfer, or wait since the disk refused them: nothing is done about them now, nor what
             depends on it.
+        evicted: Items that leave this disk, with all in them (:func:`find_evicted`).
 
     Returns:
         Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
@@ -136,7 +138,7 @@ def plan(
     rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart, busy=busy)
     if rekeys:
         return Plan((), rekeys)
-    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held, busy)
+    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, evicted)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -158,6 +160,28 @@ def missing_copies(base: Item | None, want: Item | None, *, local: Tree, remote:
             copy = remote.item(copy_id(member.node, dot))
             if copy is not None and local.item(copy.id) is None:
                 yield copy
+
+
+def find_evicted(refused: Collection[ItemId], *, local: Tree, synced: Tree, remote: Tree) -> set[ItemId]:
+    """Return those items that must leave this disk, since it refuses their name and something else has the one they had.
+
+    As long as nothing else is to have it, they keep it. What its user changed here is an act first.
+
+    Args:
+        refused: Items whose name this disk refused when it was last tried.
+        local: What stands on this device.
+        synced: What both sides held when they last agreed.
+        remote: What the folder holds.
+    """
+    found: set[ItemId] = set()
+    for id in refused:
+        here, want = local.item(id), remote.item(id)
+        if here is None or want is None or side_of(here, synced.item(id)) is not Side.SAME or same_place(here, want):
+            continue
+        heir = remote.child(here.parent, here.name)
+        if heir is not None and heir.id != id:
+            found.add(id)
+    return found
 
 
 class _View(NamedTuple):
@@ -198,6 +222,7 @@ class _Planning:
         mistrusted: Callable[[Item], bool] | None,
         held: Held | None,
         busy: Collection[ItemId],
+        evicted: Collection[ItemId],
     ) -> None:
         self._local = local
         self._synced = synced
@@ -206,6 +231,7 @@ class _Planning:
         self._apart = apart
         self._mistrusted = mistrusted
         self._held = held
+        self._evicted = evicted
         self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -302,15 +328,20 @@ class _Planning:
         yield from (copy.id for copy in copies if not self._is_hidden(self._remote, copy))
 
     def _departs(self, view: _View) -> bool:
-        """Tell whether the folder has moved something to where this device is not to have it."""
+        """Tell whether the folder has moved something to where this device is not to have it, or cannot."""
         return (
-            bool(self._apart)
+            bool(self._apart or self._evicted)
             and view.local is not None
             and view.remote is not None
             and side_of(view.local, view.synced) is Side.SAME
             and not self._is_excluded(view)
-            and self._apart.holds(self._remote, view.remote)
+            and (self._apart.holds(self._remote, view.remote) or self._is_evicted(view.remote))
         )
+
+    def _is_evicted(self, item: Item | None) -> bool:
+        while item is not None and item.id not in self._evicted:
+            item = self._remote.item(item.parent)
+        return item is not None
 
     def _decide_departure(self, view: _View) -> Iterator[ItemId]:
         """Take it off this disk; what is changed in it becomes an act first, and then goes too."""

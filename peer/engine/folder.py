@@ -499,7 +499,8 @@ class FolderEngine:
         if not self._cursor:
             self._changes_planned = self._changes
             self._due = set(self.outlook.blocked) - waiting - busy
-        planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting))
+        refused = [id for id, why in self.outlook.blocked.items() if why.reason == "name" and id not in busy]
+        planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting, refused))
         if planned is None:
             async with self._disk:
                 await self._stepper.put_aside(self.brake)
@@ -519,11 +520,13 @@ class FolderEngine:
             # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
 
-    def _plan_some(self, db: sqlite3.Connection, left_out: Collection[ItemId]) -> Planned | None:
+    def _plan_some(
+        self, db: sqlite3.Connection, left_out: Collection[ItemId], refused: Collection[ItemId]
+    ) -> Planned | None:
         """Plan the next items of a round; None: something is to be moved aside before one begins."""
         if not self._cursor and self.brake.is_returning(db):
             return None
-        return self._recorder.plan(db, left_out, PLAN_ITEMS_MAX, after=self._cursor)
+        return self._recorder.plan(db, left_out, PLAN_ITEMS_MAX, after=self._cursor, refused=refused)
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)

@@ -34,6 +34,9 @@ OFF_S: Final = 8 * 86_400.0
 """For so long everything is off before the last start: what is kept for a week goes then."""
 TIDY_S: Final = 1_800.0
 """In so much virtual time after that everything that was under way must be gone: also what a program had open for long."""
+TRASH_LOOKS: Final = 30
+"""So often everybody who is at rest is looked at, whether devices still hold what they took from users' names; twice its age."""
+_TRASH: Final = "SELECT id FROM swap WHERE checked = 1 LIMIT 1"
 REPAIR_S: Final = 900.0
 """In so much virtual time after everybody is at rest every chunk must be on as many nodes as it should be."""
 BACK: Final = "kiwi-back"
@@ -78,7 +81,9 @@ async def be_still(course: Course) -> None:
                     raise Forked
                 now = _state(course)
                 if not any(last.values()) and now == before:
-                    return
+                    await _wait_for_trash(course)
+                    if _state(course) == now:
+                        return
                 before = now
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LOOK_S_MAX)
@@ -87,6 +92,14 @@ async def be_still(course: Course) -> None:
         raise Violation(
             LIVENESS, f"not at rest {REST_S:g} s after the last fault: {' | '.join(lines)}; at {[at for at, _ in now]}"
         ) from None
+
+
+async def _wait_for_trash(course: Course) -> None:
+    """Give devices the time to look at what they took from users' names: what was written to meanwhile comes back."""
+    for _ in range(TRASH_LOOKS):
+        if not any(device.rows(_TRASH) for device in course.world.devices):
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 async def _wait_for_copies(course: Course) -> None:
