@@ -133,6 +133,7 @@ def _check_applied(world: World, journals: Journals) -> None:
 def going_back(world: World, journals: Journals, machine: Keeper) -> Iterator[None]:
     """Have a machine put back to an earlier state: its head may be lower then, and what nobody holds any more is lost."""
     follow(world, journals, everybody=True)
+    had = journals.heads.get(COORDINATOR, 0)
     yield
     heads = {one.name: _head(one) for one in _keepers(world)}
     journals.heads[machine.name] = min(journals.heads.get(machine.name, 0), heads[machine.name])
@@ -141,7 +142,7 @@ def going_back(world: World, journals: Journals, machine: Keeper) -> Iterator[No
     if machine is not world.coordinator:
         journals.applied.pop(machine.name, None)
         journals.set_back.add(machine.name)
-    elif behind and max(heads.values()) > heads[COORDINATOR]:
+    elif behind and max(had, *heads.values()) > heads[COORDINATOR]:  # also what is on its way to a device just now
         journals.may_fork = True
 
 

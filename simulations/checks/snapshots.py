@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from simulations.checks.names import is_local
+from protocol.entries import Kind
+from simulations.checks.names import is_local, kept_for_local
 from simulations.checks.violation import SNAPSHOTS, Violation
 from simulations.history.ledger import Tree
 
 
 def check_restored(name: str, then: Tree, now: Tree) -> None:
     """Invariant 24: paths, kinds, bytes, targets and the executable bit are those that everybody saw then.
+
+    But for what stays on one device by its name, and directories that stood there for nothing else.
 
     Args:
         name: Of the snapshot.
@@ -18,7 +21,8 @@ def check_restored(name: str, then: Tree, now: Tree) -> None:
     Raises:
         Violation: It is something else.
     """
-    was = {path: seen[:3] for path, seen in then.items() if not is_local(path)}
+    kept = kept_for_local(then, {path for path, seen in then.items() if seen.kind is Kind.DIRECTORY}) - now.keys()
+    was = {path: seen[:3] for path, seen in then.items() if not is_local(path) and path not in kept}
     came = {path: seen[:3] for path, seen in now.items()}
     for path in sorted(was.keys() | came.keys()):
         if was.get(path) != came.get(path):

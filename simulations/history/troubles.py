@@ -227,8 +227,9 @@ async def fail_disk(course: Course, chance: Random) -> Made:
     """Let some calls of a device's or a node's disk fail for a while."""
     machine: Machine = chance.choice([*course.world.devices, *course.world.nodes])
     disk = chance.choice(machine.disks)
-    if machine in course.world.nodes:
-        course.world.may_log("a chunk is damaged", machine.name)
+    course.world.may_log(
+        "a chunk is damaged" if machine in course.world.nodes else "a spooled chunk is damaged", machine.name
+    )
     most = chance.randint(1, 30)
     faults = disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=most)
     facts: dict[str, Any] = {"times": 0}
