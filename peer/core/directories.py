@@ -119,8 +119,8 @@ class _Seen:
         self.lost: Sequence[Row] = ()
         self.changed: Sequence[tuple[Sighting, Row]] = ()
         self.kept: Sequence[tuple[Row, str]] = ()
-        self.waiting: Sequence[Fingerprint] = ()
-        """Of what stands at names that are not to be judged yet."""
+        self.waiting: Sequence[Sighting] = ()
+        """What stands at names that are not to be judged yet."""
 
     def find(self, name: str) -> _Below | None:
         """Return the directory of this name in the listing."""
@@ -148,7 +148,7 @@ class Directories:
         """None: it is there but nothing below it can be told."""
         self._blind: set[str] = set()
         self._elsewhere: set[tuple[int, int]] = set()
-        self._waiting: set[tuple[int, int]] = set()
+        self._waiting: dict[tuple[int, int], str] = {}
         """What stands somewhere, at a name that is not to be judged yet: it is not gone, whatever it was."""
         self._compared: set[ItemId] = set()
         self._standing: set[ItemId] = set()
@@ -277,9 +277,7 @@ class Directories:
         seen: _Seen, odd: Iterable[tuple[Sighting, Row | None]], below: dict[str, _Below], lost: list[Row]
     ) -> None:
         seen.kept, seen.changed, seen.loose = kept, changed, loose = [], [], []
-        seen.waiting = [
-            sighting.fingerprint for sighting, _ in odd if sighting.problem == "changing" and sighting.kind is not None
-        ]
+        seen.waiting = [each for each, _ in odd if each.problem == "changing" and each.kind is not None]
         for sighting, row in odd:
             if sighting.problem:
                 if row is not None:
@@ -304,11 +302,11 @@ class Directories:
         paths = sorted(self._seen)
         for path in paths:
             self._confirm(path)
-        for seen in self._seen.values():
+        for path, seen in self._seen.items():
             if seen is not None:
                 self.kept.update((row.item.id, problem) for row, problem in seen.kept)
                 self._compared.update(() if seen.id is None else (seen.id,))
-                self._waiting.update(_inode(fingerprint) for fingerprint in seen.waiting)
+                self._waiting.update((_inode(one.fingerprint), join(path, one.name)) for one in seen.waiting)
         self._elsewhere = {_inode(fingerprint) for fingerprint in self._out_of_place()}
         for moved in (False, True):
             for path in paths:
@@ -509,7 +507,11 @@ class Directories:
                     work.append(below)
 
     def _is_nowhere(self, row: Row) -> bool:
-        return _inode(row.fingerprint) not in self._waiting
+        """Tell whether nothing that waits is what a row was; else both places are to be looked at together."""
+        there = self._waiting.get(_inode(row.fingerprint))
+        if there is not None:
+            self.undecided.add(there)
+        return there is None
 
 
 def join(directory: str, name: str) -> str:

@@ -19,10 +19,9 @@ from unicodedata import normalize
 
 import structlog
 from blake3 import blake3
-from msgspec.structs import replace
 
 from peer.core.exclusions import Apart
-from peer.core.hints import Hints, Spot
+from peer.core.hints import SPOTS_MAX, Hints, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
 from peer.core.observations import Listing
@@ -105,7 +104,7 @@ class Observer:
         self._full_wanted = True
         self._again: dict[str, float] = {}
         self._doubtful: set[str] = set()
-        """Of ``_again``: where something stands of which no scan could tell yet where it came from, or what became of it."""
+        """Where something stands, or is missing, of which no scan could tell yet where it came from, or went."""
         self._recovered = False
         self._unrecovered: frozenset[str] = frozenset()
         """Paths that a crash left without what a user had there, until it can be put back."""
@@ -493,27 +492,33 @@ class Observer:
     async def _scan(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> bool:
         changed = False
         for attempt in range(LOOKS_MAX):
-            found = await self._scan_once(root, spots, unsettled)
+            found, left = await self._scan_once(root, spots, unsettled)
             changed = changed or bool(found.puts or found.drops)
-            if not found.undecided and not found.wanted:
-                return changed
-            more = {path.rpartition("/")[0]: False for path in found.undecided} | dict.fromkeys(found.wanted, True)
+            more = {_above(path): False for path in left} | dict.fromkeys(found.wanted, True)
             if (
                 spots is None
                 or attempt == LOOKS_MAX - 1
                 or all(spots.get(one, -1) >= deep for one, deep in more.items())
             ):
-                later = self._context.clock.monotonic_s() + AGAIN_S
-                for path in (*found.undecided, *found.wanted):
-                    above = path.rpartition("/")[0]
-                    self._again.setdefault(above, later)
-                    self._doubtful.add(above)
-                return changed
+                self._look_later(left, found)
+                break
             for path, recursive in more.items():  # both ends of a move must be seen by one scan
                 spots[path] = recursive or spots.get(path, False)
         return changed
 
-    async def _scan_once(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> Identified:
+    def _look_later(self, left: Iterable[str], found: Identified) -> None:
+        """Have what is left looked at in a moment; where things wait for another reason is part of each look till then."""
+        now = self._context.clock.monotonic_s()
+        for path in (*left, *found.wanted):
+            self._again.setdefault(_above(path), now + AGAIN_S)
+        self._doubtful = {_above(path) for path in (*found.undecided, *found.wanted)}
+        if len(self._doubtful) > SPOTS_MAX:
+            self._hints.look_everywhere(now)
+
+    async def _scan_once(
+        self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]
+    ) -> tuple[Identified, list[str]]:
+        """Scan once; return what came of it, and which of the undecided paths nothing else will have looked at again."""
         context, folder = self._context, self._folder
         turn = self._witness.turn()
         begun: list[Identification] = []
@@ -586,7 +591,11 @@ class Observer:
         if not settled.unheard.isdisjoint(found.undecided):
             self._hints.look_everywhere(context.clock.monotonic_s())
         waiting = settled.unheard | settled.untold
-        return replace(found, undecided=tuple(path for path in found.undecided if path not in waiting))
+        return found, [path for path in found.undecided if path not in waiting]
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _peek(guard: RootGuard) -> tuple[str, RootIdentity | None]:

@@ -89,6 +89,8 @@ class Action(NamedTuple):
     made: Counter[bytes]
     """How often more a content stands there, or stands in the place of another: who moves one file over another makes of it
     a version of that one."""
+    added: Counter[bytes]
+    """Of ``made``: how often more a content stands there, and no more than that."""
     gone: frozenset[bytes]
     """Contents that stand there no more."""
     touched: frozenset[str]
@@ -239,7 +241,8 @@ class Ledger:
         }
         had, has = held(before), held(after)
         gone = frozenset(content for content in had if content not in has)
-        made = has - had
+        added = has - had
+        made = added.copy()
         for path, content in came.items():
             if path in before and before[path].kind is Kind.FILE and not made[content]:
                 made[content] = 1
@@ -256,7 +259,18 @@ class Ledger:
             if seen.inode in stood and stood[seen.inode] != path
         )
         action = Action(
-            len(self.actions), device.loop.now_ns, self.epoch, number, what, before, came, made, gone, touched, moved
+            len(self.actions),
+            device.loop.now_ns,
+            self.epoch,
+            number,
+            what,
+            before,
+            came,
+            made,
+            added,
+            gone,
+            touched,
+            moved,
         )
         self.actions.append(action)
         for content in came.values():
@@ -290,8 +304,8 @@ class Ledger:
         ]
         if len(paths) == count:  # else some of it was moved, too
             self.ended.setdefault(content, set()).update(paths)
-        made = sum(maker.made[content] for maker in self.makers.get(content, ()))
-        return len(self.ended.get(content, ())) >= max(made, 1)
+        places = sum(maker.added[content] for maker in self.makers.get(content, ()))
+        return len(self.ended.get(content, ())) >= max(places, 1)
 
     def note_by_command(
         self, device: DeviceMachine, number: int, what: str, before: Tree, meant: Decision | None = None

@@ -78,6 +78,19 @@ def test_what_is_moved_is_not_gone_and_what_is_copied_was_put_twice(scene):
     assert scene.ledger.enders == {}
 
 
+def test_what_stood_at_two_paths_is_removed_with_both_also_where_one_was_exchanged_for_another(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    scene.act(0, ("copy", "a.txt", "c.txt"))
+    for path, data in (("a.txt", b"one"), ("b.txt", b"two"), ("c.txt", b"one")):
+        scene.come(1, path, data)
+    swapped = scene.act(0, ("rename", "a.txt", "x"), ("rename", "b.txt", "a.txt"), ("rename", "x", "b.txt"))
+    assert (swapped.made, swapped.added) == ({of(b"one"): 1, of(b"two"): 1}, {})
+    scene.act(1, ("write", "a.txt", b"three"))
+    assert of(b"one") not in scene.ledger.replaced
+    scene.act(0, ("remove", "c.txt"))
+    assert of(b"one") in scene.ledger.replaced
+
+
 def test_a_move_over_another_file_is_a_version_of_that_one(scene):
     scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
     over = scene.act(0, ("rename", "a.txt", "b.txt"))

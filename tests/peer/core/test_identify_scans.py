@@ -268,7 +268,7 @@ def test_what_stands_at_a_name_that_is_not_judged_yet_is_not_gone(problem):
         assert acts(watcher) == ["Remove D g", "Remove X Y h", "Remove f"]
         return
     assert acts(watcher) == []
-    assert watcher.last.undecided == ("D", "X/Y", "f")
+    assert watcher.last.undecided == ("D", "X/Y", "f", "new-D", "new-Y", "new-f")  # both places of each
     watcher.disk.problems.clear()
     watcher.identify("", recursive=True)
     assert sorted(acts(watcher)) == ["Move D -> new-D", "Move Y -> new-Y", "Move f -> new-f", "Remove X"]
