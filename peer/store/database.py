@@ -149,13 +149,18 @@ def run_together(
 
     ``undone`` are called after each rollback and before anything else is run or anybody told. With ``keeps`` false nothing
     is ever committed: the transaction goes on, later operations see what earlier ones wrote, and closing undoes it all.
+
+    Where the disk does not take the transaction, whoever wrote in it is told. The others had no part in that: they are run
+    once more, each alone.
     """
     done: list[tuple[Future[Any], Any]] = []
+    wrote: set[int] = set()
     is_alone = len(jobs) == 1 and not connection.in_transaction
     try:
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-        for operation, future in jobs:
+        for number, (operation, future) in enumerate(jobs):
+            before = connection.total_changes
             if is_alone:  # the transaction is its savepoint
                 done.append((future, operation(connection)))
                 break
@@ -171,6 +176,8 @@ def run_together(
             else:
                 done.append((future, result))
             finally:
+                if connection.total_changes != before or not connection.in_transaction:
+                    wrote.add(number)
                 if connection.in_transaction:
                     connection.execute("RELEASE operation")
         if keeps:
@@ -180,9 +187,12 @@ def run_together(
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         _tell(undone, connection)
-        for _, future in jobs:
-            if not future.done():
-                future.set_exception(_ours(error))
+        may_go_on = len(jobs) > 1 and isinstance(error, sqlite3.Error)
+        for number, job in enumerate(jobs):
+            if not job[1].done() and (number in wrote or not may_go_on):
+                job[1].set_exception(_ours(error))
+            elif not job[1].done():
+                run_together(connection, [job], undone, keeps=keeps)
         return
     for future, result in done:
         future.set_result(result)
