@@ -69,7 +69,7 @@ class Journals:
         self.void: set[bytes] = set()
         """Hashes of entries of which the log says that they will never be in it."""
         self.may_fork = False
-        """Whether a coordinator was set back while a device knew no more than it: nobody could tell it in time."""
+        """Whether a coordinator was set back while a device knew less than was known: it may be the first to tell it, and write."""
         self.set_back: set[str] = set()
         """Devices that lost what they knew: what only they had in their hands is gone."""
 
@@ -138,11 +138,12 @@ def going_back(world: World, journals: Journals, machine: Keeper) -> Iterator[No
     heads = {one.name: _head(one) for one in _keepers(world)}
     journals.heads[machine.name] = min(journals.heads.get(machine.name, 0), heads[machine.name])
     journals.drop(max(heads.values()))
-    behind = [device for device in world.devices if heads[device.name] <= heads[COORDINATOR]]
+    known = max(had, *heads.values())  # also what is on its way to a device just now
+    behind = [device for device in world.devices if heads[device.name] < known]
     if machine is not world.coordinator:
         journals.applied.pop(machine.name, None)
         journals.set_back.add(machine.name)
-    elif behind and max(had, *heads.values()) > heads[COORDINATOR]:  # also what is on its way to a device just now
+    elif behind and known > heads[COORDINATOR]:
         journals.may_fork = True
 
 
