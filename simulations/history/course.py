@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from protocol.errors import KinfolderError
 from simulations.checks import journal
+from simulations.checks.names import is_local
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import DeviceImage
@@ -319,7 +320,8 @@ class Course:
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:
-            kept = held(self.ledger.see(device, number))
+            there = self.ledger.see(device, number)
+            kept = held({path: seen for path, seen in there.items() if not is_local(path)})
             for content in held(before):
                 if content not in kept and content not in self.ledger.acknowledged:
                     self.ledger.excused[content] = f"device-{number} was put back"
