@@ -256,7 +256,9 @@ class Directories:
 
     def _compare(self, seen: _Seen, listing: Listing) -> None:
         """Sort what differs from the rows of the directory. This is where a scan of a million files spends its time."""
-        rows = {} if seen.id is None else {row[0].name: row for row in self._local.rows(seen.id)}
+        known = [] if seen.id is None else list(self._local.rows(seen.id))
+        rows = {row[0].name: row for row in known}
+        doubled = [] if len(rows) == len(known) else _doubled(known, rows, listing)
         below: dict[str, _Below] = {}
         odd: list[tuple[Sighting, Row | None]] = []
         for sighting in listing.sightings:
@@ -267,7 +269,7 @@ class Directories:
                 odd.append((sighting, Row(*found)))
             elif sighting.kind is Kind.DIRECTORY:
                 below[sighting.name] = _Below(sighting, Row(*found))
-        lost = [Row(*row) for row in rows.values()]
+        lost = [Row(*row) for row in (*rows.values(), *doubled)]
         if odd:
             self._sort(seen, odd, below, lost)
         seen.below, seen.lost = below or None, lost or ()
@@ -517,6 +519,22 @@ class Directories:
 def join(directory: str, name: str) -> str:
     """Return the path of a name in a directory."""
     return f"{directory}/{name}" if directory else name
+
+
+def _doubled(
+    known: Iterable[tuple[Item, Fingerprint]], rows: dict[str, tuple[Item, Fingerprint]], listing: Listing
+) -> list[tuple[Item, Fingerprint]]:
+    """Return the rows that share their name with another one and are not what stands there; the others stay in ``rows``.
+
+    A step was carried out at a name, and another, which was to take away what stood there, was not: its user had done that.
+    """
+    there = {sighting.name: sighting.fingerprint for sighting in listing.sightings}
+    for row in known:
+        name = row[0].name
+        if name in there and same_inode(row[1], there[name]):
+            rows[name] = row
+    standing = {row[0].id for row in rows.values()}
+    return [row for row in known if row[0].id not in standing]
 
 
 def _inode(fingerprint: Fingerprint) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from simulations.checks import journal
 from simulations.checks.names import is_local
 from simulations.checks.storage import check_reachability
 from simulations.checks.watch import Watch
-from simulations.devices import DeviceImage
+from simulations.devices import AWAY, DeviceImage
 from simulations.disk import SimDisk
 from simulations.history import endings, rest
 from simulations.history.ledger import Action, Ledger, Tree, held, look
@@ -309,7 +309,7 @@ class Course:
         if device.is_running:
             device.kill()
         device.user.close_all()
-        before = self.ledger.see(device, number)
+        before, away = self.ledger.see(device, number), look(device, AWAY)
         self.world.may_log("two entries under one number")
         self.put_back.add(device.name)
         with journal.going_back(self.world, self.watch.journals, device):
@@ -322,7 +322,7 @@ class Course:
         elif files:
             there = self.ledger.see(device, number)
             kept = held({path: seen for path, seen in there.items() if not is_local(path)})
-            for content in held(before):
+            for content in held(before) + held(away):
                 if content not in kept and content not in self.ledger.acknowledged:
                     self.ledger.excused[content] = f"device-{number} was put back"
         now = look(device)
