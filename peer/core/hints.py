@@ -281,6 +281,11 @@ class Hints:
             times.append(self._full_s)
         return min(times, default=None)
 
+    @property
+    def wants_everything(self) -> bool:
+        """Whether a full scan is to be made: until then it is not known any more what moved."""
+        return self._full_s is not None
+
     def look_everywhere(self, now_s: float) -> None:
         """Ask for a full scan, since something happened of which no event told."""
         self._mark_all(now_s + DEBOUNCE_S)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from peer.core.brake import is_mass
+from peer.core.conflicts import bytes_of, text_of
 from peer.core.tree import Item, Tree, find, path_of
 from protocol.entries import AdmittedEntry, ContentValue, Kind, PlaceValue, RemovalValue
 from protocol.ids import Dot, NodeId
@@ -66,7 +67,8 @@ class MassChange(msgspec.Struct, frozen=True):
 class Mark(NamedTuple):
     """One of the files that a mass removal took, by which it is seen that they came back."""
 
-    path: str
+    path: bytes
+    """As names are in entries: not all of them are text."""
     hash: bytes
 
 
@@ -79,12 +81,12 @@ def marks_of(files: Sequence[Item], synced: Tree) -> tuple[Mark, ...]:
     """
     step = max(1, len(files) // MARKS_MAX)
     found = ((path_of(synced, item.id), item.content.hash) for item in files[::step][:MARKS_MAX])
-    return tuple(Mark(path, hash) for path, hash in found if path)
+    return tuple(Mark(bytes_of(path), hash) for path, hash in found if path)
 
 
 def came_back(marks: Sequence[Mark], synced: Tree) -> bool:
     """Tell whether a removal was undone, by whomever: all names are there again, if some of them for other files by now."""
-    there = [(mark, find(synced, mark.path)) for mark in marks]
+    there = [(mark, find(synced, text_of(mark.path))) for mark in marks]
     return all(item is not None for _, item in there) and any(
         item is not None and item.content.hash == mark.hash for mark, item in there
     )

@@ -71,10 +71,12 @@ class _Settled:
         """``heard``: tells whether the watcher told of a name; None: that does not matter."""
         self._heard = heard
         self.untold: frozenset[str] = frozenset()
+        self.waits = False
+        """Whether all is looked at in a moment: what was told before is forgotten then, and a part decides nothing."""
         self.unheard: set[str] = set()
 
     def __contains__(self, path: object) -> bool:
-        if self._heard is not None and isinstance(path, str) and not self._heard(path):
+        if self._heard is not None and isinstance(path, str) and (self.waits or not self._heard(path)):
             self.unheard.add(path)
             return False
         return path not in self.untold
@@ -556,7 +558,7 @@ class Observer:
             if is_last and self._watcher is not None:
                 # A name that this scan missed went away before, and that is told before anything is judged.
                 await self._watcher.caught_up(EVENTS_S_MAX)
-                settled.untold = self._hints.untold(moved=spots is None)
+                settled.untold, settled.waits = self._hints.untold(moved=spots is None), self._hints.wants_everything
             observe = partial(_observe, begun, begin, part, is_last=is_last)
             requests = await context.database.run(observe)
             if is_last:

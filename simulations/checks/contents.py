@@ -63,7 +63,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     it. So does who moved another version of the same file, or a directory in which it came to be: a removal that is beaten by a
     move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
     A device that was put back to when it did not know the file, and was not at rest since, cannot tell what it removes: what
-    it had handed in before is another's to it, and stays beside its own.
+    it had handed in before is another's to it, and stays beside its own. Nor can it tell what others removed meanwhile.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY:
@@ -85,10 +85,15 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
 
 
 def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
-    """Invariant 9: no content stands at more paths than actions put it at: by writing, by copying, by restoring."""
+    """Invariant 9: no content stands at more paths than actions put it at: by writing, by copying, by restoring.
+
+    Excused is a device that was put back to when it did not know a file: it knows it again by its path alone, and takes it
+    for a new one where somebody gave it another before all were at rest.
+    """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
         made = sum(maker.made[content] for maker in makers) + len(ledger.restores)
+        made += sum(any(maker.epoch == epoch for maker in makers[1:]) for epoch in ledger.when_forgotten(content))
         if count > max(made, 1):
             paths = [path for path, seen in tree.items() if seen.content == content][:_NAMED]
             raise Violation(

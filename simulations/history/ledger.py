@@ -364,9 +364,17 @@ class Ledger:
             self.strange.add(content)
             self.forgotten[number, content] = self.epoch
 
+    def when_forgotten(self, content: bytes) -> list[int]:
+        """Return the epochs in which a device forgot that it had a content from others, or they from it."""
+        found = (self.forgotten.get((number, content)) for number in range(len(self.sights)))
+        return [epoch for epoch in found if epoch is not None]
+
     def could_tell(self, ender: Action, content: bytes) -> bool:
-        """Tell whether a device knew that what its user removed or replaced is what others have."""
-        return self.forgotten.get((ender.device, content)) != ender.epoch
+        """Tell whether all who had what somebody removed or replaced knew that it is what others have, since all were at rest.
+
+        Who forgot it cannot say that he replaces it, and brings back what another removed while it stood there.
+        """
+        return ender.epoch not in self.when_forgotten(content)
 
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""

@@ -156,6 +156,17 @@ def test_3_a_device_that_forgot_what_it_has_cannot_tell_what_it_removes(scene):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+def test_3_a_device_that_forgot_what_it_has_brings_back_what_another_removed_meanwhile(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "a.txt"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forget(scene.world.devices[1], 1)
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
 def test_3_at_rest_a_device_knows_again(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
@@ -316,6 +327,20 @@ def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
         contents.check_identity(scene.ledger, 0, scene.tree(0))
     scene.ledger.restores.append(scene.ledger.actions[0])
     contents.check_identity(scene.ledger, 0, scene.tree(0))
+
+
+def test_9_a_device_that_forgot_a_file_may_have_it_twice_once_somebody_moved_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.come(1, "b.txt", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("rename", "a.txt", "b.txt"))
+    contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.come(1, "c.txt", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
 
 
 @pytest.mark.parametrize("names", [("\u00e9", "e\u0301"), ("D/\u00e9", "D/e\u0301")])

@@ -290,6 +290,15 @@ def test_what_is_untold_is_what_a_scan_may_miss_though_it_stands_elsewhere():
     assert hints.untold() == hints.untold(moved=True) == set()
 
 
+def test_until_all_is_looked_at_that_is_wanted():
+    hints = Hints()
+    wanted = [hints.wants_everything]
+    hints.look_everywhere(100.0)
+    wanted.append(hints.wants_everything)
+    assert hints.due(100.0 + DEBOUNCE_S) == Look(full=True, spots=(), unsettled=frozenset())
+    assert [*wanted, hints.wants_everything] == [False, True, False]
+
+
 @pytest.mark.parametrize(
     "name",
     [

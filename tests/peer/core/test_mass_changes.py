@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peer.core.mass_changes import MARKS_MAX, PAUSE_MS, Recorded, came_back, marks_of, mass_changes
+from peer.core.mass_changes import MARKS_MAX, PAUSE_MS, Mark, Recorded, came_back, marks_of, mass_changes
+from protocol import codec
 from protocol.entries import ContentValue, Kind, PlaceValue, Register, RemovalValue
 from protocol.ids import ROOT, Dot
 from tests.peer.core.entries import entry, node
@@ -161,15 +162,22 @@ def test_a_removal_came_back_once_all_its_names_are_there_and_some_are_its_files
     files = [item for item in before.items() if not item.is_directory]
     marks = marks_of(files, before)
     assert len(marks) == MARKS_MAX
-    assert all(path in {path for path, _ in WIDE.values()} for path, _ in marks)
+    assert all(mark.path.decode() in {path for path, _ in WIDE.values()} for mark in marks)
     assert came_back(marks, before)
     assert not came_back(marks, tree({}))
     for id, (path, _) in WIDE.items():
         rest = tree(DIRECTORIES | {other: WIDE[other] for other in WIDE if other != id})
-        assert came_back(marks, rest) == all(mark.path != path for mark in marks)
+        assert came_back(marks, rest) == all(mark.path != path.encode() for mark in marks)
     # Under the names of some, other files may stand by now; if all are others, somebody did something else.
     others = {id: (path, "other") for id, (path, _) in WIDE.items()}
-    one = next(id for id, (path, _) in WIDE.items() if path == marks[0].path)
+    one = next(id for id, (path, _) in WIDE.items() if path.encode() == marks[0].path)
     assert came_back(marks, tree(DIRECTORIES | others | {one: WIDE[one]}))
     assert not came_back(marks, tree(DIRECTORIES | others))
     assert not came_back((), before)
+
+
+def test_a_removal_is_noted_whatever_bytes_its_names_are_made_of():
+    before = tree({"f": ("f\udcff.txt", "one"), "g": ("g.txt", "two")})
+    marks = marks_of(list(before.items()), before)
+    assert sorted(codec.decode(codec.encode(marks), tuple[Mark, ...], bytes_max=1_000)) == sorted(marks)
+    assert came_back(marks, before)
