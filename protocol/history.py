@@ -38,6 +38,8 @@ class VoidReason(IntEnum):
     """It replaces an entry that was ordered first: its author plans anew."""
     NEEDS_VOID = 5
     """It builds on an entry that became void without a replacement."""
+    CONTENTS_LOST = 6
+    """Its author lost what it had not sent, and nobody holds it."""
 
 
 class VoidRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

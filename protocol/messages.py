@@ -320,6 +320,16 @@ class RepushLog(_Message, frozen=True, tag=42):
     checkpoint: SignedCheckpoint
 
 
+class GiveUp(_Message, frozen=True, tag=44):
+    """Says that a device lost contents of entries that it had registered, and finds them nowhere.
+
+    Those of which no storage node is known to hold them become void.
+    """
+
+    folder: FolderId
+    entries: tuple[EntryHash, ...]
+
+
 class AccountChanged(_Message, frozen=True, tag=43):
     """Notice: an account chain of interest has a new head."""
 
@@ -510,6 +520,7 @@ Message: TypeAlias = (
     | GetOwnSeq
     | OwnSeq
     | RepushLog
+    | GiveUp
     | AccountChanged
     | GetGrant
     | Granted

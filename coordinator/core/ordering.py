@@ -2,7 +2,7 @@
 
 Rule 1: an entry waits only for what it names: entries that it needs, segments that it pins. Its device's other entries
 do not hold it up.
-Rule 2: every registered entry ends ordered or void, unless something that it names never comes. Its epoch was judged when
+Rule 2: every registered entry ends ordered or void, unless something that it names never comes and nobody says so. Its epoch was judged when
 it was registered: whoever lost the key since could read it then.
 Rule 3: a need of a replaced entry is a need of the replacement; a need of any other void entry makes void.
 Rule 4: waits never form a ring; the entry that would close one becomes void.
@@ -182,6 +182,11 @@ class Ordering:
         for record in self._ledger.pending_records():
             if not self._authority.counts(record.device, record.seq, record.hash):
                 self._todo.append((record.hash, VoidReason.AUTHOR_REMOVED))
+        self._settle()
+
+    def give_up(self, hashes: Iterable[EntryHash]) -> None:
+        """Make void what can never be ordered since nobody holds its contents."""
+        self._todo.extend((hash, VoidReason.CONTENTS_LOST) for hash in hashes)
         self._settle()
 
     def reconsider(self) -> None:

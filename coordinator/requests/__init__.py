@@ -40,6 +40,7 @@ HANDLERS: Final[dict[type[m.Message], tuple[frozenset[Kind], Handler]]] = {
     m.PullRegistered: (_DEVICE, entries.pull_registered),
     m.GetOwnSeq: (_DEVICE, entries.get_own_seq),
     m.RepushLog: (_DEVICE, entries.repush),
+    m.GiveUp: (_DEVICE, entries.give_up),
     m.GetGrant: (_DEVICE, storage.get_grant),
     m.GetStorage: (_DEVICE, storage.get_storage),
     m.GetCopies: (_DEVICE, storage.get_copies),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from coordinator.core.authority import Authority
 from coordinator.core.ordering import Ordering, Wait
 from coordinator.failures import Refused, behind, no_such_folder
 from coordinator.service import Coordinator, Moved, moved
@@ -17,7 +18,7 @@ from protocol.entries import Entry, parse_entry
 from protocol.errors import KinfolderError, LimitExceededError, ProtocolError, UnavailableError
 from protocol.grants import ReceiptFor, open_receipt
 from protocol.history import verify_checkpoint
-from protocol.ids import AccountId, ChunkId, EntryHash, FolderId, Pseudonym, StorageNodeId, storage_node_id
+from protocol.ids import AccountId, ChunkId, DeviceId, EntryHash, FolderId, Pseudonym, StorageNodeId, storage_node_id
 
 ENTRIES_A_REQUEST_MAX: Final = 512
 REFUSALS_A_REQUEST_MAX: Final = 16
@@ -270,3 +271,35 @@ async def repush(coordinator: Coordinator, session: Session, message: m.RepushLo
     verify_checkpoint(message.checkpoint, coordinator.log_key)
     coordinator.publish(await restore(coordinator, session, message))
     return m.Ok()
+
+
+async def give_up(coordinator: Coordinator, session: Session, message: m.GiveUp) -> m.Message:
+    """Make void what a device registered, if nobody holds its contents; devices that have them on their disks record them anew."""
+    if len(message.entries) > ENTRIES_A_REQUEST_MAX:
+        raise LimitExceededError("entries of a request", ENTRIES_A_REQUEST_MAX)
+
+    def run(repository: Repository) -> list[Moved]:
+        ledger, authority = coordinator.open_folder(repository, message.folder, session.account, Role.WRITER)
+        if ledger.head.is_behind:
+            raise behind()
+        lost = [one for one in message.entries if _is_lost(repository, ledger, authority, session.device, one)]
+        Ordering(ledger, authority).give_up(lost)
+        return moved(ledger, authority)
+
+    coordinator.publish(await coordinator.database.write(run))
+    return m.Ok()
+
+
+def _is_lost(
+    repository: Repository, ledger: FolderLedger, authority: Authority, device: DeviceId, hash: EntryHash
+) -> bool:
+    """Tell whether an entry of a device waits for what no node is known to hold."""
+    record = ledger.find(hash)
+    enrolment = None if record is None else authority.control.enrolment(record.device)
+    if record is None or not record.is_pending or enrolment is None or enrolment.device != device:
+        return False
+    chunks = set(ledger.pending(hash).header.pins)
+    for segment in tuple(chunks):
+        chunks |= {ref.id for ref in repository.chunks.segment_chunks(ledger.head.folder, segment) or ()}
+    counts = repository.chunks.counts(ledger.head.pseudonym, chunks)
+    return any(not counts.get(chunk) for chunk in chunks)

@@ -458,11 +458,12 @@ class FolderEngine:
             await self._recorder.ensure_known()  # whoever added it may have been cut off before it was told
             self._want_drain()
         was_verified = self.follower.is_verified
-        if await self.follower.follow() or self.follower.is_verified != was_verified:
+        if await self._reassurer.follow() or self.follower.is_verified != was_verified:
             self.outlook.try_again({AWAITED})
             self._want_plan()
             if self.follower.is_mixed:
                 self._want_drain()  # an author may have begun anew, and not send what he wrote before
+        self._drainer.is_wanted |= self._reassurer.is_wanted
         # What was recorded meanwhile wants to be pushed too: the flag is read after the wait.
         self._push_wanted = await self._reassurer.follow_up(is_sent=not self._push_wanted) or self._push_wanted
 

@@ -5,7 +5,8 @@ it: an entry that uses it would wait for ever. The nodes are asked again; their 
 no more is put there again, from another node or from this disk.
 
 So it is done, too, for a device that left the LAN before its spool was sent, and may never come back: who took over what it
-wrote has the bytes, and builds on it.
+wrote has the bytes, and builds on it. And for this device's own entries of an earlier number: where it went back to before it
+sent what they bring, and that is nowhere else, they are given up, or everybody would wait for them for ever.
 
 Rule 1: entries are looked at that were handed in and stay unordered, each once in a session, and those that were given back,
     however often this device ends meanwhile.
@@ -27,6 +28,7 @@ from peer.core.segments import chunk_refs, open_segment
 from peer.engine.context import Context
 from peer.engine.follower import Follower
 from peer.engine.holdings import Holdings
+from peer.engine.incarnations import earlier_entries, is_set_back
 from peer.engine.renewal import renew
 from peer.engine.spool import remade
 from peer.store import folders
@@ -55,10 +57,37 @@ class Reassurer:
         self._holdings = holdings
         self._told: set[EntryHash] = set()
         """Also those of others that this device stood in for."""
+        self._settled_as: int | None = None
+        """This device's number when it last looked for entries of earlier ones; None: not in this session."""
+        self._knows_itself = False
+        """Whether it asked in this session what it wrote under its number."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether this device has not yet looked for entries of its earlier numbers, and knows them all."""
+        return self._follower.has_caught_up and self._settled_as != self._follower.record.number
 
     def forget(self) -> None:
         """A session began: what was told in the one before may be lost."""
         self._told.clear()
+        self._settled_as = None
+        self._knows_itself = False
+
+    async def follow(self) -> bool:
+        """Follow the log, and begin anew if this device went back to a backup, once in a session; tell whether anything is new.
+
+        Whoever has nothing to hand in would not learn it otherwise, and all others wait for what he has lost.
+
+        Raises:
+            UnavailableError: The coordinator cannot be asked.
+            SecurityError: What it says does not hold.
+        """
+        news = await self._follower.follow()
+        if self._knows_itself or not self._follower.has_caught_up or not self._follower.record.number:
+            return news
+        found = await is_set_back(self._context, self._follower)
+        self._knows_itself = True
+        return (found and await self._follower.follow()) or found or news
 
     async def follow_up(self, *, is_sent: bool) -> bool:
         """Do what is due once the log was followed: renew an outdated key, else tell of what waits; tell whether it was renewed.
@@ -94,11 +123,14 @@ class Reassurer:
             await self._context.database.run(lambda db, rest=rest: self._follower.put_record(db, lost_after=rest))  # type: ignore[misc]
 
     async def stand_in(self) -> None:
-        """Send what devices wrote that are not near, and whose entries wait, as far as this disk holds it.
+        """Send what waits for its contents and nobody else may send, as far as this disk holds it.
+
+        That is what this device wrote under an earlier number, and what devices wrote that are not near.
 
         Raises:
             UnavailableError: The storage or the coordinator is away.
         """
+        await self._settle_earlier()
         if not self._follower.is_mixed or not self._may_write:
             return
         for entry in await self._context.database.run(lambda db: folders.foreign_tail(db, self._follower.record.key)):
@@ -111,6 +143,23 @@ class Reassurer:
                 log.info("contents of another device are not here", entry=entry.hash[:8].hex(), code=error.code)
                 continue
             self._told.add(entry.hash)
+
+    async def _settle_earlier(self) -> None:
+        """Send what this device wrote under earlier numbers and nobody ordered; give up what is nowhere."""
+        record = self._follower.record
+        if not self.is_wanted or not self._may_write:
+            return
+        lost: list[EntryHash] = []
+        for entry in await earlier_entries(self._context, self._follower):
+            try:
+                for segment in self._segments_of(entry):
+                    await self._tell_of(segment)
+            except (NoSourceError, CorruptChunkError, ProtocolError) as error:
+                log.warning("contents of an entry are lost", entry=entry.hash[:8].hex(), code=error.code)
+                lost.append(entry.hash)
+        for start in range(0, len(lost), ITEMS_TOGETHER):
+            await self._context.link.ask(m.GiveUp(record.id, tuple(lost[start : start + ITEMS_TOGETHER])), m.Ok)
+        self._settled_as = record.number
 
     @property
     def _may_write(self) -> bool:

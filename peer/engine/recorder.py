@@ -46,6 +46,7 @@ from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower
+from peer.engine.incarnations import is_set_back
 from peer.engine.renewal import seal_tail_anew
 from peer.engine.sight import Sight
 from peer.engine.uploader import Stored, ToSend
@@ -502,7 +503,7 @@ class Recorder:
             for state in reply.states:
                 if state.refused in {"chain", "gap"}:
                     self.forget()
-                    if await self._is_set_back():
+                    if await is_set_back(self._context, self._follower):
                         return True
                 if state.refused == "epoch":
                     await self._follower.follow()
@@ -512,21 +513,6 @@ class Recorder:
                 moved = moved or state.position > 0
             self._handed_in = (record.number, part[-1][0])
         return moved
-
-    async def _is_set_back(self) -> bool:
-        """Begin a new incarnation if this device has written more under its number than it knows; tell whether it did."""
-        record = self._follower.record
-        own = await self._context.link.ask(m.GetOwnSeq(record.id, record.number), m.OwnSeq)
-
-        def operation(db: sqlite3.Connection) -> bool:
-            known = folders.entry_hash_of(db, record.key, record.number, own.seq)
-            if own.seq == 0 or (known is not None and known[0] == own.entry):
-                return False
-            self._follower.begin_anew(db)
-            self._follower.rebuild(db)
-            return True
-
-        return await self._context.database.run(operation)
 
     async def ensure_known(self) -> None:
         """Tell the coordinator of a folder that was made without it.

@@ -29,10 +29,15 @@ _WAITS: Final = """
 """What waits until the disk can take its name, or that of a directory above it."""
 _DIRTY: Final = f"SELECT id FROM dirty WHERE id NOT IN ({_WAITS})"  # noqa: S608 - words of our own
 _LOCAL: Final = "SELECT id, parent, name FROM local_item"
+_WITHOUT_ORDER: Final = (
+    "SELECT count(*) FROM entry WHERE position = 0"
+    " AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 3 AND instr(data, entry.hash) > 0)"
+)
+"""Entries that stand in no log; a void one (3) keeps its number."""
 _ORPHANS: Final = (
     "SELECT count(*) FROM obstacle WHERE id NOT IN (SELECT id FROM fold_item)",
     "SELECT count(*) FROM unseen WHERE id NOT IN (SELECT id FROM synced_item)",
-    "SELECT count(*) FROM entry WHERE position = 0",
+    _WITHOUT_ORDER,
     "SELECT count(*) FROM snapshot WHERE position = 0",
 )
 _COORDINATOR_ROWS: Final = MappingProxyType(

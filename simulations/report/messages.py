@@ -20,7 +20,7 @@ ENTRIES: Final = "entries"
 CHUNKS: Final = "chunks"
 NEAR: Final = "near"
 TALK: Final = "talk"
-_ENTRIES: Final = (m.RegisterEntries, m.EntryStates, m.Pulled, m.Registered, m.RepushLog)
+_ENTRIES: Final = (m.RegisterEntries, m.EntryStates, m.Pulled, m.Registered, m.RepushLog, m.GiveUp)
 
 
 class Sent(NamedTuple):

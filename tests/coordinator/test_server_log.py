@@ -227,6 +227,37 @@ def test_an_entry_is_ordered_when_a_quorum_of_real_receipts_is_in(world):
     run(main)
 
 
+def test_only_what_its_own_device_lost_and_no_node_holds_is_given_up(world):
+    async def main():
+        async with world.running(replicas=2, quorum=2) as server:
+            alice, client, folder, made = await alice_and_folder(server.url, world.user_token)
+            _, node = await storage_node(server.url, "n1", world.node_token)
+            bob = TestAccount("bob")
+            other = await new_user(server.url, bob, world.user_token)
+            await share(client, folder, bob, Role.WRITER)
+            b = await enrol(other, folder, bob)
+            a = Author(folder, alice.device, 1)
+            held, lost = segment("held"), segment("lost", chunk("1"))
+            kept, given_up = a.entry("x", pins=[held.segment.id]), a.entry("y", pins=[lost.segment.id])
+            ordered, built = a.entry("z"), b.entry("w", needs=[hash_of(given_up)])
+            await client.register(folder.id, [kept, given_up, ordered])
+            await other.register(folder.id, [built])
+            await client.ask(m.PinSegments(folder.id, (held, lost)))
+            receipts = (node.receipt(made.pseudonym, [held.segment, lost.segment]),)
+            await client.ask(m.AddReceipts(folder.id, receipts))
+            everything = m.GiveUp(folder.id, tuple(hash_of(one) for one in (kept, given_up, ordered, built)))
+            await other.ask(everything)  # of Bob's, there is one that waits for another alone
+            assert len((await client.ask(m.PullRegistered(folder.id, 0), m.Registered)).entries) == 3
+            await client.ask(everything)
+            assert await client.ask(m.PullRegistered(folder.id, 0), m.Registered) == m.Registered(
+                ((1, kept),), more=False
+            )
+            states = (await client.register(folder.id, [kept, given_up, ordered, built])).states
+            assert [one.void for one in states] == [None, VoidReason.CONTENTS_LOST, None, VoidReason.NEEDS_VOID]
+
+    run(main)
+
+
 def test_lowering_the_quorum_lets_waiting_entries_go(world):
     async def main():
         async with world.running(replicas=2, quorum=2) as server:

@@ -38,7 +38,9 @@ def test_the_loop_sleeps_while_the_spool_is_sent_after_it_failed_once(tmp_path):
 
     async def main() -> None:
         spool = Lagging()
-        follower = SimpleNamespace(is_mixed=False, record=replace(world.record, pseudonym=Pseudonym(b"p" * 32)))
+        follower = SimpleNamespace(
+            is_mixed=False, has_caught_up=False, record=replace(world.record, pseudonym=Pseudonym(b"p" * 32))
+        )
         safety = Calm()
         uploader = SimpleNamespace(spool=spool)
         holdings = SimpleNamespace(remake=None)
