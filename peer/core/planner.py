@@ -276,6 +276,7 @@ class _Planning:
         elif decision is Decision.RECORD and view.remote != view.synced and view.remote is not None:
             yield from self._decide_record(view, view.remote)
         elif decision is Decision.FORGET and view.synced is not None and not self._is_excluded(view):
+            # No act, also where a conflict copy holds what went: it may be a step that a crash cut short that took it.
             self._forgotten.append(view.synced)
 
     def _decide_act(self, view: _View) -> Iterator[ItemId]:

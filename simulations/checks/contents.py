@@ -64,6 +64,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
     A device that was put back to when it did not know the file, and was not at rest since, cannot tell what it removes: what
     it had handed in before is another's to it, and stays beside its own. Nor can it tell what others removed meanwhile.
+    And of a file whose two versions were removed at once by who had not seen the other's, the conflict's copy stays.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY:
@@ -75,6 +76,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
                 and all(ledger.had_seen(ender, maker, seen.content) for maker in keepers)
                 and not _is_moved_otherwise(ledger, ender, seen.content)
                 and not _went_along(ledger, ender, seen.content)
+                and not _met_a_removal(ledger, ender, path, seen.content)
             ):
                 raise Violation(
                     NO_RESURRECTION,
@@ -193,6 +195,31 @@ def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
             for was, new in one.moved
         )
         for one in ledger.actions
+    )
+
+
+def _met_a_removal(ledger: Ledger, ender: Action, path: str, content: bytes) -> bool:
+    """Tell whether a conflict's copy is all that stands of a file that two removed at once, each another version of it.
+
+    The folder holds the file no more when the second removal is found: it may as well be a step of the agent that a crash
+    cut short after it took the file away, and that must not take the copy along.
+    """
+    name = _last(path)
+    if not is_copy(name):
+        return False
+    mine = [
+        was for was, seen in ender.before.items() if seen.content == content and _one(_last(was)) == _one(wanted(name))
+    ]
+    return any(
+        one.device != ender.device
+        and one.epoch == ender.epoch
+        and _last(was) in one.touched
+        and was in one.before
+        and was not in one.came
+        and one.before[was].kind in (Kind.FILE, Kind.LINK)
+        and one.before[was].content != content
+        for one in ledger.actions
+        for was in mine
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from protocol.entries import Kind
 from protocol.errors import KinfolderError
-from simulations.history.ledger import Decision
+from simulations.history.ledger import Decision, Tree
 from simulations.history.people import GivenUp, Person
 from simulations.machines import MachineGone
 
@@ -63,11 +63,8 @@ async def decide(person: Person, row: Mapping[str, Any], *, keep: bool) -> None:
     """Decide about one conflict copy, of those that the agent listed."""
     copy, path = row["copy"], row["path"]
     before = person.ledger.see(person.device, person.number)
-    meant = None
-    if copy in before and before[copy].kind is Kind.FILE:
-        chosen = before[copy].content
-        main = frozenset([before[path].content]) if path in before else frozenset[bytes]()
-        meant = Decision({path: chosen}, main - {chosen}) if keep else Decision({}, frozenset([chosen]))
+    began_ns = person.device.loop.now_ns
+    meant = meaning(before, copy, path, keep=keep)
     try:
         await ask(person, "resolve", copy=copy, path=person.path(copy), keep=keep)
         await person.wait(2.0)
@@ -75,7 +72,25 @@ async def decide(person: Person, row: Mapping[str, Any], *, keep: bool) -> None:
         meant = None
         raise
     finally:
-        person.ledger.note_by_command(person.device, person.number, f"decides about {copy}, {keep=}", before, meant)
+        what = f"decides about {copy}, {keep=}"
+        person.ledger.note_by_command(person.device, person.number, what, before, meant, since_ns=began_ns)
+
+
+def meaning(before: Tree, copy: str, path: str, *, keep: bool) -> Decision | None:
+    """Return what a decision about a copy is to do, also where it went elsewhere with its directory since it was listed."""
+    if copy not in before:
+        above, _, name = copy.rpartition("/")
+        places = [one for one in before if one.rpartition("/")[2] == name]
+        if len(places) != 1:
+            return None
+        (copy,) = places
+        if path.rpartition("/")[0] == above:
+            path = f"{copy.removesuffix(name)}{path.rpartition('/')[2]}"
+    if before[copy].kind is not Kind.FILE:
+        return None
+    chosen = before[copy].content
+    main = frozenset([before[path].content]) if path in before else frozenset[bytes]()
+    return Decision({path: chosen}, main - {chosen}) if keep else Decision({}, frozenset([chosen]))
 
 
 async def restore(person: Person) -> None:
@@ -102,7 +117,7 @@ async def bring_back(person: Person, inside: str, ago_ms: int) -> None:
     finally:
         meant = Decision({}, person.ledger.passed(person.device, person.number, began_ns))
         what = f"restores {inside or 'all'}"
-        action = person.ledger.note_by_command(person.device, person.number, what, before, meant)
+        action = person.ledger.note_by_command(person.device, person.number, what, before, meant, since_ns=began_ns)
         person.ledger.restores.append(action)
 
 

@@ -21,7 +21,7 @@ from simulations.checks.watch import Watch
 from simulations.devices import AWAY, DeviceImage
 from simulations.disk import SimDisk
 from simulations.history import endings, rest
-from simulations.history.ledger import Action, Ledger, Tree, held, look
+from simulations.history.ledger import Action, Back, Ledger, Tree, held, look
 from simulations.history.options import ACTIONS_MIN
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
@@ -310,6 +310,7 @@ class Course:
             device.kill()
         device.user.close_all()
         before, away = self.ledger.see(device, number), look(device, AWAY)
+        self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database)
         self.world.may_log("two entries under one number")
         self.put_back.add(device.name)
         with journal.going_back(self.world, self.watch.journals, device):

@@ -140,6 +140,16 @@ def _copies(tree: Tree, content: bytes, makers: list[Action]) -> int:
     return sum(not any(maker.came.get(path) == content for maker in makers) for path in paths)
 
 
+class Back(NamedTuple):
+    """That a device was put back."""
+
+    time_ns: int
+    stood: Tree
+    """What stood there until then."""
+    forgets: bool
+    """Whether it knows nothing any more of what its user did since its backup."""
+
+
 class Decision(NamedTuple):
     """What somebody decided that no disk shows yet."""
 
@@ -173,6 +183,8 @@ class Ledger:
         """Contents on the disk of a device that forgot what it knew of them: they may be taken for its own."""
         self.forgotten: dict[tuple[int, bytes], int] = {}
         """Of these, by device, the epoch in which it forgot: until all are at rest again, it takes others' for another file."""
+        self.backs: list[Back | None] = [None] * devices
+        """By device: when it was last put back."""
         self.restores: list[Action] = []
         """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
@@ -229,9 +241,9 @@ class Ledger:
         self.on_look(device, number)
         return tree
 
-    def note(self, device: DeviceMachine, number: int, what: str, before: Tree) -> Action:
-        """Note an action by what stood there before it and what stands there now."""
-        after = look(device)
+    def note(self, device: DeviceMachine, number: int, what: str, before: Tree, after: Tree | None = None) -> Action:
+        """Note an action by what stood there before it and what stands there now, or stood after it."""
+        after = look(device) if after is None else after
         came = {
             path: seen.content
             for path, seen in after.items()
@@ -308,14 +320,23 @@ class Ledger:
         return len(self.ended.get(content, ())) >= max(places, 1)
 
     def note_by_command(
-        self, device: DeviceMachine, number: int, what: str, before: Tree, meant: Decision | None = None
+        self,
+        device: DeviceMachine,
+        number: int,
+        what: str,
+        before: Tree,
+        meant: Decision | None = None,
+        *,
+        since_ns: int,
     ) -> Action:
         """Note what a command changed since a look, and what it is to change though its disk does not show it yet.
 
         What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in. What is still
-        to go may be there for good: the device had not looked at it yet, and takes it for a change that came after.
+        to go may be there for good: the device had not looked at it yet, and takes it for a change that came after. Where
+        the device was put back meanwhile, the command did what stood there until then: a backup is nobody's decision.
         """
-        action = self.note(device, number, what, before)
+        back = self._back(number, since_ns)
+        action = self.note(device, number, what, before, None if back is None else back.stood)
         if meant is not None:
             came = {**action.came, **meant.came}
             ended = sorted(action.gone.difference(meant.came.values()))
@@ -331,11 +352,20 @@ class Ledger:
                 enders = self.enders.setdefault(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
             self.replaced |= action.gone
+        if back is not None and back.forgets:
+            for content in action.gone:
+                self.enders[content] = [ender for ender in self.enders[content] if ender.number != action.number]
         return action
+
+    def _back(self, number: int, since_ns: int) -> Back | None:
+        """Return how a device was put back since a time, None if it was not."""
+        back = self.backs[number]
+        return back if back is not None and back.time_ns >= since_ns else None
 
     def passed(self, device: DeviceMachine, number: int, since_ns: int) -> frozenset[bytes]:
         """Return the contents that came to a device's disk since a time, whoever put them, and that stand there no more."""
-        here = held(look(device))
+        back = self._back(number, since_ns)
+        here = held(look(device) if back is None else back.stood)
         put = [
             content for content, put_ns in self.put[number].items() if put_ns >= since_ns and content in self.contents
         ]

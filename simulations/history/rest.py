@@ -263,13 +263,13 @@ async def _help(course: Course, device: DeviceMachine, status: dict[str, Any]) -
     for folder in status["folders"]:
         if folder["held"] is not None:
             number = course.world.devices.index(device)
-            before = course.ledger.see(device, number)
+            before, began_ns = course.ledger.see(device, number), device.loop.now_ns
             method = course.chance.choice(("approve", "undo"))
             course.tell(f"{device.name} {method}s a mass change")
             course.counts[method] += 1
             await device.call(method, folder=FOLDER)
             await device.sync(ASK_S)
-            course.ledger.note_by_command(device, number, f"{method}s a mass change", before)
+            course.ledger.note_by_command(device, number, f"{method}s a mass change", before, since_ns=began_ns)
             return ["a mass change waited"]
         reasons = {row["reason"] for row in folder["unsynced"]}
         if reasons and reasons <= TELLS:

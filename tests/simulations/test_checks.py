@@ -141,6 +141,23 @@ def test_3_who_exchanges_the_names_of_directories_that_came_after_a_removal_keep
         contents.check_resurrection(scene.ledger, 2, scene.tree(2))
 
 
+def test_3_of_a_file_that_two_removed_in_two_versions_the_copy_stays(scene):
+    """The history 5000338."""
+    for number in range(2):
+        scene.come(number, "a.txt", b"base")
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(1, ("write", "a.txt", b"two"))
+    scene.act(0, ("remove", "a.txt"))
+    scene.come(2, COPY, b"one")
+    scene.come(1, "b.txt", b"one")
+    with breaks(3):  # the other version is still there
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("remove", "a.txt"))
+    contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    with breaks(3):  # under a name that is no conflict's
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
 def test_3_a_device_that_forgot_what_it_has_cannot_tell_what_it_removes(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")

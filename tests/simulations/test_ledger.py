@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from blake3 import blake3
 
-from simulations.history.ledger import EMPTY, Decision, Ledger, held, look
+from simulations.history.commands import meaning
+from simulations.history.ledger import EMPTY, Back, Decision, Ledger, held, look
 from simulations.preparation import prepared
 from simulations.world import World
 
@@ -204,14 +205,43 @@ def test_what_a_command_is_to_do_counts_before_the_disk_shows_it(scene):
     device = scene.world.devices[0]
     before = scene.ledger.see(device, 0)
     meant = Decision({"a.txt": of(b"two")}, frozenset([of(b"one")]))
-    action = scene.ledger.note_by_command(device, 0, "decides", before, meant)
+    action = scene.ledger.note_by_command(device, 0, "decides", before, meant, since_ns=0)
     assert scene.ledger.makers[of(b"two")][-1] == action == scene.ledger.actions[-1]
     assert action.gone == {of(b"one")}
     assert of(b"one") not in scene.ledger.enders, "it stands there yet"
     assert of(b"one") in scene.ledger.replaced
     device.user.remove(device.path("a.txt"))
-    action = scene.ledger.note_by_command(device, 0, "decides", before, meant)
+    action = scene.ledger.note_by_command(device, 0, "decides", before, meant, since_ns=0)
     assert scene.ledger.enders[of(b"one")] == [action]
+
+
+def test_a_copy_that_went_elsewhere_with_its_directory_is_decided_about_where_it_stands(scene):
+    copy = "a (conflict, device-1, 63d0d090).txt"
+    scene.act(0, ("make_directory", "E"), ("write", f"E/{copy}", b"one"), ("write", "E/a.txt", b"two"))
+    tree = scene.tree(0)
+    assert meaning(tree, f"D/{copy}", "D/a.txt", keep=True) == Decision(
+        {"E/a.txt": of(b"one")}, frozenset([of(b"two")])
+    )
+    assert meaning(tree, f"D/{copy}", "D/a.txt", keep=False) == Decision({}, frozenset([of(b"one")]))
+    assert meaning(tree, "D/b (conflict, device-1, 63d0d090).txt", "D/b.txt", keep=True) is None
+    scene.act(0, ("make_directory", "F"), ("copy", f"E/{copy}", f"F/{copy}"))
+    assert meaning(scene.tree(0), f"D/{copy}", "D/a.txt", keep=True) is None, "nobody can tell which of them"
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_command_did_nothing_of_what_a_backup_took_away_meanwhile(scene, forgets):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    device = scene.world.devices[0]
+    before = scene.ledger.see(device, 0)
+    device.user.remove(device.path("b.txt"))
+    scene.ledger.backs[0] = Back(5, scene.tree(0), forgets)
+    device.user.remove(device.path("a.txt"))
+    scene.ledger.note_by_command(device, 0, "restores", before, since_ns=5)
+    assert not scene.ledger.enders.get(of(b"one"))
+    assert of(b"two") in scene.ledger.replaced
+    assert len(scene.ledger.enders[of(b"two")]) == (not forgets), "of what it knows nothing of, nobody may ever hear"
+    scene.ledger.note_by_command(device, 0, "restores", before, since_ns=6)
+    assert scene.ledger.enders[of(b"one")], "nothing was put back since then"
 
 
 def test_what_a_device_removed_since_its_backup_may_come_back(scene):

@@ -508,6 +508,10 @@ def test_what_is_to_stand_in_a_conflict_copy_is_displaced_once_that_stands():
     three["synced"].put(held(copy, mine, mine))
     assert not list(missing_copies(base, want, local=three["local"], remote=three["remote"]))
     assert names(plan(**three, dirty={node("f")}).steps) == ["Replace f"]
+    for each in ("local", "remote"):
+        three[each].drop(node("f"))
+    gone = plan(**three, dirty={node("f")})
+    assert names(gone.acts) + names(gone.steps) == ["Forget f"], "a crash of a step, perhaps: the copy stays"
 
 
 def test_a_directory_above_that_became_another_ones_is_found_though_only_what_is_in_it_is_planned():
