@@ -62,6 +62,7 @@ class End:
         self._closed: asyncio.Future[None] | None = None
         self._gives_up: asyncio.TimerHandle | None = None
         self._bytes_max = limits.MESSAGE_BYTES_MAX
+        self._is_parted = False
         self.on_end: Callable[[End], None] | None = None
         """Called once, when this end is of no use any more."""
 
@@ -181,6 +182,18 @@ class End:
             self._loop.note("abort", self._way.link.name)
             self._carry(_PACKET_BYTES, self._other_end()._hear_reset)
             self._end(ChannelClosedError(CLOSE_BROKEN, "aborted"))
+
+    def part(self) -> None:
+        """Want nothing more of a channel that would be kept for the next request: it is gone once both ends want nothing.
+
+        Nothing is sent, as nothing is where connections are kept.
+        """
+        self._check_alive()
+        self._is_parted = True
+        other = self._other_end()
+        if other._is_parted or other._ended is not None:
+            for end in (self, other):
+                end._end(ChannelClosedError(CLOSE_NORMAL))
 
     def keep_asking(self, patience: Patience) -> None:
         """Ask the other end from time to time whether it is there, and break the channel if it does not say so."""

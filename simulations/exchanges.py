@@ -43,6 +43,7 @@ class Exchange:
         self._head: bytes | None = None
         self._piece = b""
         self._is_whole = False
+        self._is_sent = False
 
     async def send(
         self, data: bytes | bytearray | memoryview = b"", *, head: bytes | None = None, last: bool = False
@@ -72,6 +73,7 @@ class Exchange:
         while len(self._corked) > PIECE_BYTES_MAX:
             await self._end.send(self._taken(), divide=_divide)
         await self._end.send(self._taken(last=last), divide=_divide)
+        self._is_sent = last
 
     def _taken(self, *, last: bool = False) -> bytes:
         """Return a frame of what waits, which then waits no more."""
@@ -117,6 +119,15 @@ class Exchange:
         while piece := await self.read():
             pieces += piece
         return bytes(pieces)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether both bodies are whole, as far as this side sends and has received them."""
+        return self._is_sent and self._is_whole
+
+    def part(self) -> None:
+        """Leave an exchange that is done: whoever keeps connections keeps this one."""
+        self._end.part()
 
     async def close(self) -> None:
         """End the exchange; what was sent still arrives."""

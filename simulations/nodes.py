@@ -120,9 +120,13 @@ class SimReply:
             raise self._failure from error
 
     async def _leave(self) -> None:
-        self._sending.cancel()
-        self._exchange.abort()
-        await asyncio.wait([self._sending])
+        if self._exchange.is_done:
+            self._exchange.part()
+        else:
+            self._sending.cancel()
+            self._exchange.abort()
+        if not self._sending.done():
+            await asyncio.wait([self._sending])
 
     async def _send(self) -> None:
         request = self._request
@@ -165,12 +169,12 @@ class SimListener:
             assert task is not None
             self._running[task] = None
             try:
-                await _answer(answer, end)
+                await _serve(answer, end)
             finally:
                 del self._running[task]
 
         try:
-            self._listener = self._network.listen(self._host, self._url, serve)
+            self._listener = self._network.listen(self._host, self._url, serve, closes=False)
         except OSError as error:
             raise UserError(f"cannot listen on {self._url}: {error.strerror or error}") from error
         self._listener.certificate_sha256 = _hash(certificate)
@@ -251,8 +255,18 @@ class SimCall:
         self._exchange.abort()
 
 
-async def _answer(answer: Answer, end: End) -> None:
+async def _serve(answer: Answer, end: End) -> None:
     exchange = Exchange(end)
+    try:
+        await _answer(answer, exchange)
+    finally:
+        if exchange.is_done and not end.host.is_dead:
+            exchange.part()
+        elif not end.host.is_dead:
+            await end.close()
+
+
+async def _answer(answer: Answer, exchange: Exchange) -> None:
     try:
         head = msgspec.msgpack.decode(await exchange.head(), type=_Head)
     except ChannelClosedError:

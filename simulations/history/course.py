@@ -34,6 +34,8 @@ from simulations.world import World
 
 TRIES: Final = 16
 """How many things somebody tries who finds that he cannot do what he wanted."""
+SLACK: Final = 1
+"""By so many actions a history may come to more than it is to."""
 BACKUP_EVERY: Final = 10
 """After so many events there is a backup of one device, and of the coordinator, in case somebody goes back to it ..."""
 BACKUP_AT: Final = 4
@@ -210,6 +212,8 @@ class Course:
         for name in _names(event, self.options.deeds, choice):
             chance = self.script.source(f"deed/{name}", event.number)
             kind = DEEDS[name]
+            if not event.name and kind.size > self._room(event):
+                continue
             self._begun[event.number] = kind.size
             tried.append(name)  # what cannot be ended may have begun: it belongs to the history
             self.played[event.number] = event._replace(name=THEN.join(tried), who=who)
@@ -219,6 +223,11 @@ class Course:
                 continue
             self.counts[name] += 1
             return
+
+    def _room(self, event: Event) -> int:
+        """Return how many actions a deed that is drawn may come to."""
+        others = self.coming - self._begun[event.number]
+        return max(1, self.options.actions + SLACK - others)
 
     async def _trouble(self, event: Event) -> None:
         tried: list[str] = []

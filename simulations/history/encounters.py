@@ -7,7 +7,7 @@ Rule 2: what each does is noted as an action of its own, as if it had come to be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -56,7 +56,7 @@ class Encounter(NamedTuple):
     @property
     def size(self) -> int:
         """How many actions it comes to, about, with the one that makes what it is about."""
-        return len(self.acts) + (self.needs is not nothing)
+        return sum(1 + (act in _TWO) for act in self.acts) + (self.needs is not nothing)
 
 
 async def meet(course: Course, chance: Random, kind: Encounter) -> None:
@@ -179,6 +179,12 @@ def _write(person: Person, path: str, data: bytes) -> None:
         person.hands.write(person.path(path), data, parents=True)
 
 
+def _write_all(person: Person, paths: Iterable[str]) -> None:
+    with person.acting("makes files"):
+        for path in paths:
+            person.hands.write(person.path(path), content(person.ledger.token(), 40), parents=True)
+
+
 def make_file(person: Person, chance: Random) -> None:
     """Make a file."""
     _write(person, chance.choice(names.FILES), content(person.ledger.token(), 40))
@@ -186,14 +192,12 @@ def make_file(person: Person, chance: Random) -> None:
 
 def make_files(person: Person, chance: Random) -> None:
     """Make two files."""
-    for name in chance.sample(names.FILES, 2):
-        _write(person, name, content(person.ledger.token(), 40))
+    _write_all(person, chance.sample(names.FILES, 2))
 
 
 def make_tree(person: Person, chance: Random) -> None:
-    """Make a directory with two files in it."""
-    for name in chance.sample(names.FILES, 2):
-        _write(person, f"{names.directory_name(chance)}/{name}", content(person.ledger.token(), 40))
+    """Make a directory with a file in it, or two."""
+    _write_all(person, [f"{names.directory_name(chance)}/{name}" for name in chance.sample(names.FILES, 2)])
 
 
 def make_directories(person: Person, _: Random) -> None:
@@ -205,8 +209,7 @@ def make_directories(person: Person, _: Random) -> None:
 
 def make_repository(person: Person, _: Random) -> None:
     """Make a directory such as programs keep versions in."""
-    for name in ("kiwi-HEAD", "kiwi-index"):
-        _write(person, f"{names.REPOSITORY}/{name}", content(person.ledger.token(), 40))
+    _write_all(person, [f"{names.REPOSITORY}/{name}" for name in ("kiwi-HEAD", "kiwi-index")])
 
 
 def make_link(person: Person, _: Random) -> None:
@@ -429,6 +432,20 @@ def write_decomposed(person: Person, _: Subject) -> None:
 def in_repository(name: str) -> Act:
     """Return what writes one file of a directory such as programs keep versions in."""
     return lambda person, _: _write(person, f"{names.REPOSITORY}/{name}", content(person.ledger.token(), 40))
+
+
+_TWO: Final = frozenset(
+    {
+        copy_and_remove,
+        edit_and_back,
+        edit_and_remove,
+        move_and_make,
+        move_and_write,
+        move_out_and_remove,
+        remove_and_make,
+    }
+)
+"""What comes to two actions."""
 
 
 def _repository(people: list[Person]) -> list[tuple[str, ...]]:

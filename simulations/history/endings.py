@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from simulations.history.course import Course
     from simulations.world import World
 
-_SHARE: Final = 0.4
+_SHARE: Final = 0.25
 """How many histories have one."""
 _MANY: Final = 12
 _MASS_MIN: Final = 8

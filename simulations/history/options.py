@@ -14,10 +14,10 @@ from simulations.personalities import PERSONALITIES, Personality
 from simulations.watcher import FINE, Weather
 
 ACTIONS_MIN: Final = 30
-ACTIONS_MAX: Final = 34
+ACTIONS_MAX: Final = 32
 FAULTS_MIN: Final = 3
 FAULTS_MAX: Final = 5
-DEVICES: Final = (3,) * 15 + (4,) * 4 + (5,)
+DEVICES: Final = (3,) * 16 + (4,) * 3 + (5,)
 NODES: Final = 3
 KEPT_SHARE: Final = 0.6
 """How many kinds of action and of fault a history keeps."""
@@ -29,10 +29,10 @@ PAUSES_S: Final = {
     "slow": (1.0, 10.0, 120.0),
 }
 """By name, what people wait between two actions, at most."""
-_PAUSES: Final = ("storm", "rushed", "brisk") * 4 + ("storm", "rushed", "mixed", "slow")
-REST_SHARE: Final = 0.2
+_PAUSES: Final = ("storm", "storm", "rushed") * 5 + ("brisk", "brisk", "brisk", "mixed", "slow")
+REST_SHARE: Final = 0.15
 """How many histories come to rest once in between."""
-RESTART_SHARE: Final = 0.3
+RESTART_SHARE: Final = 0.25
 """How many histories end with a restart of everything."""
 LANS: Final = ("apart", "apart", "together", "mixed")
 """Which devices hear each other without a coordinator."""

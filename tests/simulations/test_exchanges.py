@@ -20,6 +20,8 @@ LARGE = BODY * 5
 class Storage:
     """A server that answers with what it was sent, and notes it."""
 
+    closes = True
+
     def __init__(self, seed=1, **options):
         self.loop = SimLoop(seed, **options)
         self.network = Network(self.loop, NEAR)
@@ -39,7 +41,7 @@ class Storage:
 
     def run(self, main):
         async def whole():
-            self.network.listen(self.loop.host("node"), "node", self.serve)
+            self.network.listen(self.loop.host("node"), "node", self.serve, closes=self.closes)
             phone = self.loop.host("phone")
             await self.loop.spawn(phone, main(await ask(self.network, phone, "node")))
             await asyncio.sleep(1)
@@ -149,3 +151,34 @@ def test_what_waits_goes_before_an_end():
     storage = Storage()
     storage.run(main)
     assert (storage.heads, storage.bodies) == ([b"put"], [BODY[:100]])
+
+
+class Keeping(Storage):
+    """A server that would keep connections: it closes none."""
+
+    closes = False
+
+    async def serve(self, end):
+        exchange = Exchange(end)
+        await exchange.head()
+        assert not exchange.is_done
+        await exchange.send_all(b"reply", await exchange.read_all())
+        assert exchange.is_done
+        exchange.part()
+
+
+@pytest.mark.parametrize("schedule", Schedule)
+def test_an_exchange_that_is_done_ends_without_a_word(schedule):
+    async def main(exchange):
+        await exchange.send_all(b"put", BODY)
+        assert await exchange.head() == b"reply"
+        assert exchange.is_done
+        carried = [link.carried_bytes for link in storage.network.between("phone", "node")]
+        assert storage.network.open_from("phone", "")
+        exchange.part()
+        await asyncio.sleep(1)
+        assert carried == [link.carried_bytes for link in storage.network.between("phone", "node")]
+        assert not storage.network.open_from("phone", "")
+
+    storage = Keeping(schedule=schedule)
+    storage.run(main)
