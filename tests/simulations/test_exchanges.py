@@ -161,9 +161,9 @@ class Keeping(Storage):
     async def serve(self, end):
         exchange = Exchange(end)
         await exchange.head()
-        assert not exchange.is_done
+        done = [exchange.is_done]
         await exchange.send_all(b"reply", await exchange.read_all())
-        assert exchange.is_done
+        assert [*done, exchange.is_done] == [False, True]
         exchange.part()
 
 
