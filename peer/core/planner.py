@@ -35,6 +35,7 @@ from peer.core.ordering import Shift, ordered, possible
 from peer.core.rekeying import find_rekeys
 from peer.core.steps import fill_step, move_step, same_place
 from peer.core.tree import Item, ItemId, Tree, path_of
+from protocol.entries import Kind
 from protocol.ids import ROOT, copy_id
 
 
@@ -294,9 +295,20 @@ class _Planning:
             yield view.local.parent
 
     def _decide_record(self, view: _View, want: Item) -> Iterator[ItemId]:
-        """Record what is there already. Where there was no base, the folder's attributes are taken over."""
+        """Record what is there already. Where there was no base, the folder's attributes are taken over.
+
+        A file that became one with another node is looked at once more: if it was taken away, and no scan has told yet,
+        that other node was never on this disk, and its content is not what was removed.
+        """
         here = view.local
-        if here is None or view.synced is not None:
+        if (
+            here is not None
+            and view.synced is not None
+            and want.content.kind is Kind.FILE
+            and _joins(view.synced, want)
+        ):
+            self._records.append(SetAttributes(here, want))
+        elif here is None or view.synced is not None:
             self._records.append(Adopt(want))
         elif not self._stands_in_folder(here.parent):
             yield here.parent
@@ -466,6 +478,11 @@ class _Planning:
                 steps += [] if step is None or is_held else [step]
         for kind in (SetAttributes, Replace, Place):
             yield from (step for step in steps if isinstance(step, kind))
+
+
+def _joins(base: Item, want: Item) -> bool:
+    """Tell whether nodes stand behind an item now that did not before."""
+    return not {member.node for member in want.members} <= {member.node for member in base.members}
 
 
 def _stays(source: Item, target: Item) -> bool:

@@ -15,6 +15,7 @@ from protocol.effects import Access, FileSystem, Handle
 from protocol.entries import Kind
 
 _READ_AGAIN_BYTES_MAX: Final = 8 * limits.MIB
+_MODE_EXECUTABLE: Final = 0o100
 
 
 def set_attributes(
@@ -23,7 +24,7 @@ def set_attributes(
     """Set time and mode of a file through its descriptor.
 
     A write between our look and our change would be hidden by it, since both set the same time stamps. So the content is
-    read again afterwards; for a large file that is left to the next scan.
+    read again afterwards; for a large file that is left to the next scan. What is as it shall be is looked at alone.
 
     Returns:
         How the file looks with exactly the expected content, or None where it must be hashed again.
@@ -35,6 +36,8 @@ def set_attributes(
     found = fs.lstat(parent, name)
     if kind_of(found.mode) is not Kind.FILE or not is_expected(fs, parent, name, found, expected, known):
         raise StopStep("changed")
+    if found.mtime_ns == wanted.mtime_ns and bool(found.mode & _MODE_EXECUTABLE) == wanted.executable:
+        return Fingerprint(*found)
     handle = fs.open_file(parent, name, Access.READ)
     try:
         before = fs.fstat(handle)

@@ -311,6 +311,18 @@ def test_attributes_alone(folder):
     assert outcome.fingerprint == folder.seen().prints[seen["f"].id]
 
 
+def test_attributes_that_are_as_they_shall_be_are_looked_at_alone(folder):
+    folder.write("f", b"1")
+    os.chmod(folder.at("f"), 0o2640)
+    seen, before = folder.seen(), os.stat(folder.at("f"))
+    (outcome,) = folder.apply([SetAttributes(seen["f"], seen["f"])], seen=seen)
+    assert isinstance(outcome, Done)
+    assert os.stat(folder.at("f")) == before
+    assert outcome.fingerprint == seen.prints[seen["f"].id]
+    os.rename(folder.at("f"), folder.at("g"))
+    assert found(folder.apply([SetAttributes(seen["f"], seen["f"])], seen=seen)) == ["missing"]
+
+
 def test_a_linked_parent_is_not_followed(folder, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
