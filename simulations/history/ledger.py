@@ -134,6 +134,11 @@ class Opened(NamedTuple):
         return f"device-{self.device} opens {self.path} at {self.time_ns / 1e9:.3f} s"
 
 
+def _is_new(action: Action, content: bytes) -> bool:
+    """Tell whether a content stood nowhere on the disk of who brought it to a path."""
+    return all(seen.content != content for seen in action.before.values())
+
+
 def _copies(tree: Tree, content: bytes, makers: list[Action]) -> int:
     """Return how often a content stands under a conflict's name that nobody gave it: the product shows it once more."""
     paths = (path for path, seen in tree.items() if seen.content == content and is_copy(path.rpartition("/")[2]))
@@ -439,6 +444,10 @@ class Ledger:
         if earlier.number > later.number:
             return False  # what stood at the same path before was another's
         sights = self.sights[later.device]
-        own = {path for maker in self.makers.get(content, ()) if maker.device == later.device for path in maker.came}
+        makers = self.makers.get(content, ())
+        own = {path for maker in makers if maker.device == later.device for path in maker.came}
+        if _is_new(earlier, content):  # then others who wrote the same may not have known of it, nor who saw theirs
+            alike = (maker for maker in makers if maker.device != earlier.device and _is_new(maker, content))
+            own |= {path for maker in alike for path, came in maker.came.items() if came == content}
         places = [path for path, came in earlier.came.items() if came == content and path not in own]
         return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)

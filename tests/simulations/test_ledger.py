@@ -200,6 +200,26 @@ def test_after_a_rest_everybody_has_seen_everything(scene):
     assert scene.ledger.had_seen(later, first, of(b"one"))
 
 
+def test_of_two_who_wrote_the_same_nobody_knows_whom_a_third_has_seen(scene):
+    """The history 7000290."""
+    first = scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    seen = scene.act(1, ("write", "b.txt", b"two"))
+    assert scene.ledger.had_seen(seen, first, of(b"one"))
+    second = scene.act(2, ("write", "a.txt", b"one"))
+    later = scene.act(1, ("remove", "a.txt"))
+    assert not scene.ledger.had_seen(later, first, of(b"one"))
+    assert not scene.ledger.had_seen(later, second, of(b"one"))
+    scene.come(2, "c.txt", b"three")
+    third = scene.act(0, ("write", "c.txt", b"three"))
+    scene.come(1, "c.txt", b"three")
+    moved = scene.act(2, ("rename", "c.txt", "d.txt"), ("rename", "d.txt", "c.txt"), ("copy", "c.txt", "d.txt"))
+    assert moved.came == {"d.txt": of(b"three")}
+    assert scene.ledger.had_seen(scene.act(1, ("remove", "c.txt")), third, of(b"three")), "he had it"
+    scene.ledger.rested(scene.world.devices)
+    assert scene.ledger.had_seen(scene.act(1, ("write", "b.txt", b"four")), second, of(b"one")), "all were at rest"
+
+
 def test_what_a_command_is_to_do_counts_before_the_disk_shows_it(scene):
     scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
     device = scene.world.devices[0]
