@@ -35,7 +35,7 @@ examples:
   kin-sim crash                        every story, machine and effect, killed and without power: ten minutes on one core
   kin-sim crash --every 20 --jobs 2    every 20th of these, in two processes
   kin-sim crash --story edit --twice --every 10
-                                       with a second crash in the recovery from the first
+                                       with a second crash in the recovery from the first, of both each 10th alone
   kin-sim crash --story edit --machine device-0 --effect 17 --kind power
                                        one telling, with all that happened
 exit codes: 0 all held, 1 an invariant is broken, 2 usage, 130 interrupted"""
