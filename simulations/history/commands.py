@@ -117,7 +117,9 @@ async def bring_back(person: Person, inside: str, ago_ms: int) -> None:
     finally:
         meant = Decision({}, person.ledger.passed(person.device, person.number, began_ns))
         what = f"restores {inside or 'all'}"
-        action = person.ledger.note_by_command(person.device, person.number, what, before, meant, since_ns=began_ns)
+        action = person.ledger.note_by_command(
+            person.device, person.number, what, before, meant, since_ns=began_ns, inside=inside
+        )
         person.ledger.restores.append(action)
 
 

@@ -333,19 +333,30 @@ class Ledger:
         meant: Decision | None = None,
         *,
         since_ns: int,
+        inside: str = "",
     ) -> Action:
         """Note what a command changed since a look, and what it is to change though its disk does not show it yet.
 
-        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in. What is still
+        What came from elsewhere meanwhile counts as the command's: it can only excuse what it had no part in, and what went
+        from another place than the one it was about (``inside``), or by what its user did meanwhile, it did not end. What is still
         to go may be there for good: the device had not looked at it yet, and takes it for a change that came after. Where
         the device was put back meanwhile, the command did what stood there until then: a backup is nobody's decision.
         """
         back = self._back(number, since_ns)
         action = self.note(device, number, what, before, None if back is None else back.stood)
+        inner = {seen.content for path, seen in before.items() if f"{path}/".startswith(f"{inside}/")}
+        others = action.gone - inner if inside else frozenset[bytes]()
+        for other in reversed(self.actions[: action.number]):
+            if other.time_ns < since_ns:
+                break
+            if other.device == number:
+                others |= action.gone & other.gone
+        for content in others:
+            self.enders[content] = [ender for ender in self.enders[content] if ender.number != action.number]
         if meant is not None:
             came = {**action.came, **meant.came}
-            ended = sorted(action.gone.difference(meant.came.values()))
-            action = action._replace(came=came, gone=meant.gone.union(ended))
+            ended = sorted(action.gone.difference(meant.came.values(), others))
+            action = action._replace(came=came, gone=meant.gone.union(ended, others))
             self.actions[-1] = action
             for content in dict.fromkeys(came.values()):
                 makers = self.makers.setdefault(content, [])
