@@ -81,15 +81,18 @@ async def slowly(person: Person) -> None:
         except OSError:
             file.close()
             raise
-    await person.wait(5.0)
-    if not person.device.is_on:
-        return  # the machine's end closed it
-    with person.acting(f"goes on writing {path}"):
-        try:
-            file.write(data[middle:])
-            whole = file.inode.digest()
-        finally:
-            file.close()
+    try:
+        await person.wait(5.0)
+        if not person.device.is_on:
+            return  # the machine's end closed it
+        with person.acting(f"goes on writing {path}"):
+            try:
+                file.write(data[middle:])
+                whole = file.inode.digest()
+            finally:
+                file.close()
+    finally:
+        file.close()  # also where the folder is away
     person.ledger.wrote(whole)
 
 

@@ -1,0 +1,35 @@
+"""People of a history: what they leave behind where they cannot end what they began."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from simulations.devices import AWAY, ROOT
+from simulations.history import saves
+from simulations.history.ledger import Ledger, look
+from simulations.history.people import GivenUp, Person
+from simulations.preparation import prepared
+from simulations.world import World
+
+
+def test_a_program_that_cannot_go_on_holds_nothing_open():
+    """The history 7000146: the folder was away, and nobody but that program could ever have let go of the file."""
+
+    async def story(world):
+        device = world.devices[0]
+        person = Person(device, 0, Ledger(3), Random(1))
+        writing = asyncio.create_task(saves.slowly(person))
+        await asyncio.sleep(0)
+        (name,) = [path for path in look(device) if path.startswith("kiwi")]
+        file = device.disk.at(f"{ROOT}/{name}")
+        assert file.writers
+        device.user.rename(ROOT, AWAY)
+        with pytest.raises(GivenUp):
+            await writing
+        assert not file.writers
+        device.user.rename(AWAY, ROOT)
+
+    World(1, prepared()).run(story)
