@@ -109,7 +109,8 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
     """Invariant 5: a file has a conflict's name only if two actions about its name, on two devices, knew nothing of each other.
 
     Or somebody put it beside a file with another spelling of its name: two such names are one. Excused is what stood on a
-    device that was put back to an earlier state and knew nothing of it, and what was written over that there.
+    device that was put back to an earlier state and knew nothing of it, and what was written over that there; to what its
+    user did before that, it is another device.
     """
     for path, seen in tree.items():
         name = path.rpartition("/")[2]
@@ -239,9 +240,11 @@ def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
             continue
         if _is_respelled(rival, names):
             return True
-        if rival.device == maker.device:
-            continue
         earlier, later = sorted((rival, maker), key=lambda action: action.number)
+        if rival.device == maker.device:
+            if ledger.forgot_between(earlier, later):
+                return True
+            continue
         if not _knew(ledger, later, earlier):
             return True
     return False

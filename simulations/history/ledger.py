@@ -347,7 +347,7 @@ class Ledger:
         inner = {seen.content for path, seen in before.items() if f"{path}/".startswith(f"{inside}/")}
         others = action.gone - inner if inside else frozenset[bytes]()
         for other in reversed(self.actions[: action.number]):
-            if other.time_ns < since_ns:
+            if other.time_ns <= since_ns:
                 break
             if other.device == number:
                 others |= action.gone & other.gone
@@ -414,6 +414,11 @@ class Ledger:
         """Return the epochs in which a device forgot that it had a content from others, or they from it."""
         found = (self.forgotten.get((number, content)) for number in range(len(self.sights)))
         return [epoch for epoch in found if epoch is not None]
+
+    def forgot_between(self, earlier: Action, later: Action) -> bool:
+        """Tell whether a device was put back between two of its user's actions, and knew nothing of the earlier one any more."""
+        back = self.backs[earlier.device]
+        return back is not None and back.forgets and earlier.time_ns <= back.time_ns <= later.time_ns
 
     def could_tell(self, ender: Action, content: bytes) -> bool:
         """Tell whether all who had what somebody removed or replaced knew that it is what others have, since all were at rest.

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import re
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -22,7 +23,7 @@ from simulations.disk_faults import failing
 from simulations.history import rest
 from simulations.history.contents import CANARY
 from simulations.history.course import Course
-from simulations.history.ledger import Ledger, look
+from simulations.history.ledger import Back, Ledger, look
 from simulations.history.runs import options_of
 from simulations.history.script import drawn
 from simulations.personalities import PERSONALITIES
@@ -264,6 +265,16 @@ def test_5_a_copy_needs_a_conflict(scene):
     scene.ledger.strange.clear()
     scene.act(1, ("write", "a.txt", b"two"))
     contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_5_a_device_that_was_put_back_is_another_one_to_what_it_did_before(scene, forgets):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.backs[0] = Back(scene.world.loop.now_ns, {}, forgets)
+    scene.act(0, ("write", "a.txt", b"two"))
+    scene.come(1, COPY, b"one")
+    with nullcontext() if forgets else breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
 def test_5_who_had_seen_the_other_is_no_rival(scene):
