@@ -138,12 +138,14 @@ class Directories:
         *,
         full: bool,
         is_decided: Callable[[str], bool],
+        has_moved: Callable[[str], bool],
     ) -> None:
         self._local = local
         self._synced = synced
         self._new_id = new_id
         self._full = full
         self._is_decided = is_decided
+        self._has_moved = has_moved
         self._seen: dict[str, _Seen | None] = {}
         """None: it is there but nothing below it can be told."""
         self._blind: set[str] = set()
@@ -490,7 +492,7 @@ class Directories:
         """Take all that stood in a vanished directory as lost, but for what is seen elsewhere."""
         if lost.row.item.id in self.claimed or lost.row.item.id in self.kept:
             return
-        if not lost.decided:
+        if not lost.decided or self._has_moved(lost.path):
             self.undecided.add(lost.path)
             return
         work = [lost]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -74,6 +74,8 @@ class Look(msgspec.Struct, frozen=True):
     spots: tuple[Spot, ...]
     unsettled: frozenset[str]
     """Paths that are not to be judged yet."""
+    moved: frozenset[str] = frozenset()
+    """Where something stood that moved to another of the spots: if this scan does not find it there, it has moved on."""
 
 
 class _Dirty(NamedTuple):
@@ -95,6 +97,10 @@ class Hints:
         self._held_last_s = 0.0
         self._left: set[str] = set()
         """Of ``_held``: those from which a file went to another name."""
+        self._arrived: dict[str, str] = {}
+        """By that other name, for as long as it was not removed there: the one that it went from."""
+        self._released: set[str] = set()
+        """Of ``_left``: those to be looked at now."""
         self._moving: dict[int, str] = {}
         self._moved: list[tuple[str, str]] = []
         """Directories that moved, from and to, until both ends are looked at."""
@@ -125,8 +131,10 @@ class Hints:
                 old = self._moving.pop(event.cookie, None)
                 if old in self._held:
                     self._left.add(old)
+                    self._arrived[path] = old
             case DiskEventKind.DELETED, _:
                 self._hold(path, now_s)
+                self._left.discard(self._arrived.pop(path, ""))
                 if event.is_directory:
                     self._go(path)
             case _:  # lost events, lost watches, a lost root
@@ -143,6 +151,7 @@ class Hints:
             for path in [path for path in held if path.startswith(below)]:
                 held[new + path[len(old) :]] = held.pop(path)
         self._left = {_after(path, old, new) for path in self._left}
+        self._arrived = {_after(one, old, new): _after(other, old, new) for one, other in self._arrived.items()}
         for path in [path for path in self._dirty if path.startswith(below)]:
             self._dirty[new + path[len(old) :]] = self._dirty.pop(path)
         self._moved = [(_after(one, old, new), _after(other, old, new)) for one, other in self._moved]
@@ -187,12 +196,14 @@ class Hints:
             self._held.clear()
             self._gone.clear()
             self._left.clear()
+            self._arrived.clear()
             self._moving.clear()
             self._full_s = None
             self._mark_all(now_s + HOLD_S)
 
     def due(self, now_s: float) -> Look | None:
         """Return the scan to make now, if any, and forget its hints; events that come later ask for another one."""
+        self._released.clear()
         self._release(now_s)
         if self._full_s is not None and self._full_s <= now_s:
             self._full_s = None
@@ -202,7 +213,7 @@ class Hints:
         ready = {path: dirty for path, dirty in self._dirty.items() if dirty.due_s <= now_s}
         if not ready:
             return None
-        self._join_ends(ready, now_s)
+        moved = self._join_ends(ready, now_s)
         for path, dirty in ready.items():
             self._dirty.pop(path, None)
             self._recent[path] = (now_s, dirty.gap_s)
@@ -210,11 +221,16 @@ class Hints:
         while len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
         spots = tuple(Spot(path, dirty.recursive) for path, dirty in sorted(ready.items()))
-        return Look(full=False, spots=spots, unsettled=self._unsettled)
+        return Look(full=False, spots=spots, unsettled=self._unsettled, moved=frozenset(moved | self._released))
 
-    def _join_ends(self, ready: dict[str, _Dirty], now_s: float) -> None:
-        """Look at both ends of a directory's move at once, also through a chain of moves: one alone is a removal."""
+    def _join_ends(self, ready: dict[str, _Dirty], now_s: float) -> set[str]:
+        """Look at both ends of a directory's move at once, also through a chain of moves: one alone is a removal.
+
+        Returns:
+            The old ends.
+        """
         names: set[str] = set()
+        olds: set[str] = set()
         while True:
             seen = [
                 (old, new)
@@ -222,10 +238,11 @@ class Hints:
                 if old in names or any(_is_covered(end, ready) for end in (_parent(old), _parent(new), new))
             ]
             if not seen:
-                return
+                return olds
             for old, new in seen:
                 self._moved.remove((old, new))
                 names |= {old, new}
+                olds.add(old)
                 for end, recursive in ((_parent(old), False), (_parent(new), False), (new, True)):
                     known = ready.get(end) or self._dirty.get(end) or _Dirty(now_s, recursive, DEBOUNCE_S)
                     ready[end] = known._replace(recursive=known.recursive or recursive)
@@ -254,7 +271,10 @@ class Hints:
         for path in [path for path, until_s in held.items() if at_rest or until_s <= now_s]:
             self._held.pop(path, None)
             self._gone.pop(path, None)
-            self._left.discard(path)
+            self._arrived.pop(path, None)
+            if path in self._left:
+                self._left.discard(path)
+                self._released.add(path)
             parent = _parent(path)
             recursive = parent in self._dirty and self._dirty[parent].recursive
             self._dirty[parent] = _Dirty(now_s, recursive, DEBOUNCE_S)
@@ -296,9 +316,30 @@ class Hints:
         self._held.clear()
         self._gone.clear()
         self._left.clear()
+        self._arrived.clear()
         self._moving.clear()
         self._moved.clear()
         self._full_s = None
+
+
+class Settled:
+    """Which names a scan may take as gone: all but those of which the watcher has more, or should have, to tell."""
+
+    def __init__(self, heard: Callable[[str], bool] | None) -> None:
+        """``heard``: tells whether the watcher told of a name; None: that does not matter."""
+        self._heard = heard
+        self.untold: frozenset[str] = frozenset()
+        """See :meth:`Hints.untold`."""
+        self.waits = False
+        """Whether all is looked at in a moment: what was told before is forgotten then, and a part decides nothing."""
+        self.unheard: set[str] = set()
+        """What was asked for and can be told only by a look at everything."""
+
+    def __contains__(self, path: object) -> bool:
+        if self._heard is not None and isinstance(path, str) and (self.waits or not self._heard(path)):
+            self.unheard.add(path)
+            return False
+        return path not in self.untold
 
 
 def _after(path: str, old: str, new: str) -> str:

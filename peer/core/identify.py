@@ -80,6 +80,7 @@ class Identification:
         entropy: Callable[[int], bytes],
         full: bool,
         settled: Container[str] | None = None,
+        moved: Container[str] = (),
     ) -> None:
         """Begin.
 
@@ -90,13 +91,18 @@ class Identification:
             full: Whether all directories are listed, so that what has no listing is not there.
             settled: Paths that may be taken as removed or moved by this scan; None: all that it has seen. The others
                 come back as undecided. Directories that moved are always decided.
+            moved: Paths from which something surely went elsewhere in the folder. What this scan does not see there comes
+                back as undecided, too.
         """
         self._local = local
         self._synced = synced
         self._entropy = entropy
         self._full = full
         self._settled = settled
-        self._found = Directories(local, synced, self._new_id, full=full, is_decided=self._is_decided)
+        self._moved = moved
+        self._found = Directories(
+            local, synced, self._new_id, full=full, is_decided=self._is_decided, has_moved=moved.__contains__
+        )
         self._lost: dict[tuple[int, int], list[Lost]] = {}
         self._loose: list[Loose] = []
         self._waiting: list[Loose] = []
@@ -243,17 +249,22 @@ class Identification:
             matching.hold(loose)
         for loose in self._loose:
             lost = matching.row_of.get(loose.path)
+            was = self._lost.get(_inode(loose.sighting.fingerprint), ())
             if loose.path not in readings:
                 matching.hold(loose)
-                for candidate in self._lost.get(_inode(loose.sighting.fingerprint), ()):
+                for candidate in was:
                     matching.keep(candidate.row.item.id)
             elif lost is not None and not lost.decided:
                 matching.hold(loose)
                 matching.keep(lost.row.item.id)
                 self._undecided.add(lost.path)
+            elif any(not each.decided and matching.stands_at(each.row.item.id) is None for each in was):
+                matching.hold(loose)  # one file was moved over another: either both ends are told, or none
+        seen = {_inode(loose.sighting.fingerprint) for loose in self._loose}
         for lost in self._found.lost:
             id = lost.row.item.id
-            if not lost.decided and id not in matching.file_of and matching.stands_at(id) is None:
+            has_gone_on = lost.path in self._moved and _inode(lost.row.fingerprint) not in seen
+            if (has_gone_on or not lost.decided) and id not in matching.file_of and matching.stands_at(id) is None:
                 matching.keep(id)
                 self._undecided.add(lost.path)
         self._undecided |= matching.held - self._unread.keys()

@@ -21,7 +21,7 @@ import structlog
 from blake3 import blake3
 
 from peer.core.exclusions import Apart
-from peer.core.hints import SPOTS_MAX, Hints, Spot
+from peer.core.hints import SPOTS_MAX, Hints, Settled, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
 from peer.core.observations import Listing
@@ -62,24 +62,6 @@ EVENTS_S_MAX: Final = 5.0
 STAGE_AGE_MS: Final = 7 * 24 * 3_600_000
 
 log = structlog.get_logger("observer")
-
-
-class _Settled:
-    """Which names a scan may take as gone: all but those of which the watcher has more, or should have, to tell."""
-
-    def __init__(self, heard: Callable[[str], bool] | None) -> None:
-        """``heard``: tells whether the watcher told of a name; None: that does not matter."""
-        self._heard = heard
-        self.untold: frozenset[str] = frozenset()
-        self.waits = False
-        """Whether all is looked at in a moment: what was told before is forgotten then, and a part decides nothing."""
-        self.unheard: set[str] = set()
-
-    def __contains__(self, path: object) -> bool:
-        if self._heard is not None and isinstance(path, str) and (self.waits or not self._heard(path)):
-            self.unheard.add(path)
-            return False
-        return path not in self.untold
 
 
 class _Coming(NamedTuple):
@@ -473,8 +455,9 @@ class Observer:
             full = look is not None and look.full
         spots = dict.fromkeys(due, False)
         unsettled = self._unrecovered
+        moved: frozenset[str] = frozenset()
         if look is not None:
-            unsettled |= look.unsettled
+            unsettled, moved = unsettled | look.unsettled, look.moved
             for spot in look.spots:
                 spots[spot.path] = spots.get(spot.path, False) or spot.recursive
         for path in due:
@@ -487,14 +470,16 @@ class Observer:
         self._full_wanted = self._at_once = False
         if full:
             self._next_full_s = now + (UNWATCHED_S if self._degraded else WATCHED_S)
-        changed = await self._scan(root, None if full else spots, unsettled)
+        changed = await self._scan(root, None if full else spots, unsettled, moved)
         self.has_looked = self.has_looked or full
         return changed
 
-    async def _scan(self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]) -> bool:
+    async def _scan(
+        self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str], moved: frozenset[str]
+    ) -> bool:
         changed = False
         for attempt in range(LOOKS_MAX):
-            found, left = await self._scan_once(root, spots, unsettled)
+            found, left = await self._scan_once(root, spots, unsettled, moved)
             changed = changed or bool(found.puts or found.drops)
             more = {_above(path): False for path in left} | dict.fromkeys(found.wanted, True)
             if (
@@ -518,14 +503,14 @@ class Observer:
             self._hints.look_everywhere(now)
 
     async def _scan_once(
-        self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str]
+        self, root: Root, spots: dict[str, bool] | None, unsettled: Collection[str], moved: frozenset[str]
     ) -> tuple[Identified, list[str]]:
         """Scan once; return what came of it, and which of the undecided paths nothing else will have looked at again."""
         context, folder = self._context, self._folder
         turn = self._witness.turn()
         begun: list[Identification] = []
         # Who looks everywhere sees where things went; a look at a part must be told.
-        settled = _Settled(None if spots is None or self._watcher is None else self._witness.heard_of)
+        settled = Settled(None if spots is None or self._watcher is None else self._witness.heard_of)
 
         def begin(db: sqlite3.Connection) -> Identification:
             return Identification(
@@ -534,6 +519,7 @@ class Observer:
                 entropy=context.entropy,
                 full=spots is None,
                 settled=settled,
+                moved=moved,
             )
 
         where = None if spots is None else [Spot(path, recursive) for path, recursive in sorted(spots.items())]
@@ -546,7 +532,7 @@ class Observer:
             if self._respells is None and not all(map(_is_plain, part)):
                 self._respells = await context.processor.run(respells, root, context.entropy)
                 if self._respells:
-                    return await self._scan_once(root, spots, unsettled)
+                    return await self._scan_once(root, spots, unsettled, moved)
             if spellings is not None:
                 listed += (listing.path for listing in part if not listing.path.isascii())
                 part = await context.database.run(lambda _, part=part: [*map(spellings.respelled, part)])  # type: ignore[misc]
@@ -590,9 +576,10 @@ class Observer:
         left = {*unsettled, *found.undecided, *(path for path, _ in found.unread)}
         self._witness.settle(turn, None if spots is None else listed, left)
         # What the watcher has told is looked at in its time; if it tells nothing of what is missing, something was lost.
-        if not settled.unheard.isdisjoint(found.undecided):
+        unheard = settled.unheard | moved
+        if not unheard.isdisjoint(found.undecided):
             self._hints.look_everywhere(context.clock.monotonic_s())
-        waiting = settled.unheard | settled.untold
+        waiting = unheard | settled.untold
         return found, [path for path in found.undecided if path not in waiting]
 
 

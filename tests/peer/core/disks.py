@@ -29,7 +29,9 @@ class Watcher:
         self._ids += 1
         return f"n{self._ids}".encode().ljust(count, b".")
 
-    def identify(self, *paths: str, settled: Iterable[str] | None = None, recursive: bool = False) -> Identified:
+    def identify(
+        self, *paths: str, settled: Iterable[str] | None = None, moved: Iterable[str] = (), recursive: bool = False
+    ) -> Identified:
         """Scan everything, or some directories, and bring the local tree up to date."""
         found = Identification(
             local=self.local,
@@ -37,6 +39,7 @@ class Watcher:
             entropy=self.entropy,
             full=not paths,
             settled=None if settled is None else set(settled),
+            moved=set(moved),
         )
         for path in paths or ("",):
             for listing in self.disk.scan(path, recursive=recursive or not paths):

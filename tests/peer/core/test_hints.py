@@ -162,9 +162,8 @@ def test_a_chain_of_moves_is_judged_by_one_scan():
         (0.8, event(K.MOVED_FROM, "b", "f", cookie=2)),
         (0.8, event(K.MOVED_TO, "c", "f", cookie=2)),
     )
-    assert made == [
-        (1.8, Look(full=False, spots=spots(("a", False), ("b", False), ("c", False)), unsettled=frozenset()))
-    ]
+    places = spots(("a", False), ("b", False), ("c", False))
+    assert made == [(1.8, Look(full=False, spots=places, unsettled=frozenset(), moved=frozenset({"a/f", "b/f"})))]
 
 
 def test_names_that_never_rest_are_released_after_their_own_second():
@@ -288,6 +287,19 @@ def test_what_is_untold_is_what_a_scan_may_miss_though_it_stands_elsewhere():
     while (deadline := hints.next_deadline()) is not None:
         hints.due(deadline)
     assert hints.untold() == hints.untold(moved=True) == set()
+
+
+def test_a_look_tells_what_moved_to_where_it_looks_and_was_not_removed_there():
+    made = looks(
+        (0.0, event(K.MOVED_FROM, "", "D", cookie=1, is_directory=True)),
+        (0.0, event(K.MOVED_TO, "X", "D", cookie=1, is_directory=True)),
+        (0.1, event(K.MOVED_FROM, "", "f", cookie=2)),
+        (0.1, event(K.MOVED_TO, "X/D", "g", cookie=2)),
+        (0.2, event(K.MOVED_FROM, "", "h", cookie=3)),
+        (0.2, event(K.MOVED_TO, "X/D", "i", cookie=3)),
+        (0.3, event(K.DELETED, "X/D", "i")),
+    )
+    assert [set(look.moved) for _, look in made] == [{"D"}, {"f"}]
 
 
 def test_until_all_is_looked_at_that_is_wanted():

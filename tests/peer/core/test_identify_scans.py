@@ -224,6 +224,36 @@ def test_a_save_seen_half_done_is_an_edit_in_the_end():
     assert acts(watcher) == ["Edit f"]
 
 
+def test_what_moved_and_is_not_where_it_went_has_moved_on():
+    watcher = scanned("f=1", "g=2", "D/", "D/h=3", "X/")
+    watcher.disk.move("f", "X/f")
+    watcher.disk.move("D", "X/D")
+    watcher.disk.remove("g")
+    watcher.identify("", moved=["f", "D"])
+    assert acts(watcher) == ["Remove g"]
+    assert watcher.last.undecided == ("D", "f")
+    watcher.identify("", "X", moved=["f", "D"], recursive=True)
+    assert sorted(acts(watcher)) == ["Move D -> D", "Move f -> f", "Remove g"]
+
+
+def test_what_was_moved_over_another_file_is_seen_there():
+    watcher = scanned("f=1", "g=2")
+    watcher.disk.move("f", "g")
+    watcher.identify("", moved=["f"])
+    assert acts(watcher) == ["Edit g", "Remove f"]
+    assert watcher.last.undecided == ()
+
+
+def test_a_move_over_another_file_is_held_on_both_sides():
+    watcher = scanned("f=1", "g=2")
+    watcher.disk.move("f", "g")
+    watcher.identify("", settled=[])
+    assert acts(watcher) == []
+    assert watcher.last.undecided == ("f", "g")
+    watcher.identify("", settled=["f", "g"])
+    assert acts(watcher) == ["Edit g", "Remove f"]
+
+
 def test_a_swap_that_is_held_is_held_on_both_sides():
     watcher = scanned("f=1", "g=2")
     watcher.disk.swap("f", "g")
