@@ -143,7 +143,8 @@ async def same_bytes(person: Person) -> None:
     with person.acting(f"copies {path} to {one}"):
         person.hands.copy(person.path(path), person.path(one))
     await person.wait(3.0)
-    data = person.hands.read(person.path(one)) if person.hands.exists(person.path(one)) else b""
+    there = person.tree().get(one)  # it may be a directory by now
+    data = person.hands.read(person.path(one)) if there is not None and there.kind is Kind.FILE else b""
     if not data or not person.hands.exists(person.path(path)):
         raise GivenUp(one)
     with person.acting(f"removes {one}"):

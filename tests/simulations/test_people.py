@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from simulations.devices import AWAY, ROOT
-from simulations.history import saves
+from simulations.history import oddities, saves
 from simulations.history.ledger import Ledger, look
 from simulations.history.people import GivenUp, Person
 from simulations.preparation import prepared
@@ -31,5 +31,23 @@ def test_a_program_that_cannot_go_on_holds_nothing_open():
             await writing
         assert not file.writers
         device.user.rename(AWAY, ROOT)
+
+    World(1, prepared()).run(story)
+
+
+def test_who_would_write_the_same_again_gives_up_where_it_is_no_file_any_more():
+    """The history 7000375."""
+
+    async def story(world):
+        device = world.devices[0]
+        person = Person(device, 0, Ledger(3), Random(1))
+        device.user.write(device.path("a.txt"), b"one")
+        writing = asyncio.create_task(oddities.same_bytes(person))
+        await asyncio.sleep(0)
+        (copy,) = [path for path in look(device) if path.startswith("kiwi")]
+        device.user.remove(device.path(copy))
+        device.user.make_directory(device.path(copy))
+        with pytest.raises(GivenUp):
+            await writing
 
     World(1, prepared()).run(story)
