@@ -423,9 +423,10 @@ class Ledger:
     def could_tell(self, ender: Action, content: bytes) -> bool:
         """Tell whether all who had what somebody removed or replaced knew that it is what others have, since all were at rest.
 
-        Who forgot it cannot say that he replaces it, and brings back what another removed while it stood there.
+        Who forgot it cannot say that he replaces it, and brings back what another removed while it stood there, or before
+        a backup put it there again.
         """
-        return ender.epoch not in self.when_forgotten(content)
+        return all(ender.epoch > epoch for epoch in self.when_forgotten(content))
 
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""

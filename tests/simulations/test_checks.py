@@ -185,6 +185,17 @@ def test_3_a_device_that_forgot_what_it_has_brings_back_what_another_removed_mea
     contents.check_resurrection(scene.ledger, 1, scene.tree(1))
 
 
+def test_3_a_backup_brings_back_what_was_removed_long_before(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("remove", "a.txt"))
+    scene.ledger.rested(scene.world.devices)
+    scene.come(1, "a.txt", b"one")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forget(scene.world.devices[1], 1)
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
 def test_3_at_rest_a_device_knows_again(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
