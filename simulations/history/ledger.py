@@ -356,7 +356,8 @@ class Ledger:
         if meant is not None:
             came = {**action.came, **meant.came}
             ended = sorted(action.gone.difference(meant.came.values(), others))
-            action = action._replace(came=came, gone=meant.gone.union(ended, others))
+            made = action.made | Counter(set(meant.came.values()))  # a version of what stands there
+            action = action._replace(came=came, made=made, gone=meant.gone.union(ended, others))
             self.actions[-1] = action
             for content in dict.fromkeys(came.values()):
                 makers = self.makers.setdefault(content, [])
@@ -370,7 +371,8 @@ class Ledger:
             self.replaced |= action.gone
         if back is not None and back.forgets:
             for content in action.gone:
-                self.enders[content] = [ender for ender in self.enders[content] if ender.number != action.number]
+                enders = self.enders.get(content, [])
+                enders[:] = [ender for ender in enders if ender.number != action.number]
         return action
 
     def _back(self, number: int, since_ns: int) -> Back | None:

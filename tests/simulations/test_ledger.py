@@ -227,11 +227,12 @@ def test_what_a_command_is_to_do_counts_before_the_disk_shows_it(scene):
     meant = Decision({"a.txt": of(b"two")}, frozenset([of(b"one")]))
     action = scene.ledger.note_by_command(device, 0, "decides", before, meant, since_ns=0)
     assert scene.ledger.makers[of(b"two")][-1] == action == scene.ledger.actions[-1]
+    assert action.made == {of(b"two"): 1}, "the history 7000430: also where the copy stays, since somebody moved it"
     assert action.gone == {of(b"one")}
     assert of(b"one") not in scene.ledger.enders, "it stands there yet"
     assert of(b"one") in scene.ledger.replaced
     device.user.remove(device.path("a.txt"))
-    action = scene.ledger.note_by_command(device, 0, "decides", before, meant, since_ns=0)
+    action = scene.ledger.note_by_command(device, 0, "decides", before, meant, since_ns=1)
     assert scene.ledger.enders[of(b"one")] == [action]
 
 
@@ -260,6 +261,9 @@ def test_a_command_did_nothing_of_what_a_backup_took_away_meanwhile(scene, forge
     assert not scene.ledger.enders.get(of(b"one"))
     assert of(b"two") in scene.ledger.replaced
     assert len(scene.ledger.enders[of(b"two")]) == (not forgets), "of what it knows nothing of, nobody may ever hear"
+    meant = Decision({"a.txt": of(b"two")}, frozenset([of(b"one")]))
+    scene.ledger.note_by_command(device, 0, "decides", before, meant, since_ns=5)
+    assert not scene.ledger.enders.get(of(b"one"))
     scene.ledger.note_by_command(device, 0, "restores", before, since_ns=6)
     assert scene.ledger.enders[of(b"one")], "nothing was put back since then"
 
