@@ -67,7 +67,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     And of a file whose two versions were removed at once by who had not seen the other's, the conflict's copy stays.
     """
     for path, seen in tree.items():
-        if seen.kind is not Kind.FILE or seen.content == EMPTY:
+        if seen.kind is not Kind.FILE or seen.content == EMPTY or is_local(path):
             continue
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]

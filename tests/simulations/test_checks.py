@@ -159,6 +159,16 @@ def test_3_of_a_file_that_two_removed_in_two_versions_the_copy_stays(scene):
         contents.check_resurrection(scene.ledger, 1, scene.tree(1))
 
 
+def test_3_what_stays_on_its_device_was_removed_nowhere_else(scene):
+    scene.act(0, ("write", "a", b"lock"))
+    scene.act(0, ("remove", "a"))
+    scene.come(1, ".~lock.b#", b"lock")
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.come(1, "b", b"lock")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
 def test_3_a_device_that_forgot_what_it_has_cannot_tell_what_it_removes(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
