@@ -23,7 +23,7 @@ from peer.core.chunk_sealing import Row
 from protocol import limits
 from protocol.codec import encode
 from protocol.effects import Access, FileSystem, Handle
-from protocol.errors import SpoolFullError
+from protocol.errors import SpoolFullError, UnavailableError
 from protocol.grants import ChunkRef
 from protocol.ids import ChunkId
 from protocol.messages import PinnedSegment
@@ -86,15 +86,23 @@ class SpoolFiles:
         """Number and handle of the file that is appended to."""
 
     def load(self, named: Collection[int]) -> None:
-        """Begin: files that no row names were left by a crash and go."""
+        """Begin: files that no row names were left by a crash and go.
+
+        Raises:
+            UnavailableError: The disk does not show what lies there.
+        """
         found: dict[int, int] = {}
         with self._lock:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._opened() as directory:
-                for name, stat in list(self._files.list(directory)):
-                    if match := _NAME.fullmatch(name):
-                        found[int(match[1])] = (stat or self._files.lstat(directory, name)).size
-                for number in sorted(found.keys() - named):
-                    self._unlink(directory, number)
+            try:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._opened() as directory:
+                    for name, stat in list(self._files.list(directory)):
+                        if match := _NAME.fullmatch(name):
+                            found[int(match[1])] = (stat or self._files.lstat(directory, name)).size
+                    for number in sorted(found.keys() - named):
+                        self._unlink(directory, number)
+            except OSError as error:
+                text = f"{self._home}/{DIRECTORY} cannot be read: {error.strerror}: see what is wrong with the disk"
+                raise UnavailableError(text) from error
             self._sizes = {number: size for number, size in found.items() if number in named}
             self._next = max([*found, *named], default=0) + 1
 

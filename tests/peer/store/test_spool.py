@@ -26,7 +26,8 @@ from peer.store.spool import (
     spooled_rows,
 )
 from protocol import limits
-from protocol.errors import SpoolFullError
+from protocol.effects import Handle
+from protocol.errors import SpoolFullError, UnavailableError
 from protocol.ids import ChunkId
 
 
@@ -65,6 +66,15 @@ def test_what_was_kept_is_read_back_after_a_restart_and_what_no_row_names_is_rem
     }
     keep(again, database, [row(chance)], [b"x"])  # never into a file of before
     assert {one.spot.file for one in database.call(lambda db: next_spooled(db, 1, 20, size=9, count=9))} == {78}
+
+
+def test_a_disk_that_does_not_show_what_lies_there_is_told_in_one_line(tmp_path: Path) -> None:
+    class Broken(LinuxFileSystem):
+        def open_root(self, path: str) -> Handle:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    with pytest.raises(UnavailableError, match=r"/spool cannot be read: Stale file handle: see what is wrong"):
+        SpoolFiles(Broken(), str(tmp_path)).load(set())
 
 
 def test_a_file_goes_with_its_last_row_unless_something_is_just_being_written_to_it(
