@@ -368,30 +368,6 @@ def test_5_who_puts_two_spellings_beside_each_other_makes_a_copy_of_one(scene):
     contents.check_copies(scene.ledger, 0, scene.tree(0))
 
 
-def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    contents.check_identity(scene.ledger, 0, scene.tree(0))
-    scene.come(0, "b.txt", b"one")
-    with breaks(9):
-        contents.check_identity(scene.ledger, 0, scene.tree(0))
-    scene.ledger.restores.append(scene.ledger.actions[0])
-    contents.check_identity(scene.ledger, 0, scene.tree(0))
-
-
-def test_9_a_device_that_forgot_a_file_may_have_it_twice_once_somebody_moved_it(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    scene.come(1, "a.txt", b"one")
-    scene.ledger.forget(scene.world.devices[1], 1)
-    scene.come(1, "b.txt", b"one")
-    with breaks(9):
-        contents.check_identity(scene.ledger, 1, scene.tree(1))
-    scene.act(0, ("rename", "a.txt", "b.txt"))
-    contents.check_identity(scene.ledger, 1, scene.tree(1))
-    scene.come(1, "c.txt", b"one")
-    with breaks(9):
-        contents.check_identity(scene.ledger, 1, scene.tree(1))
-
-
 @pytest.mark.parametrize("names", [("\u00e9", "e\u0301"), ("D/\u00e9", "D/e\u0301")])
 def test_8_no_two_siblings_are_one_name(scene, names):
     scene.come(0, names[0], b"one")

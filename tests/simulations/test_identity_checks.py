@@ -1,0 +1,59 @@
+"""Invariant 9 by the ledger alone: what stands at more paths than somebody put it at."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulations.checks import contents
+from tests.simulations.test_checks import COPY, breaks
+from tests.simulations.test_ledger import Scene
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    contents.check_identity(scene.ledger, 0, scene.tree(0))
+    scene.come(0, "b.txt", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 0, scene.tree(0))
+    scene.ledger.restores.append(scene.ledger.actions[0])
+    contents.check_identity(scene.ledger, 0, scene.tree(0))
+
+
+def test_9_a_device_that_forgot_a_file_may_have_it_twice_once_somebody_moved_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.come(1, "b.txt", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("rename", "a.txt", "b.txt"))
+    contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.come(1, "c.txt", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+
+
+def test_9_a_device_that_forgot_a_file_may_put_it_beside_an_older_version_of_it(scene):
+    """The history 7000379: it had yet to hear of this one."""
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.come(1, COPY, b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forget(scene.world.devices[1], 1)
+    contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.come(1, f"b/{COPY}", b"one")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("write", "b.txt", b"two"))
+    scene.ledger.rested(scene.world.devices)
+    scene.come(1, "b.txt", b"two")
+    scene.come(1, "b (conflict, device-1, 0123abcd).txt", b"two")
+    scene.ledger.forget(scene.world.devices[1], 1)
+    with breaks(9):  # everybody had heard of it
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
