@@ -1,0 +1,148 @@
+"""Which contents may come back though somebody removed them: invariant 3, by the ledger alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulations.checks import contents
+from tests.simulations.test_checks import COPY, breaks
+from tests.simulations.test_ledger import Scene
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_3_what_was_removed_stays_away_unless_somebody_kept_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "a.txt"))
+    contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.act(1, ("rename", "a.txt", "b.txt"))
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
+    scene.act(0, ("write", "a.txt", b"base"))
+    scene.come(1, "a.txt", b"base")
+    scene.come(2, "a.txt", b"base")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.act(1, ("remove", "a.txt"))
+    scene.act(2, ("write", "a.txt", b"two"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("copy", "a.txt", "c.txt"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(2, ("write", "b.txt", b"other"))
+    scene.act(2, ("rename", "a.txt", "b.txt"))
+    contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+
+
+def test_3_who_exchanges_the_names_of_directories_keeps_what_was_removed_from_one_elsewhere(scene):
+    for number in range(2):
+        scene.come(number, "D/b.txt", b"two")
+        scene.come(number, "E/c.txt", b"three")
+    scene.act(0, ("write", "D/a.txt", b"one"))
+    scene.ledger.see(scene.world.devices[1], 1)
+    scene.act(0, ("remove_tree", "D"), ("make_directory", "D"), ("write", "D/new", b"new"))
+    scene.come(2, "E/a.txt", b"one")
+    scene.come(1, "D2/c.txt", b"five")
+    swap = (("rename", "D2", "between"), ("rename", "E", "D2"), ("rename", "between", "E"))
+    scene.act(1, *swap)
+    with breaks(3):  # a directory of another name
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    swap = (("rename", "D", "between"), ("rename", "E", "D"), ("rename", "between", "E"))
+    scene.act(1, *swap)
+    contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+
+
+def test_3_who_exchanges_the_names_of_directories_that_came_after_a_removal_keeps_nothing(scene):
+    scene.act(0, ("make_directory", "D"), ("write", "D/a.txt", b"one"), ("make_directory", "E"))
+    scene.act(0, ("remove_tree", "D"), ("make_directory", "D"), ("write", "D/new", b"new"))
+    scene.come(1, "D/new", b"new")
+    scene.come(1, "E/c.txt", b"three")
+    scene.come(2, "E/a.txt", b"one")
+    scene.act(1, ("rename", "D", "between"), ("rename", "E", "D"), ("rename", "between", "E"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+
+
+def test_3_of_a_file_that_two_removed_in_two_versions_the_copy_stays(scene):
+    """The history 5000338."""
+    for number in range(2):
+        scene.come(number, "a.txt", b"base")
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(1, ("write", "a.txt", b"two"))
+    scene.act(0, ("remove", "a.txt"))
+    scene.come(2, COPY, b"one")
+    scene.come(1, "b.txt", b"one")
+    with breaks(3):  # the other version is still there
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("remove", "a.txt"))
+    contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    with breaks(3):  # under a name that is no conflict's
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_what_stays_on_its_device_was_removed_nowhere_else(scene):
+    scene.act(0, ("write", "a", b"lock"))
+    scene.act(0, ("remove", "a"))
+    scene.come(1, ".~lock.b#", b"lock")
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.come(1, "b", b"lock")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_a_device_that_forgot_what_it_has_cannot_tell_what_it_removes(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.forget(scene.world.devices[0], 0)
+    scene.act(0, ("write", "a.txt", b"two"))
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.come(1, COPY, b"two")
+    contents.check_copies(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forgotten.clear()
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    with breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_a_device_that_forgot_what_it_has_brings_back_what_another_removed_meanwhile(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "a.txt"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forget(scene.world.devices[1], 1)
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_a_backup_brings_back_what_was_removed_long_before(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("remove", "a.txt"))
+    scene.ledger.rested(scene.world.devices)
+    scene.come(1, "a.txt", b"one")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forget(scene.world.devices[1], 1)
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_at_rest_a_device_knows_again(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.forget(scene.world.devices[0], 0)
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("write", "a.txt", b"two"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
