@@ -92,5 +92,7 @@ class Grants:
         return (
             held.bytes_left >= size
             and held.chunks_left >= chunks
+            # One of a coordinator whose clock was ahead holds good later: a node takes none of that before.
+            and held.body.not_before_ms <= self._link.now_ms() + limits.CLOCK_SKEW_S_MAX * 1000
             and self._link.now_ms() < held.body.expires_ms - RENEW_BEFORE_MS
         )
