@@ -57,6 +57,8 @@ class Machine(ABC):
         self.disks: list[SimDisk] = []
         self.files: SimFiles
         self.is_running = False
+        self.is_cut_off = False
+        """Whether the last process was killed, and none runs since."""
         self.is_on = True
         """Whether people can use it; a process need not run."""
         self.lives = 0
@@ -80,6 +82,7 @@ class Machine(ABC):
         self.host = self.loop.host(self.name)
         self._over = self.loop.create_future()
         self.is_running = True
+        self.is_cut_off = False
         self.lives += 1
         self.loop.note("start", self.name)
         if self._next_crash is not None:
@@ -92,6 +95,7 @@ class Machine(ABC):
         self.loop.note("stop", self.name)
         await self.do(self._stop())
         self._end()
+        self.is_cut_off = False
         self.network.process_ended(self.host)
 
     def kill(self) -> None:
@@ -151,6 +155,7 @@ class Machine(ABC):
 
     def _end(self) -> None:
         self.is_running = False
+        self.is_cut_off = True
         self.loop.crash(self.host)
         self.files.kill()
         self._forget()

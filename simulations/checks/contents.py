@@ -19,6 +19,8 @@ from simulations.checks.violation import (
 from simulations.history.ledger import EMPTY, Action, Ledger, Tree, held
 
 _NAMED: Final = 6
+_CHANGES: Final = frozenset({"resolve", "restore", "undo", "approve"})
+"""Commands that change files."""
 
 
 def check_invention(ledger: Ledger, number: int, tree: Tree, *, respells: bool = False) -> None:
@@ -91,12 +93,14 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
 
     Excused is a device that was put back to when it did not know a file: it knows it again by its path alone, and takes it
     for a new one where somebody gave it another before all were at rest; and it puts it beside an older version of it, where
-    it has yet to hear of this one.
+    it has yet to hear of this one. So is a file that was renamed after its device had placed it and was killed in that
+    moment, before it ran again (docs/acid.md).
     """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
         made = sum(maker.made[content] for maker in makers) + len(ledger.restores)
         made += sum(any(maker.epoch == epoch for maker in makers[1:]) for epoch in ledger.when_forgotten(content))
+        made += sum(maker.is_unseen and not maker.made[content] for maker in makers[1:])
         if count > max(made, 1):
             made += _put_beside(ledger, tree, content)
         if count > max(made, 1):
@@ -259,7 +263,8 @@ def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
             continue
         if not _knew(ledger, later, earlier):
             return True
-    return False
+    asked = ledger.asked_meanwhile(maker, _CHANGES)
+    return any(not path or _one(wanted(_last(path))) in names for path in asked)
 
 
 def _is_respelled(action: Action, names: set[str]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -98,6 +98,8 @@ class Action(NamedTuple):
     is a rival of who puts a file in its place."""
     moved: tuple[tuple[str, str], ...] = ()
     """Directories that stand elsewhere: where they stood, and where they stand."""
+    is_unseen: bool = False
+    """Whether the device's process had been killed and did not run: what it had placed last, it may not know."""
 
     def __str__(self) -> str:
         came = ", ".join(f"{path}={content.hex()[:6]}" for path, content in list(self.came.items())[:SHOWN])
@@ -288,6 +290,7 @@ class Ledger:
             gone,
             touched,
             moved,
+            device.is_cut_off,
         )
         self.actions.append(action)
         for content in came.values():
@@ -442,6 +445,16 @@ class Ledger:
     def open(self, device: DeviceMachine, number: int, path: str, content: bytes) -> None:
         """Note that a program reads a file, to save it later."""
         self.opened.append(Opened(device.loop.now_ns, number, path, content))
+
+    def asked_meanwhile(self, action: Action, methods: Collection[str]) -> Iterator[str]:
+        """Yield the paths of commands that others gave since all were at rest last before an action; "" for the whole folder.
+
+        A command may be carried out where nobody heard of that any more.
+        """
+        since_ns = next(one.time_ns for one in self.actions if one.epoch == action.epoch)
+        for asked in self.asked:
+            if asked.device != action.device and asked.time_ns >= since_ns and asked.method in methods:
+                yield asked.path
 
     def rested(self, devices: list[DeviceMachine]) -> None:
         """Note that all devices came to rest: everybody has seen everything."""

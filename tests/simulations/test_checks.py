@@ -244,6 +244,16 @@ def test_8_no_two_siblings_are_one_name(scene, names):
         trees.check_validity(scene.world, [scene.tree(0), *both[1:]])
 
 
+def test_5_a_command_of_another_device_is_a_rival_though_nobody_heard_of_its_end(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(0, COPY, b"one")
+    scene.ledger.ask(scene.world.devices[1], 1, "status", "a.txt")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.ask(scene.world.devices[1], 1, "resolve", COPY)
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
 @pytest.mark.parametrize(
     ("name", "plain"),
     [

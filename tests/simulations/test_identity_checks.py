@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from simulations.checks import contents
@@ -57,3 +59,14 @@ def test_9_a_device_that_forgot_a_file_may_put_it_beside_an_older_version_of_it(
     scene.ledger.forget(scene.world.devices[1], 1)
     with breaks(9):  # everybody had heard of it
         contents.check_identity(scene.ledger, 1, scene.tree(1))
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_9_a_file_may_be_renamed_before_a_killed_device_knows_that_it_placed_it(scene, runs):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.world.devices[1].is_cut_off = not runs
+    scene.act(1, ("rename", "a.txt", "b.txt"))
+    scene.come(0, "b.txt", b"one")
+    with breaks(9) if runs else nullcontext():
+        contents.check_identity(scene.ledger, 0, scene.tree(0))
