@@ -26,8 +26,8 @@ class Node(NamedTuple):
     """Of a file."""
     target: bytes
     """Of a link."""
-    names: tuple[tuple[str, str, int], ...]
-    """Of a directory: key, name, and the number of what stands there."""
+    names: tuple[tuple[str, int], ...]
+    """Of a directory: name, and the number of what stands there."""
 
 
 class Image(NamedTuple):
@@ -45,9 +45,9 @@ def take_image(disk: SimDisk) -> Image:
         inode = left.pop()
         if inode.number in nodes:
             continue  # another name of a file
-        names: tuple[tuple[str, str, int], ...] = ()
+        names: tuple[tuple[str, int], ...] = ()
         if isinstance(inode, Directory):
-            names = tuple((key, name, below.number) for key, (name, below) in inode.entries.items())
+            names = tuple((name, below.number) for name, below in inode.entries.values())
             left += [below for _, below in inode.entries.values()]
         nodes[inode.number] = Node(
             inode.number,
@@ -70,10 +70,10 @@ def put_back(disk: SimDisk, image: Image) -> None:
     assert isinstance(root, Directory)
     for number, node in image.nodes.items():
         directory = inodes[number]
-        for key, name, below in node.names:
+        for name, below in node.names:
             assert isinstance(directory, Directory)
             inode = inodes[below]
-            directory.entries[key] = Entry(name, inode)
+            directory.entries[disk.personality.key(name)] = Entry(name, inode)
             inode.parent, inode.name = directory, name
             inode.links += 1
     root.links = 1

@@ -125,6 +125,11 @@ class Exchange:
         """Whether both bodies are whole, as far as this side sends and has received them."""
         return self._is_sent and self._is_whole
 
+    @property
+    def has_come(self) -> bool:
+        """Whether the next piece of the other side's body is there, or its end is."""
+        return bool(self._piece) or self._is_whole
+
     def part(self) -> None:
         """Leave an exchange that is done: whoever keeps connections keeps this one."""
         self._end.part()

@@ -33,19 +33,25 @@ USER: Final = "anna"
 
 
 @cache
-def prepared(devices: int = 3, nodes: int = 3, spare: int = 0) -> WorldImage:
+def prepared(
+    devices: int = 3, nodes: int = 3, spare: int = 0, give: Callable[[DeviceMachine], None] | None = None
+) -> WorldImage:
     """Return a world at rest: one account, all devices linked, one folder on all of them, in it nothing yet.
 
     Args:
         devices: How many devices there are.
         nodes: How many storage nodes; where these are fewer than the usual copies, there are fewer copies.
         spare: So many of the devices, the last ones, have no folder.
+        give: What the first device's user puts into the folder, which then is on all others, too.
     """
     world = World(SEED, WorldImage(0, None, (None,) * nodes, (None,) * devices))
     images: list[WorldImage] = []
 
     async def story(world: World) -> None:
         await _set_up(world, spare)
+        if give is not None:
+            give(world.devices[0])
+            await world.settle()
         await world.stop_all()
         images.append(world.image())
 

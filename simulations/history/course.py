@@ -85,6 +85,9 @@ class Course:
         self.played: dict[int, Event] = {}
         """By number, what came to happen, with who did what."""
         self.ledger = Ledger(options.devices)
+        self._given = 0
+        if options.is_given:
+            self._given = 1 + self.ledger.note(world.devices[0], 0, "has had this for long", {}).number
         self.chance = world.loop.chance("course")
         """Of what is no event: how those decide whom somebody must ask."""
         self.people = [
@@ -124,6 +127,9 @@ class Course:
     def observe(self) -> Observer:
         """Have somebody watch, who finds what situations the history comes through; returns him."""
         self.observer = Observer(self.world, self.ledger, self.options.personalities, self.options.weather)
+        for given in self.ledger.actions:  # from here on, all that stands there counts as seen
+            self.ledger.on_look(self.world.devices[given.device], given.device)
+            self.observer.act(given)
         return self.observer
 
     async def run(self, world: World) -> None:
@@ -169,7 +175,7 @@ class Course:
     @property
     def done(self) -> int:
         """How many actions were done: all that is in the ledger, and the commands that change nothing."""
-        return len(self.ledger.actions) + sum(self.counts[name] for name in UNLISTED)
+        return len(self.ledger.actions) - self._given + sum(self.counts[name] for name in UNLISTED)
 
     @property
     def coming(self) -> int:

@@ -16,7 +16,7 @@ from simulations.watcher import FINE, Weather
 ACTIONS_MIN: Final = 30
 ACTIONS_MAX: Final = 32
 FAULTS_MIN: Final = 3
-FAULTS_MAX: Final = 5
+FAULTS_MAX: Final = 4
 DEVICES: Final = (3,) * 16 + (4,) * 3 + (5,)
 NODES: Final = 3
 KEPT_SHARE: Final = 0.6
@@ -34,6 +34,8 @@ REST_SHARE: Final = 0.15
 """How many histories come to rest once in between."""
 RESTART_SHARE: Final = 0.25
 """How many histories end with a restart of everything."""
+GIVEN_SHARE: Final = 0.8
+"""How many histories begin with something in the folder."""
 LANS: Final = ("apart", "apart", "together", "mixed")
 """Which devices hear each other without a coordinator."""
 PERSONAL: Final = ("plain", "plain", "plain", "weak", "old-kernel", "no-exchange", "by-link", "network")
@@ -72,6 +74,8 @@ class Options(NamedTuple):
     """Whether everything comes to rest once in between."""
     restarts: bool
     """Whether everything is started again at the end."""
+    is_given: bool = False
+    """Whether something stands in the folder before all begins."""
 
     def kinds(self) -> list[Personality]:
         """Return the devices' file systems."""
@@ -82,7 +86,7 @@ class Options(NamedTuple):
         return [
             f"devices: {self.devices} ({', '.join(self.personalities)}), nodes: {NODES}",
             f"LANs: {self.lans}, schedule: {self.schedule.value}, watchers: {self.weather}, pauses: {self.pauses}",
-            f"rests in between: {self.rests}, restarts at the end: {self.restarts}",
+            f"begins with files: {self.is_given}, rests in between: {self.rests}, restarts at the end: {self.restarts}",
             f"actions: {self.actions} of {', '.join(name for name, _ in self.deeds)}",
             f"faults: {self.faults} of {', '.join(name for name, _ in self.troubles)}",
         ]
@@ -114,6 +118,7 @@ def draw(seed: int, deeds: dict[str, int], troubles: dict[str, int]) -> Options:
         _some(chance, troubles),
         chance.random() < REST_SHARE,
         chance.random() < RESTART_SHARE,
+        chance.random() < GIVEN_SHARE,
     )
 
 

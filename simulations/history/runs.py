@@ -11,6 +11,7 @@ from simulations.checks.violation import DETERMINISM, Violation
 from simulations.checks.watch import WatchedTrace
 from simulations.history import script
 from simulations.history.course import Course
+from simulations.history.given import give
 from simulations.history.ledger import Action
 from simulations.history.options import NODES, WEATHERS, Options, draw
 from simulations.history.repertoire import DEEDS, TROUBLES
@@ -19,7 +20,7 @@ from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
 from simulations.situations.catalogue import reached
 from simulations.situations.record import Record
-from simulations.world import World
+from simulations.world import World, WorldImage
 
 
 class Result(NamedTuple):
@@ -114,7 +115,7 @@ def play(history: Script, *, events_max: int = 0, trace: WatchedTrace | None = N
 
 def _play(history: Script, trace: WatchedTrace, *, observes: bool) -> Lived:
     options = history.options
-    image = prepared(options.devices, NODES)
+    image = _image(options)
     began = time.process_time()
     world = World(
         options.seed,
@@ -159,6 +160,10 @@ def _play(history: Script, trace: WatchedTrace, *, observes: bool) -> Lived:
     return Lived(result, course, trace)
 
 
+def _image(options: Options) -> WorldImage:
+    return prepared(options.devices, NODES, give=give if options.is_given else None)
+
+
 def live_twice(seed: int, *, observes: bool = False) -> Result:
     """Live through the history of a seed, and if all holds once more: the traces must be the same (invariant 28).
 
@@ -181,5 +186,5 @@ def play_twice(history: Script, *, observes: bool = False) -> Result:
 
 def prepare(seeds: Iterable[int]) -> None:
     """Make the images that histories begin from, so that processes forked later share them."""
-    for devices in sorted({options_of(seed).devices for seed in seeds}):
-        prepared(devices, NODES)
+    for seed in seeds:
+        _image(options_of(seed))

@@ -94,7 +94,7 @@ class Observer:
         rests, epoch = self.record.rests, self._ledger.epoch
         if epoch > len(rests) and number == 0:
             rests.append([])
-        if epoch == len(rests) and len(rests[-1]) == number:
+        if rests and epoch == len(rests) and len(rests[-1]) == number:
             rests[-1].append(tree)
 
     # --- What processes do

@@ -7,6 +7,7 @@ from random import Random
 from simulations.disk import SimDisk
 from simulations.disk_door import SimFiles
 from simulations.disk_images import put_back, take_image
+from simulations.personalities import PERSONALITIES
 from simulations.power import cut_power
 from simulations.user_files import UserFiles
 from tests.simulations.test_disk import Machine
@@ -58,3 +59,11 @@ def test_a_cloned_machine_goes_its_own_way():
     assert machine.names() == ["b", "d", "hole", "l", "p"]
     numbers = [one.inode for one in clone.tree("/home/f").values()]
     assert len(numbers) == len(set(numbers)) + 1, "each has its own, but for the file of two names"
+
+
+def test_a_disk_that_folds_names_finds_what_is_put_there_from_one_that_does_not():
+    other = Machine(PERSONALITIES["mac"])
+    put_back(other.disk, take_image(furnished().disk))
+    assert other.user.read("/home/F/D/A") == b"1" * 100_000
+    other.user.remove("/home/f/D/a")
+    assert not other.user.exists("/home/f/d/a")

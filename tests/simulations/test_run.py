@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from simulations.history import runs
+from simulations.history.ledger import look
 
 FIXED = (0, 1, 2, 3, 4, 5, 6)
 FRESH = int(os.environ.get("KIN_RUN_SEED", random.SystemRandom().randrange(1 << 40)))
@@ -34,6 +35,19 @@ def test_what_holds_for_a_fresh_seed():
     print(f"KIN_RUN_SEED={FRESH}")
     result = runs.live_twice(FRESH)
     assert not result.failure, f"kin-sim run --seed {FRESH}\n{result.failure}"
+
+
+def test_a_history_may_begin_with_what_all_devices_have():
+    script = runs.script_of(FIXED[0])
+    for is_given in (False, True):
+        lived = runs.play(
+            script._replace(options=script.options._replace(is_given=is_given), events=(), is_drawn=False)
+        )
+        assert not lived.result.failure, lived.result.failure
+        assert lived.result.actions == 0
+        stands = [set(look(device)) for device in lived.course.world.devices]
+        assert all(one == stands[0] for one in stands)
+        assert ({"kiwi-a.txt", "kiwi-D/kiwi-D-in", "kiwi-link"} <= stands[0]) is is_given
 
 
 def kin_sim(*args, **environment):
