@@ -16,7 +16,8 @@ import pytest
 from simulations.history import runs
 from simulations.history.ledger import look
 
-FIXED = (0, 1, 2, 3, 4, 5, 6)
+FIXED = (1, 21, 22, 29, 50, 64, 86)
+"""Those of the first hundred that together reach the most."""
 FRESH = int(os.environ.get("KIN_RUN_SEED", random.SystemRandom().randrange(1 << 40)))
 
 
