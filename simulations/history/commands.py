@@ -72,8 +72,25 @@ async def decide(person: Person, row: Mapping[str, Any], *, keep: bool) -> None:
         meant = None
         raise
     finally:
+        if meant is not None and not keep:
+            meant = meant._replace(gone=meant.gone | newer(person, meant.gone, began_ns))
         what = f"decides about {copy}, {keep=}"
         person.ledger.note_by_command(person.device, person.number, what, before, meant, since_ns=began_ns)
+
+
+def newer(person: Person, dropped: frozenset[bytes], since_ns: int) -> frozenset[bytes]:
+    """Return what others made of contents, that came to a device since a time and stands there no more.
+
+    Who drops a copy names it: the agent drops what that is by then, and another may have edited it since it was looked at.
+    """
+    makers = person.ledger.makers
+    return frozenset(
+        content
+        for content in person.ledger.passed(person.device, person.number, since_ns)
+        for maker in makers.get(content, ())
+        for path, came in maker.came.items()
+        if came == content and path in maker.before and maker.before[path].content in dropped
+    )
 
 
 def meaning(before: Tree, copy: str, path: str, *, keep: bool) -> Decision | None:

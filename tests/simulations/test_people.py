@@ -8,11 +8,12 @@ from random import Random
 import pytest
 
 from simulations.devices import AWAY, ROOT
-from simulations.history import oddities, saves
+from simulations.history import commands, oddities, saves
 from simulations.history.ledger import Ledger, look
 from simulations.history.people import GivenUp, Person
 from simulations.preparation import prepared
 from simulations.world import World
+from tests.simulations.test_ledger import Scene, of
 
 
 def test_a_program_that_cannot_go_on_holds_nothing_open():
@@ -51,3 +52,19 @@ def test_who_would_write_the_same_again_gives_up_where_it_is_no_file_any_more():
             await writing
 
     World(1, prepared()).run(story)
+
+
+def test_who_drops_a_copy_drops_what_it_is_by_then():
+    """The history 7000560."""
+    scene = Scene()
+    for number in range(2):
+        scene.come(number, "a.txt", b"one")
+        scene.come(number, "b.txt", b"two")
+    scene.act(0, ("write", "a.txt", b"three"))
+    scene.act(0, ("write", "b.txt", b"four"))
+    person = Person(scene.world.devices[1], 1, scene.ledger, Random(1))
+    scene.ledger.put[1] = {of(b"three"): 7, of(b"four"): 7}
+    assert commands.newer(person, frozenset([of(b"one")]), 7) == {of(b"three")}
+    assert not commands.newer(person, frozenset([of(b"one")]), 8), "it came before"
+    scene.come(1, "a.txt", b"three")
+    assert not commands.newer(person, frozenset([of(b"one")]), 7), "it stands there yet"
