@@ -141,7 +141,7 @@ def plan(
     if rekeys:
         return Plan((), rekeys)
     stands = SpelledTree(local, refusals.taken) if refusals.taken else local
-    planning = _Planning(stands, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, refusals.evicted)
+    planning = _Planning(stands, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, refusals)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -203,7 +203,7 @@ class _Planning:
         mistrusted: Callable[[Item], bool] | None,
         held: Held | None,
         busy: Collection[ItemId],
-        evicted: Collection[ItemId],
+        refusals: Refusals,
     ) -> None:
         self._local = local
         self._synced = synced
@@ -212,7 +212,7 @@ class _Planning:
         self._apart = apart
         self._mistrusted = mistrusted
         self._held = held
-        self._evicted = evicted
+        self._evicted, self._doubted = refusals.evicted, refusals.doubted
         self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -303,7 +303,7 @@ class _Planning:
         for copy in self._missing_copies(view):
             self._uncopied.add(view.id)
             yield copy
-        if source is not None and target is not None and _stays(source, target):
+        if target is not None and (target.parent in self._doubted or (source is not None and _stays(source, target))):
             return
         key = path_of(self._remote, view.id) if target is not None else path_of(self._synced, view.id)
         self._shifts[view.id] = shift = Shift(key or "", source, target)

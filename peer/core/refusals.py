@@ -4,6 +4,7 @@ Rule 1: as long as nothing else is to have it, an item keeps the name that it ha
 Rule 2: where something else is to have it, the item leaves this disk, with all in it, as anything that it has no name for.
 Rule 3: which names a disk takes for one is not known; that it refused one, and another stands there that differs in case or
     form alone, is. Where that one is to go elsewhere, it goes first.
+Rule 4: what is to stand in a directory whose name may be refused waits until the directory is there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Refusals(NamedTuple):
     """Items that leave this disk, with all in them."""
     taken: Mapping[Place, ItemId] = MappingProxyType({})
     """By place, which item has it under another spelling, and is to give it up."""
+    doubted: frozenset[ItemId] = frozenset()
+    """Items that do not stand here and may be refused again: nothing is brought into them in the same pass."""
 
 
 NO_REFUSALS: Final = Refusals()
@@ -64,7 +67,10 @@ def judge(refused: Collection[ItemId], *, local: Tree, synced: Tree, remote: Tre
     if not refused:
         return NO_REFUSALS
     evicted = frozenset(id for id in refused if _is_evicted(id, local, synced, remote))
-    return Refusals(evicted, dict(_taken(set(refused) - evicted, local, remote)))
+    taken = dict(_taken(set(refused) - evicted, local, remote))
+    hopeful = {want.id for want in map(remote.item, refused) if want is not None and (want.parent, want.name) in taken}
+    doubted = frozenset(id for id in refused if id not in hopeful and local.item(id) is None)
+    return Refusals(evicted, taken, doubted)
 
 
 def _is_evicted(id: ItemId, local: Tree, synced: Tree, remote: Tree) -> bool:

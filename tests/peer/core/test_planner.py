@@ -663,6 +663,14 @@ def test_a_directory_that_cannot_have_its_new_name_goes_with_all_in_it():
     assert refuse(before, before, after, "D") == ["Delete f", "Delete D", "Place D"]
 
 
+def test_nothing_is_brought_into_a_directory_whose_name_may_be_refused_before_it_is_there():
+    there = {"D": ("d", DIRECTORY), "E": ("d/e", DIRECTORY), "f": ("d/e/f", "1")}
+    assert refuse({}, {}, there, "") == ["Place d", "Place e", "Place f"]
+    assert refuse({}, {}, there, "D") == ["Place d"]
+    before = {"D": ("b", DIRECTORY)}
+    assert refuse(before, before, there, "D") == ["Rename b -> d", "Place e", "Place f"]
+
+
 def test_what_has_a_refused_name_in_another_spelling_goes_first_where_it_is_to_go():
     before = {"D": ("DIR", DIRECTORY), "f": ("DIR/f", "1")}
     within = {"E": ("dir", DIRECTORY), "D": ("dir/DIR", DIRECTORY), "f": ("dir/DIR/f", "1")}
