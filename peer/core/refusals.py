@@ -55,21 +55,26 @@ class SpelledTree:
         return self._tree.children(parent)
 
 
-def judge(refused: Collection[ItemId], *, local: Tree, synced: Tree, remote: Tree) -> Refusals:
+def judge(
+    refused: Collection[ItemId], dirty: Collection[ItemId], *, local: Tree, synced: Tree, remote: Tree
+) -> Refusals:
     """Return what follows from refused names.
 
     Args:
         refused: Items whose name this disk refused when it was last tried.
+        dirty: The items that are planned: they may be to go into refused ones.
         local: What stands on this device.
         synced: What both sides held when they last agreed.
         remote: What the folder holds.
     """
     if not refused:
         return NO_REFUSALS
-    evicted = frozenset(id for id in refused if _is_evicted(id, local, synced, remote))
+    absent = {id for id in refused if local.item(id) is None}
+    homeless = {id for id in dirty if _is_within(remote, id, absent)} if absent else set()
+    evicted = frozenset(id for id in homeless.union(refused) if _is_evicted(id, local, synced, remote))
     taken = dict(_taken(set(refused) - evicted, local, remote))
     hopeful = {want.id for want in map(remote.item, refused) if want is not None and (want.parent, want.name) in taken}
-    doubted = frozenset(id for id in refused if id not in hopeful and local.item(id) is None)
+    doubted = frozenset(absent - hopeful)
     return Refusals(evicted, taken, doubted)
 
 
@@ -82,6 +87,13 @@ def _is_evicted(id: ItemId, local: Tree, synced: Tree, remote: Tree) -> bool:
         return False
     heir = remote.child(here.parent, here.name)
     return heir is not None and heir.id != id
+
+
+def _is_within(tree: Tree, id: ItemId, above: Collection[ItemId]) -> bool:
+    item = tree.item(id)
+    while item is not None and item.parent not in above:
+        item = tree.item(item.parent)
+    return item is not None
 
 
 def _taken(refused: Collection[ItemId], local: Tree, remote: Tree) -> Iterator[tuple[Place, ItemId]]:

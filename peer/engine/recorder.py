@@ -153,8 +153,8 @@ class Recorder:
         local, synced = remembered(LocalTree(db, key), found), remembered(SyncedTree(db, key), found)
         self._follower.expect_items(db, found)
         remote = RememberedTree(self._follower.remote(db).tree)
-        refusals = judge(set(refused).intersection(found), local=local, synced=synced, remote=remote)
         ids = [id for id in found if id not in leave]
+        refusals = judge(set(refused).intersection(ids), ids, local=local, synced=synced, remote=remote)
         held = self._brake.held(db)
         if held is not None:
             self._brake.refresh(db, ids)

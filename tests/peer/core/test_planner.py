@@ -9,7 +9,6 @@ import pytest
 
 from peer.core.operations import Adopt, Create, Delete, Edit, Plan, Remove, Rename, Replace, SetAttributes
 from peer.core.planner import DECISIONS, Decision, Side, is_settled, missing_copies, plan, side_of
-from peer.core.refusals import judge
 from peer.core.tree import Item, Member, MemoryTree
 from protocol.ids import ROOT, Dot, copy_id
 from tests.peer.core.trees import DIRECTORY, Device, bare, file, link, names, node, show, tree, with_dots
@@ -639,44 +638,6 @@ def test_nothing_is_done_about_what_depends_on_what_is_in_transfer():
     assert names(plan_of(here, here, there).steps) == ["Place p", "Rename f -> f", "Delete o"]
     assert plan_of(here, here, there, busy={node("P")}) == Plan((), ())
     assert names(plan_of(here, here, there, busy={node("O")}).steps) == ["Place p", "Rename f -> f"]
-
-
-def refuse(local, synced, remote, refused) -> list[str]:
-    three = trees(local, synced, remote)
-    made = plan_of(local, synced, remote, refusals=judge([node(name) for name in refused], **three))
-    return names(made.acts) + names(made.steps)
-
-
-def test_what_cannot_have_its_new_name_keeps_the_old_one_until_another_is_to_have_it():
-    before, moved = {"f": ("f", "1")}, {"f": ("g:", "1")}
-    heir = {**moved, "h": ("f", "2")}
-    assert refuse(before, before, moved, "f") == ["Rename f -> g:"]
-    assert refuse(before, before, heir, "f") == ["Delete f", "Place f"]
-    assert refuse(before, before, heir, "") == ["Rename f -> g:", "Place f"]
-    assert refuse({"f": ("f", "3")}, before, heir, "f") == ["Edit f"]
-    assert refuse({}, {}, heir, "f") == ["Place f", "Place g:"]
-
-
-def test_a_directory_that_cannot_have_its_new_name_goes_with_all_in_it():
-    before = {"D": ("D", DIRECTORY), "f": ("D/f", "1")}
-    after = {"D": ("E:", DIRECTORY), "f": ("E:/f", "1"), "G": ("D", DIRECTORY)}
-    assert refuse(before, before, after, "D") == ["Delete f", "Delete D", "Place D"]
-
-
-def test_nothing_is_brought_into_a_directory_whose_name_may_be_refused_before_it_is_there():
-    there = {"D": ("d", DIRECTORY), "E": ("d/e", DIRECTORY), "f": ("d/e/f", "1")}
-    assert refuse({}, {}, there, "") == ["Place d", "Place e", "Place f"]
-    assert refuse({}, {}, there, "D") == ["Place d"]
-    before = {"D": ("b", DIRECTORY)}
-    assert refuse(before, before, there, "D") == ["Rename b -> d", "Place e", "Place f"]
-
-
-def test_what_has_a_refused_name_in_another_spelling_goes_first_where_it_is_to_go():
-    before = {"D": ("DIR", DIRECTORY), "f": ("DIR/f", "1")}
-    within = {"E": ("dir", DIRECTORY), "D": ("dir/DIR", DIRECTORY), "f": ("dir/DIR/f", "1")}
-    assert refuse(before, before, within, "") == ["Place dir", "Rename DIR -> DIR"]
-    assert refuse(before, before, within, "E") == ["Rename DIR -> DIR aside", "Place dir", "Rename DIR -> DIR back"]
-    assert refuse(before, before, {**before, "E": ("dir", DIRECTORY)}, "E") == ["Place dir"]
 
 
 def test_an_act_of_what_is_in_transfer_waits():
