@@ -323,7 +323,7 @@ class RepushLog(_Message, frozen=True, tag=42):
 class GiveUp(_Message, frozen=True, tag=44):
     """Says that a device lost contents of entries that it had registered, and finds them nowhere.
 
-    Those of which no storage node is known to hold them become void.
+    Those of which no storage node is known to hold them become void, unless one is away.
     """
 
     folder: FolderId

@@ -274,7 +274,10 @@ async def repush(coordinator: Coordinator, session: Session, message: m.RepushLo
 
 
 async def give_up(coordinator: Coordinator, session: Session, message: m.GiveUp) -> m.Message:
-    """Make void what a device registered, if nobody holds its contents; devices that have them on their disks record them anew."""
+    """Make void what a device registered, if nobody holds its contents; devices that have them on their disks record them anew.
+
+    What a node holds that is away now, nobody knows: then nothing is given up.
+    """
     if len(message.entries) > ENTRIES_A_REQUEST_MAX:
         raise LimitExceededError("entries of a request", ENTRIES_A_REQUEST_MAX)
 
@@ -282,8 +285,9 @@ async def give_up(coordinator: Coordinator, session: Session, message: m.GiveUp)
         ledger, authority = coordinator.open_folder(repository, message.folder, session.account, Role.WRITER)
         if ledger.head.is_behind:
             raise behind()
-        lost = [one for one in message.entries if _is_lost(repository, ledger, authority, session.device, one)]
-        Ordering(ledger, authority).give_up(lost)
+        if all(place.online for place in coordinator.registry.places(coordinator.clock.monotonic_s())):
+            lost = [one for one in message.entries if _is_lost(repository, ledger, authority, session.device, one)]
+            Ordering(ledger, authority).give_up(lost)
         return moved(ledger, authority)
 
     coordinator.publish(await coordinator.database.write(run))

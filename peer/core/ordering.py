@@ -69,15 +69,18 @@ def possible(shifts: Shifts, local: Tree) -> dict[ItemId, Shift]:
         local: What stands on this disk.
     """
     live = dict(shifts)
-    by_place = {(s.target.parent, s.target.name): id for id, s in shifts.items() if s.target is not None}
+    behind: dict[ItemId, list[ItemId]] = {}
     below: dict[ItemId, list[ItemId]] = {}
     for id, shift in shifts.items():
         if shift.target is not None:
             below.setdefault(shift.target.parent, []).append(id)
+            occupant = local.child(shift.target.parent, shift.target.name)
+            if occupant is not None:
+                behind.setdefault(occupant.id, []).append(id)
 
     def dependents(id: ItemId, shift: Shift) -> Iterator[ItemId]:
         if shift.source is not None:
-            yield by_place.get((shift.source.parent, shift.source.name), id)
+            yield from behind.get(id, ())
             yield shift.source.parent
         if shift.is_arrival:
             yield from below.get(id, ())

@@ -32,6 +32,7 @@ from peer.core.operations import (
     Touch,
 )
 from peer.core.ordering import Shift, ordered, possible
+from peer.core.refusals import NO_REFUSALS, Refusals, SpelledTree
 from peer.core.rekeying import find_rekeys
 from peer.core.steps import fill_step, move_step, same_place
 from peer.core.tree import Item, ItemId, Tree, path_of
@@ -109,7 +110,7 @@ def plan(
     mistrusted: Callable[[Item], bool] | None = None,
     held: Held | None = None,
     busy: Collection[ItemId] = (),
-    evicted: Collection[ItemId] = (),
+    refusals: Refusals = NO_REFUSALS,
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
 
@@ -129,7 +130,7 @@ def plan(
         held: What of this device's changes waits for a person: it is no act, and is not undone either.
         busy: Items that are in transfer, or wait since the disk refused them: nothing is done about them now, nor what
             depends on it.
-        evicted: Items that leave this disk, with all in them (:func:`find_evicted`).
+        refusals: What follows from names that this disk refused.
 
     Returns:
         Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
@@ -139,7 +140,8 @@ def plan(
     rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart, busy=busy)
     if rekeys:
         return Plan((), rekeys)
-    planning = _Planning(local, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, evicted)
+    stands = SpelledTree(local, refusals.taken) if refusals.taken else local
+    planning = _Planning(stands, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, refusals)
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -161,28 +163,6 @@ def missing_copies(base: Item | None, want: Item | None, *, local: Tree, remote:
             copy = remote.item(copy_id(member.node, dot))
             if copy is not None and local.item(copy.id) is None:
                 yield copy
-
-
-def find_evicted(refused: Collection[ItemId], *, local: Tree, synced: Tree, remote: Tree) -> set[ItemId]:
-    """Return those items that must leave this disk, since it refuses their name and something else has the one they had.
-
-    As long as nothing else is to have it, they keep it. What its user changed here is an act first.
-
-    Args:
-        refused: Items whose name this disk refused when it was last tried.
-        local: What stands on this device.
-        synced: What both sides held when they last agreed.
-        remote: What the folder holds.
-    """
-    found: set[ItemId] = set()
-    for id in refused:
-        here, want = local.item(id), remote.item(id)
-        if here is None or want is None or side_of(here, synced.item(id)) is not Side.SAME or same_place(here, want):
-            continue
-        heir = remote.child(here.parent, here.name)
-        if heir is not None and heir.id != id:
-            found.add(id)
-    return found
 
 
 class _View(NamedTuple):
@@ -223,7 +203,7 @@ class _Planning:
         mistrusted: Callable[[Item], bool] | None,
         held: Held | None,
         busy: Collection[ItemId],
-        evicted: Collection[ItemId],
+        refusals: Refusals,
     ) -> None:
         self._local = local
         self._synced = synced
@@ -232,7 +212,7 @@ class _Planning:
         self._apart = apart
         self._mistrusted = mistrusted
         self._held = held
-        self._evicted = evicted
+        self._evicted, self._doubted = refusals.evicted, refusals.doubted
         self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -323,7 +303,7 @@ class _Planning:
         for copy in self._missing_copies(view):
             self._uncopied.add(view.id)
             yield copy
-        if source is not None and target is not None and _stays(source, target):
+        if target is not None and (target.parent in self._doubted or (source is not None and _stays(source, target))):
             return
         key = path_of(self._remote, view.id) if target is not None else path_of(self._synced, view.id)
         self._shifts[view.id] = shift = Shift(key or "", source, target)

@@ -496,11 +496,11 @@ class FolderEngine:
             await self._context.database.run(self.follower.trust_again)
         busy = set(self.outlook.jobs)
         now = self._context.clock.monotonic_s()
-        waiting = {id for id, why in self.outlook.blocked.items() if why.until_s > now}
+        refused = [id for id, why in self.outlook.blocked.items() if why.reason == "name" and why.is_due(now)]
+        waiting = {id for id, why in self.outlook.blocked.items() if not why.is_due(now)}
         if not self._cursor:
             self._changes_planned = self._changes
             self._due = set(self.outlook.blocked) - waiting - busy
-        refused = [id for id, why in self.outlook.blocked.items() if why.reason == "name" and id not in busy]
         planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting, refused))
         if planned is None:
             async with self._disk:

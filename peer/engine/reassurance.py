@@ -45,6 +45,8 @@ from protocol.ids import ChunkId, EntryHash
 from protocol.lan import Wanted
 
 ITEMS_TOGETHER: Final = 64
+AGAIN_S: Final = 300.0
+"""After so long, at the next news, what could not be given up is looked for again."""
 log = structlog.get_logger("reassurance")
 
 
@@ -59,18 +61,22 @@ class Reassurer:
         """Also those of others that this device stood in for."""
         self._settled_as: int | None = None
         """This device's number when it last looked for entries of earlier ones; None: not in this session."""
+        self._again_s = 0.0
+        """When to look again where not all nodes could be asked."""
         self._knows_itself = False
         """Whether it asked in this session what it wrote under its number."""
 
     @property
     def is_wanted(self) -> bool:
         """Whether this device has not yet looked for entries of its earlier numbers, and knows them all."""
-        return self._follower.has_caught_up and self._settled_as != self._follower.record.number
+        if not self._follower.has_caught_up or self._settled_as == self._follower.record.number:
+            return False
+        return self._context.clock.monotonic_s() >= self._again_s
 
     def forget(self) -> None:
         """A session began: what was told in the one before may be lost."""
         self._told.clear()
-        self._settled_as = None
+        self._settled_as, self._again_s = None, 0.0
         self._knows_itself = False
 
     async def follow(self) -> bool:
@@ -110,15 +116,15 @@ class Reassurer:
             UnavailableError: The coordinator cannot be reached.
         """
         for entry in await self._context.database.run(self._waiting):
-            await self._tell(entry)
-            self._told.add(entry.hash)
+            if await self._tell(entry):
+                self._told.add(entry.hash)
         while (after := self._follower.record.lost_after) is not None:
             items = await self._context.database.run(
                 lambda db, after=after: folders.log_items(db, self._follower.record.key, after, ITEMS_TOGETHER)  # type: ignore[misc]
             )
             for item in items:
-                if item.kind is ItemKind.ENTRY:
-                    await self._tell(parse_entry(item.data))
+                if item.kind is ItemKind.ENTRY and not await self._tell(parse_entry(item.data)):
+                    return  # later: some node does not tell what it holds
             rest = items[-1].position if items else None
             await self._context.database.run(lambda db, rest=rest: self._follower.put_record(db, lost_after=rest))  # type: ignore[misc]
 
@@ -149,16 +155,22 @@ class Reassurer:
         record = self._follower.record
         if not self.is_wanted or not self._may_write:
             return
-        lost: list[EntryHash] = []
+        self._again_s = self._context.clock.monotonic_s() + AGAIN_S
+        lost: set[EntryHash] = set()
         for entry in await earlier_entries(self._context, self._follower):
             try:
                 for segment in self._segments_of(entry):
                     await self._tell_of(segment)
             except (NoSourceError, CorruptChunkError, ProtocolError) as error:
+                if not await self._is_nowhere(entry):
+                    return
                 log.warning("contents of an entry are lost", entry=entry.hash[:8].hex(), code=error.code)
-                lost.append(entry.hash)
-        for start in range(0, len(lost), ITEMS_TOGETHER):
-            await self._context.link.ask(m.GiveUp(record.id, tuple(lost[start : start + ITEMS_TOGETHER])), m.Ok)
+                lost.add(entry.hash)
+        given_up = sorted(lost)
+        for start in range(0, len(given_up), ITEMS_TOGETHER):
+            await self._context.link.ask(m.GiveUp(record.id, tuple(given_up[start : start + ITEMS_TOGETHER])), m.Ok)
+        if lost and any(e.hash in lost for e in await earlier_entries(self._context, self._follower)):
+            return  # a node is away, or is known to hold it after all
         self._settled_as = record.number
 
     @property
@@ -181,13 +193,22 @@ class Reassurer:
         # What is still to be sent is told of when it is.
         return [e for e in waiting if not any(spooled(db, key, id) is not None for id in e.header.pins)]
 
-    async def _tell(self, entry: Entry) -> None:
+    async def _tell(self, entry: Entry) -> bool:
+        """Hand in where the contents of an entry lie; tell whether all is known that can be."""
         for segment in self._segments_of(entry):
             try:
                 await self._tell_of(segment)
             except (NoSourceError, CorruptChunkError, ProtocolError) as error:
+                if not await self._is_nowhere(entry):
+                    return False
                 log.error("contents of an entry are nowhere", entry=entry.hash[:8].hex(), code=error.code)  # noqa: TRY400
                 await self._context.database.run(lambda db: doubt_all(db, self._follower.record.key))
+        return True
+
+    async def _is_nowhere(self, entry: Entry) -> bool:
+        """Tell whether contents that were not found are on no node: each of them can be asked."""
+        segments = [ChunkRef(key.id, 0) for key in self._segments_of(entry)]
+        return await self._context.chunks.all_tell(self._follower.record.id, segments[: limits.BATCH_CHUNKS_MAX])
 
     def _segments_of(self, entry: Entry) -> Sequence[SegmentKey]:
         if not entry.header.pins:

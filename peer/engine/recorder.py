@@ -38,7 +38,8 @@ from peer.core.operations import (
     SetAttributes,
     Step,
 )
-from peer.core.planner import Excluded, find_evicted, is_settled, plan
+from peer.core.planner import Excluded, is_settled, plan
+from peer.core.refusals import Refusals, judge
 from peer.core.remembered import RememberedTree
 from peer.core.resolving import Overlay, drop_copy, keep_copy, main_of
 from peer.core.tree import Content, Item, ItemId, Tree, path_of
@@ -143,7 +144,7 @@ class Recorder:
             leave: What is in transfer or waits.
             most: How many items.
             after: Beyond this id.
-            refused: What waits since this disk refused its name.
+            refused: What is tried again though this disk refused its name.
         """
         key = self._follower.record.key
         found = dirty(db, key, most, after=after)
@@ -152,14 +153,13 @@ class Recorder:
         local, synced = remembered(LocalTree(db, key), found), remembered(SyncedTree(db, key), found)
         self._follower.expect_items(db, found)
         remote = RememberedTree(self._follower.remote(db).tree)
-        evicted = find_evicted(set(refused).intersection(found), local=local, synced=synced, remote=remote)
-        leave = set(leave) - evicted
         ids = [id for id in found if id not in leave]
+        refusals = judge(set(refused).intersection(ids), ids, local=local, synced=synced, remote=remote)
         held = self._brake.held(db)
         if held is not None:
             self._brake.refresh(db, ids)
         unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
-        made = self._plan_free(local, synced, remote, unsettled, leave, sight, held, evicted)
+        made = self._plan_free(local, synced, remote, unsettled, leave, sight, held, refusals)
         kept = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
@@ -197,7 +197,7 @@ class Recorder:
         leave: Collection[ItemId],
         sight: Sight,
         held: Held | None,
-        evicted: Collection[ItemId],
+        refusals: Refusals,
     ) -> Plan:
         """Plan; an id that cannot be changed now, since its item is in a job, holds up no more than itself."""
         stuck: set[ItemId] = set()
@@ -213,7 +213,7 @@ class Recorder:
                 mistrusted=lambda item: sight.is_mistrusted(item, synced, remote),
                 held=held,
                 busy=leave,
-                evicted=evicted,
+                refusals=refusals,
             )
             waiting = {
                 id

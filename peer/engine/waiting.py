@@ -50,6 +50,10 @@ class Blocked(msgspec.Struct):
     text: str = ""
     """What failed, in words."""
 
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is tried again now. A name is at once, when the plan knows that it was refused."""
+        return self.until_s <= now_s or (self.reason == "name" and self.failures == 1)
+
 
 def longer(before: Blocked | None, reason: str, now_s: float) -> Blocked:
     """Return how long to wait once more, each time twice as long."""

@@ -183,6 +183,21 @@ class ChunkClient:
                     holders.update({chunk.id for chunk in receipt.chunks})
         return tuple(receipts), {id for id, count in holders.items() if count >= granted.quorum}
 
+    async def all_tell(self, folder: FolderId, refs: Sequence[ChunkRef]) -> bool:
+        """Whether every node that may hold chunks of a folder tells which of these it does; else nobody knows what is nowhere.
+
+        Raises:
+            UnavailableError: The coordinator cannot be asked for a grant.
+        """
+        async with self._slots:
+            allowance = await self._grants.get(folder, Operation.HAVE, size=0, chunks=len(refs))
+            try:
+                for node in allowance.granted.nodes:
+                    await self._have_of(allowance, node, refs)
+            except _FAILURES:
+                return False
+        return True
+
     async def answering(self, nodes: Sequence[NodeAddress]) -> int:
         """Return how many nodes answer at all, for when nobody else can tell; of very many, the first are asked."""
         return sum(await asyncio.gather(*(self._answers(node) for node in nodes[:PROBED_MAX])))

@@ -38,4 +38,4 @@ async def story(world: World) -> None:
 async def _pass(one: DeviceMachine) -> None:
     """Give the others time; on one of them a name is refused for good."""
     await one.sync()
-    await asyncio.sleep(60)
+    await asyncio.sleep(120)

@@ -267,12 +267,9 @@ def test_5_a_command_of_another_device_is_a_rival_though_nobody_heard_of_its_end
 def test_names_with_marks_are_told_from_the_names_that_people_gave(name, plain):
     assert wanted(name) == plain
     assert is_made_of(name, {plain})
+    assert is_made_of(name.replace(".txt", " (conflict, device-3, 01234567).txt"), {name})
     assert not is_made_of(name, {"x"})
     assert is_copy(name) is ("(conflict, " in name)
-
-
-def test_a_name_may_be_made_of_one_that_somebody_gave_with_a_mark():
-    assert is_made_of("a (conflict, device-1, 0123abcd) (conflict, device-2, 01234567).txt", {COPY})
 
 
 def test_names_that_stay_on_a_device():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from peer.core.operations import Adopt, Create, Delete, Edit, Plan, Remove, Rename, Replace, SetAttributes
-from peer.core.planner import DECISIONS, Decision, Side, find_evicted, is_settled, missing_copies, plan, side_of
+from peer.core.planner import DECISIONS, Decision, Side, is_settled, missing_copies, plan, side_of
 from peer.core.tree import Item, Member, MemoryTree
 from protocol.ids import ROOT, Dot, copy_id
 from tests.peer.core.trees import DIRECTORY, Device, bare, file, link, names, node, show, tree, with_dots
@@ -638,29 +638,6 @@ def test_nothing_is_done_about_what_depends_on_what_is_in_transfer():
     assert names(plan_of(here, here, there).steps) == ["Place p", "Rename f -> f", "Delete o"]
     assert plan_of(here, here, there, busy={node("P")}) == Plan((), ())
     assert names(plan_of(here, here, there, busy={node("O")}).steps) == ["Place p", "Rename f -> f"]
-
-
-def evict(local, synced, remote, refused) -> list[str]:
-    three = trees(local, synced, remote)
-    evicted = find_evicted([node(name) for name in refused], **three)
-    made = plan_of(local, synced, remote, evicted=evicted, busy={node(name) for name in refused} - evicted)
-    return names(made.acts) + names(made.steps)
-
-
-def test_what_cannot_have_its_new_name_keeps_the_old_one_until_another_is_to_have_it():
-    before, moved = {"f": ("f", "1")}, {"f": ("g:", "1")}
-    heir = {**moved, "h": ("f", "2")}
-    assert evict(before, before, moved, "f") == []
-    assert evict(before, before, heir, "f") == ["Delete f", "Place f"]
-    assert evict(before, before, heir, "") == ["Rename f -> g:", "Place f"]
-    assert evict({"f": ("f", "3")}, before, heir, "f") == []
-    assert evict({}, {}, heir, "f") == ["Place f"]
-
-
-def test_a_directory_that_cannot_have_its_new_name_goes_with_all_in_it():
-    before = {"D": ("D", DIRECTORY), "f": ("D/f", "1")}
-    after = {"D": ("E:", DIRECTORY), "f": ("E:/f", "1"), "G": ("D", DIRECTORY)}
-    assert evict(before, before, after, "D") == ["Delete f", "Delete D", "Place D"]
 
 
 def test_an_act_of_what_is_in_transfer_waits():
