@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from peer import reports
 from peer.api.backend import Json
+from peer.core.resolving import main_of
+from peer.core.tree import ItemId
+from peer.store.trees import SyncedTree
 from protocol.errors import UserError
 from protocol.ids import NodeId
 
@@ -52,9 +55,22 @@ async def resolve(device: Device, copy: str, path: str, *, keep: bool) -> Json:
     if not engine.record.number:
         await device.need_link()
         await engine.recorder.enrol()
+    id = NodeId(bytes.fromhex(str(row["id"])))
     async with engine.deciding():
-        await engine.recorder.resolve(NodeId(bytes.fromhex(str(row["id"]))), keep=keep)
+        # A person decides by what the disk shows; what changed there may not have been looked at yet.
+        about = await device.context.database.run(partial(_about, engine, id))
+        if not await engine.observer.stands_as_seen(about):
+            raise UserError("it was changed on this device just now: try again once 'kin wait' is done")
+        await engine.recorder.resolve(id, keep=keep)
     return {"version": 1, "folder": row["folder"], "path": row["path"], "copy": row["copy"], "kept": keep}
+
+
+def _about(engine: FolderEngine, id: NodeId, db: sqlite3.Connection) -> list[ItemId]:
+    """Return the copy and the file that it is a copy of."""
+    synced = SyncedTree(db, engine.record.key)
+    copy = synced.item(id)
+    main = None if copy is None else main_of(copy, synced, engine.follower.remote(db).nodes)
+    return [item.id for item in (copy, main) if item is not None]
 
 
 def _rows(device: Device, engine: FolderEngine, db: sqlite3.Connection) -> list[Json]:

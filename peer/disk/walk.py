@@ -193,3 +193,13 @@ def hash_open(fs: FileSystem, handle: Handle, size: int, buffer: memoryview | No
 def hash_bytes(data: bytes) -> bytes:
     """Return the BLAKE3 of bytes."""
     return blake3(data).digest()
+
+
+def stands(fs: FileSystem, root: Handle, path: str, seen: Fingerprint) -> bool:
+    """Tell whether a path leads to the file that was seen, as it looked then but for its ``ctime``."""
+    directory, name = split(path)
+    try:
+        with opened(fs, root, directory) as parent:
+            return same_but_ctime(fs.lstat(parent, name), seen)
+    except OSError:
+        return False

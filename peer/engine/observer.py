@@ -24,9 +24,9 @@ from peer.core.exclusions import Apart
 from peer.core.hints import SPOTS_MAX, Hints, Settled, Spot
 from peer.core.identify import Identification, Identified
 from peer.core.ignores import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Ignores
-from peer.core.observations import Listing
+from peer.core.observations import Fingerprint, Listing
 from peer.core.spellings import Spellings
-from peer.core.tree import ItemId
+from peer.core.tree import ItemId, path_of
 from peer.core.witness import Witness
 from peer.disk.journal import Journal
 from peer.disk.naming import respells
@@ -34,7 +34,7 @@ from peer.disk.recovery import Emptied, empty_trash, is_unfinished, recover
 from peer.disk.roots import Root, RootGuard, RootIdentity, RootMissing
 from peer.disk.scanner import Hashed, hash_files, scan
 from peer.disk.stages import clean_stages
-from peer.disk.walk import DiskError, is_gone, kind_of, text_of
+from peer.disk.walk import DiskError, is_gone, kind_of, stands, text_of
 from peer.engine.brake import Brake
 from peer.engine.context import Context
 from peer.store.database import Operation
@@ -348,6 +348,16 @@ class Observer:
         self._respells = None
         self._full_wanted, self.has_looked = True, False
 
+    async def stands_as_seen(self, ids: Iterable[ItemId]) -> bool:
+        """Tell whether files stand where the last look saw them, and look as they did then; who asks holds the disk."""
+
+        def rows(db: sqlite3.Connection) -> list[tuple[str | None, Fingerprint | None]]:
+            local = LocalTree(db, self._folder)
+            return [(path_of(local, id), local.fingerprint(id)) for id in ids]
+
+        known = await self._context.database.run(rows)
+        return await self._context.processor.run(_stand, self._guard, known)
+
     async def check(self) -> str:
         """See whether the root is there, and nothing else; return why it is not. An agent looks itself at what changed.
 
@@ -585,6 +595,15 @@ class Observer:
 
 def _above(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def _stand(guard: RootGuard, rows: Iterable[tuple[str | None, Fingerprint | None]]) -> bool:
+    """Tell whether each path leads to what it led to when it was looked at; runs in the pool."""
+    root = guard.open()
+    if isinstance(root, RootMissing):
+        return False
+    with root:
+        return all(path and seen and stands(root.fs, root.handle, path, seen) for path, seen in rows)
 
 
 def _peek(guard: RootGuard) -> tuple[str, RootIdentity | None]:
