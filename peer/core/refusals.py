@@ -56,13 +56,20 @@ class SpelledTree:
 
 
 def judge(
-    refused: Collection[ItemId], dirty: Collection[ItemId], *, local: Tree, synced: Tree, remote: Tree
+    refused: Collection[ItemId],
+    dirty: Collection[ItemId],
+    busy: Collection[ItemId] = (),
+    *,
+    local: Tree,
+    synced: Tree,
+    remote: Tree,
 ) -> Refusals:
     """Return what follows from refused names.
 
     Args:
         refused: Items whose name this disk refused when it was last tried.
         dirty: The items that are planned: they may be to go into refused ones.
+        busy: Items about which nothing is done now.
         local: What stands on this device.
         synced: What both sides held when they last agreed.
         remote: What the folder holds.
@@ -72,7 +79,12 @@ def judge(
     absent = {id for id in refused if local.item(id) is None}
     homeless = {id for id in dirty if _is_within(remote, id, absent)} if absent else set()
     evicted = frozenset(id for id in homeless.union(refused) if _is_evicted(id, local, synced, remote))
-    taken = dict(_taken(set(refused) - evicted, local, remote))
+    lasting = {*refused, *busy}
+    taken = {
+        place: here.id
+        for place, here in _spelled(set(refused) - evicted, local, remote)
+        if here.id not in lasting and _leaves(here, synced, remote)
+    }
     hopeful = {want.id for want in map(remote.item, refused) if want is not None and (want.parent, want.name) in taken}
     doubted = frozenset(absent - hopeful)
     return Refusals(evicted, taken, doubted)
@@ -96,7 +108,8 @@ def _is_within(tree: Tree, id: ItemId, above: Collection[ItemId]) -> bool:
     return item is not None
 
 
-def _taken(refused: Collection[ItemId], local: Tree, remote: Tree) -> Iterator[tuple[Place, ItemId]]:
+def _spelled(refused: Collection[ItemId], local: Tree, remote: Tree) -> Iterator[tuple[Place, Item]]:
+    """Yield the places that refused items are to have, with what stands there under another spelling."""
     wanted: dict[ItemId, list[Item]] = {}
     for id in sorted(refused):
         want = remote.item(id)
@@ -106,11 +119,14 @@ def _taken(refused: Collection[ItemId], local: Tree, remote: Tree) -> Iterator[t
         standing = {_folded(here.name): here for here in local.children(parent)}
         for want in wants:
             here = standing.get(_folded(want.name))
-            if here is None or here.id == want.id or here.id in refused:
-                continue
-            elsewhere = remote.item(here.id)
-            if elsewhere is not None and not same_place(elsewhere, here):
-                yield (parent, want.name), here.id
+            if here is not None:
+                yield (parent, want.name), here
+
+
+def _leaves(here: Item, synced: Tree, remote: Tree) -> bool:
+    """Tell whether an item is to go elsewhere, or away."""
+    want = remote.item(here.id)
+    return synced.item(here.id) is not None if want is None else not same_place(want, here)
 
 
 def _folded(name: str) -> str:

@@ -154,7 +154,7 @@ class Recorder:
         self._follower.expect_items(db, found)
         remote = RememberedTree(self._follower.remote(db).tree)
         ids = [id for id in found if id not in leave]
-        refusals = judge(set(refused).intersection(ids), ids, local=local, synced=synced, remote=remote)
+        refusals = judge(set(refused).intersection(ids), ids, leave, local=local, synced=synced, remote=remote)
         held = self._brake.held(db)
         if held is not None:
             self._brake.refresh(db, ids)

@@ -53,3 +53,14 @@ def test_what_has_a_refused_name_in_another_spelling_goes_first_where_it_is_to_g
     assert refuse(before, before, within, "") == ["Place dir", "Rename DIR -> DIR"]
     assert refuse(before, before, within, "E") == ["Rename DIR -> DIR aside", "Place dir", "Rename DIR -> DIR back"]
     assert refuse(before, before, {**before, "E": ("dir", DIRECTORY)}, "E") == ["Place dir"]
+
+
+def test_what_is_in_a_removed_directory_of_a_refused_name_moves_into_the_new_one():
+    before = {"D": ("DIR", DIRECTORY), "f": ("DIR/f", "1")}
+    after = {"E": ("dir", DIRECTORY), "f": ("dir/f", "1")}
+    assert refuse(before, before, after, "E") == [
+        "Rename f -> f aside",
+        "Delete DIR",
+        "Place dir",
+        "Rename f -> f back",
+    ]
