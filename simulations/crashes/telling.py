@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from typing import Final, NamedTuple
 
 from simulations.checks.watch import WatchedTrace
@@ -155,4 +156,6 @@ def _told(story: str, crash: Crash | None, trace: WatchedTrace) -> Told:
         failure = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         found = getattr(error, "invariant", None)
         invariant = found.number if found is not None else 0
+    except Exception as error:  # noqa: BLE001  # a defect of what is around the product, told like any other failure
+        failure = "".join(traceback.format_exception(error)[-2:]).strip()
     return Told(failure, invariant, telling.effects, telling.crashes, trace.digest(), tuple(telling.told))

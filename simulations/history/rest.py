@@ -80,10 +80,9 @@ async def be_still(course: Course) -> None:
                 if course.watch.is_forked():
                     raise Forked
                 now = _state(course)
-                if not any(last.values()) and now == before:
-                    await _wait_for_trash(course)
-                    if _state(course) == now:
-                        return
+                is_still = not any(last.values()) and now == before
+                if is_still and await _is_trash_gone(course) and _state(course) == now:
+                    return
                 before = now
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LOOK_S_MAX)
@@ -94,12 +93,19 @@ async def be_still(course: Course) -> None:
         ) from None
 
 
-async def _wait_for_trash(course: Course) -> None:
-    """Give devices the time to look at what they took from users' names: what was written to meanwhile comes back."""
+async def _is_trash_gone(course: Course) -> bool:
+    """Give devices the time to look at what they took from users' names: what was written to meanwhile comes back.
+
+    Returns:
+        Whether they had it: False if one has ended meanwhile.
+    """
     for _ in range(TRASH_LOOKS):
+        if not all(device.is_running for device in course.world.devices):
+            return False
         if not any(device.rows(_TRASH) for device in course.world.devices):
-            return
+            break
         await asyncio.sleep(LOOK_S)
+    return True
 
 
 async def _wait_for_copies(course: Course) -> None:

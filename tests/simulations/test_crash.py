@@ -39,6 +39,15 @@ def test_a_story_ends_well_wherever_a_machine_ends(story):
     assert all(one.crashes == 1 for crash, one in told)
 
 
+@pytest.mark.parametrize("story", ["edit", "decide", "file-to-directory"])
+def test_a_story_ends_well_though_a_device_ends_once_all_seems_done(story):
+    """At its last effect: when it looks for the last time at what it took from a user's name."""
+    for machine in ("device-0", "device-1"):
+        told = tell(story, crashes(story, [machine])[-1])
+        assert not told.failure, told.failure
+        assert told.crashes == 1
+
+
 @pytest.mark.parametrize("story", [name for name, story in STORIES.items() if story.is_small])
 def test_a_story_ends_well_though_its_recovery_is_cut_too(story):
     first = Crash("device-0", 9, loses_power=True)
