@@ -23,7 +23,6 @@ from peer.engine import journal, past, waiting
 from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
 from peer.engine.recorder import Recorder
-from peer.engine.stepper import Stepper
 from protocol import history
 from storage_node.chunks.pack_files import PackFiles
 from tests.simulations.mutation import Mutant
@@ -160,13 +159,6 @@ RUN: Final = (
         (11, 10, 17, 20, 22),
     ),
     Mutant(
-        "an outcome is noted in the local tree alone",
-        Stepper._record,
-        "synced.put(item)",
-        "pass",
-        (20, 3, 22),
-    ),
-    Mutant(
         "the chain of the log leaves out when an item came",
         history.next_chain,
         ' + time_ms.to_bytes(8, "big")',
@@ -189,6 +181,7 @@ RUN: Final = (
         "await self._context.database.run("
         "lambda db: self.put_record(db, position=checkpoint.position, chain=checkpoint.chain, checkpoint=signed))",
         (13, 10, 12),
+        first=5,
     ),
     Mutant(
         "a storage node does not sync what it wrote",
@@ -196,6 +189,7 @@ RUN: Final = (
         "self._disk.sync(self._writable)",
         "pass",
         (16, 0, 17),
+        first=169,
     ),
     Mutant(
         "an entry is ordered before its contents are stored",
@@ -292,6 +286,6 @@ RUN: Final = (
         "named = tuple(sorted({*base, *getattr(self.state.nodes.get(node), 'contents', ())}))"
         " if register is Register.CONTENT else tuple(sorted(base))",
         (16, 1, 6),
-        first=17,
+        first=237,
     ),
 )
