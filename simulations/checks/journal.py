@@ -68,6 +68,9 @@ class Journals:
         author's number and the entry's."""
         self.void: set[bytes] = set()
         """Hashes of entries of which the log says that they will never be in it."""
+        self.branches: dict[str, list[Item]] = {}
+        """What stands in the log of a machine that shows another item than others do, where that may be; those that show the
+        same share it."""
         self.may_fork = False
         """Whether a coordinator was set back while a device knew less than was known: it may be the first to tell it, and write."""
         self.set_back: set[str] = set()
@@ -136,7 +139,11 @@ def going_back(world: World, journals: Journals, machine: Keeper) -> Iterator[No
     had = journals.heads.get(COORDINATOR, 0)
     yield
     heads = {one.name: _head(one) for one in _keepers(world)}
-    journals.heads[machine.name] = min(journals.heads.get(machine.name, 0), heads[machine.name])
+    branch = journals.branches.pop(machine.name, None)
+    back = (
+        heads[machine.name] if branch is None else 0
+    )  # it may be on another one now: all that it has is looked at again
+    journals.heads[machine.name] = min(journals.heads.get(machine.name, 0), back)
     journals.drop(max(heads.values()))
     known = max(had, *heads.values())  # also what is on its way to a device just now
     behind = [device for device in world.devices if heads[device.name] < known]
@@ -179,27 +186,40 @@ def _take(journals: Journals, name: str, rows: list[Row], since: int = 0) -> Non
         raise Violation(MONOTONE_JOURNAL, f"the positions in the log of {name} are {positions}")
     for position, chain, kind, data, time_ms in rows:
         item = Item(chain, kind, data, time_ms)
-        if position > len(journals.log):
-            _append(journals, name, position, item)
-        elif journals.log[position - 1] != item:
+        log = journals.branches.get(name, journals.log)
+        if position > len(log):
+            _append(journals, log, name, position, item)
+        elif log[position - 1] != item:
             if position <= journals.heads.get(name, 0):
                 raise Violation(MONOTONE_JOURNAL, f"{name} has another item at position {position} than it had")
             if not journals.may_fork:
                 raise Violation(FORK_SAFETY, f"{name} has another item at position {position} than others have")
+            _branch_off(journals, log[: position - 1], name, item)
     journals.heads[name] = since + len(rows)
 
 
-def _append(journals: Journals, name: str, position: int, item: Item) -> None:
-    """Take in an item that nobody showed before."""
-    before = journals.log[-1].chain if journals.log else _START
+def _branch_off(journals: Journals, before: list[Item], name: str, item: Item) -> None:
+    """Take in that a machine shows another item than others do, and perhaps the same one as another that does so."""
+    grown = [*before, item]
+    for branch in journals.branches.values():
+        if branch[: len(grown)] == grown:
+            journals.branches[name] = branch
+            return
+    journals.branches[name] = before
+    _append(journals, before, name, len(grown), item)
+
+
+def _append(journals: Journals, log: list[Item], name: str, position: int, item: Item) -> None:
+    """Take in an item that nobody showed before; what authors did on a branch is not held against what they did elsewhere."""
+    before = log[-1].chain if log else _START
     made = blake3(before + bytes([item.kind]) + _hash(item) + item.time_ms.to_bytes(8, "big")).digest()
     if made != item.chain:
         raise Violation(MONOTONE_JOURNAL, f"the chain of {name} does not lead to what it has at position {position}")
-    if item.kind == ItemKind.ENTRY:
+    if log is journals.log and item.kind == ItemKind.ENTRY:
         _append_entry(journals, position, parse_entry(item.data))
-    elif item.kind == ItemKind.VOID:
+    elif log is journals.log and item.kind == ItemKind.VOID:
         journals.void.add(msgspec.msgpack.decode(item.data)[1])
-    journals.log.append(item)
+    log.append(item)
 
 
 def _append_entry(journals: Journals, position: int, entry: Entry) -> None:

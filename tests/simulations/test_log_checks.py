@@ -7,6 +7,7 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from protocol.entries import parse_entry
+from protocol.history import ItemKind
 from protocol.ids import Dot
 from simulations.checks import at_rest, causality, journal
 from simulations.checks.watch import Watch
@@ -43,6 +44,10 @@ def everywhere(query):
     return tamper
 
 
+async def nothing(*_):
+    pass
+
+
 def lose_one(_, __, watch):
     watch.journals.lost[bytes(32)] = (1, 99)
 
@@ -72,15 +77,45 @@ def test_13_what_was_lost_with_its_author_may_stay_away():
     logged(tamper)
 
 
+def tell_otherwise(machine, *, more=0):
+    """Let a machine's log say that all from its second item on came at another time, and have items after its last."""
+    head, chain = machine.rows("SELECT max(position) FROM log")[0][0], machine.rows("SELECT chain FROM log")[0][0]
+    for position in range(head + 1, head + 1 + more):
+        made = f"SELECT folder, {position}, chain, {ItemKind.VOID}, data, time_ms FROM log WHERE position = {head}"
+        machine.rows(f"INSERT INTO log (folder, position, chain, kind, data, time_ms) {made}")
+    for position, kind, data in machine.rows("SELECT position, kind, data FROM log WHERE position > 1"):
+        item = journal.Item(b"", kind, data, 1)
+        chain = blake3(chain + bytes([kind]) + journal._hash(item) + (1).to_bytes(8, "big")).digest()
+        machine.rows(f"UPDATE log SET time_ms = 1, chain = x'{chain.hex()}' WHERE position = {position}")
+
+
 def test_12_a_fork_that_nobody_could_see_coming_is_judged_by_what_comes_of_it():
     def tamper(world, _, watch):
         watch.journals.may_fork = True
-        world.devices[1].rows("UPDATE log SET time_ms = 1 WHERE position = 2")
+        tell_otherwise(world.devices[1])
         assert journal.is_forked(world)
         assert journal.agrees(world.devices[0], world.coordinator)
         assert not journal.agrees(world.devices[1], world.coordinator)
 
     logged(tamper)
+
+
+def test_12_a_branch_may_go_on_beyond_the_other_and_is_checked_for_itself():
+    def tamper(world, _, watch):
+        watch.journals.may_fork = True
+        journal.follow(world, watch.journals)
+        watch.journals.heads.clear()
+        for device in world.devices[1:]:
+            tell_otherwise(device, more=2)
+        journal.follow(world, watch.journals)
+        first, second = (watch.journals.branches[device.name] for device in world.devices[1:])
+        assert first is second
+        assert len(first) == len(watch.journals.log) + 2
+        world.devices[2].rows(f"UPDATE log SET time_ms = 2 WHERE position = {len(first)}")
+        with breaks(10):
+            journal.check(world, watch.journals)
+
+    logged(tamper, nothing)
 
 
 @pytest.mark.parametrize("behind", [False, True])
