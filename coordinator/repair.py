@@ -120,6 +120,7 @@ class Repair:
 
     async def run(self) -> None:
         """Repair for ever."""
+        await self._count()
         while True:
             try:
                 async with asyncio.timeout(RECHECK_S):
@@ -137,6 +138,23 @@ class Repair:
                 log.warning("repair has to wait", code=error.code)
             finally:
                 self.is_busy = False
+
+    async def _count(self) -> None:
+        """Count nodes for what they hold as the coordinator starts: a sweep comes later, and what is added until then is not all.
+
+        What is added while the database is read may be missing: so much less is expected of them.
+        """
+        coordinator = self._coordinator
+        try:
+            held = await coordinator.database.read(lambda repository: repository.chunks.holdings())
+        except KinfolderError as error:
+            log.warning("what nodes hold was not counted", code=error.code)
+            return
+        sizes: Counter[int] = Counter()
+        for one in held:
+            sizes.update(dict.fromkeys(one.nodes, one.bytes))
+        for node in coordinator.registry.all():
+            self._least[node.node] = max(self._least.get(node.node, 0), sizes[node.number])
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
