@@ -64,6 +64,8 @@ class Network:
         self._links: dict[tuple[str, str], Link] = {}
         self._listeners: dict[str, Listener] = {}
         self._ends: dict[End, None] = {}
+        self._answers: dict[End, asyncio.Future[End]] = {}
+        """To dials that a listener took, until who dialled hears of it."""
         self._troubles: dict[str, Trouble] = {}
 
     # --- What the doors of the hosts call
@@ -128,11 +130,13 @@ class Network:
         for end in (near, far):
             end.on_end = self._forget_end
             self._ends[end] = None
+        self._answers[near] = answer
         self._loop.note("accept", f"{back.source}<{back.target}")
         self._loop.spawn(listener.host, _serve(listener, far), name=f"{listener.host.name} serves {host.name}")
         way.carry(_PACKET_BYTES, self._opened, near, answer)
 
     def _opened(self, near: End, answer: asyncio.Future[End]) -> None:
+        self._answers.pop(near, None)
         if not answer.done() and not near.host.is_dead:
             answer.set_result(near)
         else:
@@ -201,8 +205,18 @@ class Network:
             self._unblock(links, trouble)
 
     def open_from(self, name: str, scheme: str) -> int:
-        """Return how many channels a machine has open that it dialled at addresses of this scheme."""
-        return sum(end.host.name == name and end.peer.startswith(scheme) and end.is_open for end in self._ends)
+        """Return how many channels a machine has open that it dialled at addresses of this scheme.
+
+        Those on which the answer is still on its way when the machine has given up to dial are nobody's there.
+        """
+        return sum(
+            end.host.name == name and end.peer.startswith(scheme) and end.is_open and not self._is_given_up(end)
+            for end in self._ends
+        )
+
+    def _is_given_up(self, end: End) -> bool:
+        answer = self._answers.get(end)
+        return answer is not None and answer.done()
 
     # --- Faults of channels and machines
 
@@ -242,7 +256,7 @@ class Network:
         """
         self._drop_listeners(host)
         for end in [end for end in self._ends if end.host is host]:
-            del self._ends[end]
+            self._forget_end(end)
             if end.is_open:
                 (end.hang_up if self._chance.random() < _HANG_UP_SHARE else end.reset)()
 
@@ -250,7 +264,7 @@ class Network:
         """Have a machine be off: nobody is told anything. To be called after :meth:`simulations.loop.SimLoop.crash`."""
         self._drop_listeners(host)
         for end in [end for end in self._ends if end.host is host]:
-            del self._ends[end]
+            self._forget_end(end)
         for link in self._links.values():
             if link.source == host.name:
                 link.forget_held()
@@ -306,6 +320,7 @@ class Network:
 
     def _forget_end(self, end: End) -> None:
         self._ends.pop(end, None)
+        self._answers.pop(end, None)
 
 
 def _refused() -> ConnectionRefusedError:

@@ -462,6 +462,8 @@ def test_a_dial_that_is_given_up_leaves_no_channel_behind():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.015):
                 await network.dial(loop.host("a"), "b:1")
+        assert [end.is_open for end in ends] == [True]  # the answer is on its way, and nobody waits for it
+        assert not network.open_from("a", "")
         await asyncio.sleep(1)
         assert [end.is_open for end in ends] == [False]
         network.cut("a", "b")
