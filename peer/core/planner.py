@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from peer.core.brake import Held, Waiting
 from peer.core.exclusions import Apart
+from peer.core.leftovers import NOTHING_DISPLACED
 from peer.core.operations import (
     Act,
     Adopt,
@@ -111,6 +112,7 @@ def plan(
     held: Held | None = None,
     busy: Collection[ItemId] = (),
     refusals: Refusals = NO_REFUSALS,
+    displaced: Mapping[ItemId, Item] = NOTHING_DISPLACED,
 ) -> Plan:
     """Return the operations that bring this device and the folder to the same content.
 
@@ -131,6 +133,7 @@ def plan(
         busy: Items that are in transfer, or wait since the disk refused them: nothing is done about them now, nor what
             depends on it.
         refusals: What follows from names that this disk refused.
+        displaced: Directories that are to go and cannot, as they stand once they have given up their names.
 
     Returns:
         Operations in a fixed order, so the same trees give the same plan everywhere. The acts are one unit. The steps
@@ -141,7 +144,9 @@ def plan(
     if rekeys:
         return Plan((), rekeys)
     stands = SpelledTree(local, refusals.taken) if refusals.taken else local
-    planning = _Planning(stands, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, refusals)
+    planning = _Planning(
+        stands, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, refusals, displaced
+    )
     for id in ids:
         planning.look(id)
     return Plan(tuple(planning.acts()), tuple(planning.steps()))
@@ -204,6 +209,7 @@ class _Planning:
         held: Held | None,
         busy: Collection[ItemId],
         refusals: Refusals,
+        displaced: Mapping[ItemId, Item],
     ) -> None:
         self._local = local
         self._synced = synced
@@ -213,6 +219,7 @@ class _Planning:
         self._mistrusted = mistrusted
         self._held = held
         self._evicted, self._doubted = refusals.evicted, refusals.doubted
+        self._displaced = displaced
         self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -306,6 +313,7 @@ class _Planning:
         if target is not None and (target.parent in self._doubted or (source is not None and _stays(source, target))):
             return
         key = path_of(self._remote, view.id) if target is not None else path_of(self._synced, view.id)
+        target = target or self._displaced.get(view.id)
         self._shifts[view.id] = shift = Shift(key or "", source, target)
         if target is not None:
             yield target.parent
@@ -339,7 +347,8 @@ class _Planning:
     def _decide_departure(self, view: _View) -> Iterator[ItemId]:
         """Take it off this disk; what is changed in it becomes an act first, and then goes too."""
         assert view.synced is not None
-        self._shifts[view.id] = Shift(path_of(self._synced, view.id) or "", view.synced, None)
+        key = path_of(self._synced, view.id) or ""
+        self._shifts[view.id] = Shift(key, view.synced, self._displaced.get(view.id))
         if view.synced.is_directory:
             yield from (child.id for child in self._local.children(view.id))
 

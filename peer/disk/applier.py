@@ -444,11 +444,19 @@ class Applier:
             self._touched.add(directory)
             if ready.swap is None:
                 self._check_left(parent, name, expected)
-                self._fs.remove_directory(parent, name)
+                self._remove_directory(parent, name, expected)
             else:
                 checked = self._swaps.delete(ready.swap, parent, name, found)
                 self._checked.append(msgspec.structs.replace(ready.swap, checked=checked))
         self._places.drop(expected.id)
+
+    def _remove_directory(self, parent: Handle, name: str, expected: Item) -> None:
+        try:
+            self._fs.remove_directory(parent, name)
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY and self._places.is_occupied(expected):
+                raise StopStep("occupied") from None
+            raise
 
     def _rename(self, expected: Item, item: Item) -> Fingerprint | None:
         directory, name = self._places.where(expected)

@@ -23,8 +23,9 @@ class Mismatch(msgspec.Struct, frozen=True):
 
     step: Step
     found: str
-    """``missing``, ``changed``, ``taken``, ``not_empty``; ``parent``: a directory above is gone or is a link; ``unseen``: what
-    the last scan saw there has left it, and only a scan can tell whereto."""
+    """``missing``, ``changed``, ``taken``, ``not_empty``; ``occupied``: what the last scan saw in it is to go first; ``parent``:
+    a directory above is gone or is a link; ``unseen``: what the last scan saw there has left it, and only a scan can tell
+    whereto."""
     kept: str = ""
     """Path at which a user's bytes lie now that could not go back to their own name."""
 

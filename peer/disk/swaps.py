@@ -19,16 +19,15 @@ the file back beside its old name if it is not what was verified.
 from __future__ import annotations
 
 import errno
-import os
 from typing import Final
 
+from peer.core.leftovers import kept_name
 from peer.core.observations import Fingerprint
 from peer.core.tree import Content
 from peer.disk.journal import Swap
 from peer.disk.outcomes import StopStep
 from peer.disk.roots import Root
 from peer.disk.walk import CONTROL, fingerprint, hash_open, join, kind_of, opened, same_but_ctime, same_node, split
-from protocol import limits
 from protocol.effects import Access, FileSystem, Handle, Stat
 from protocol.entries import Kind
 
@@ -94,29 +93,6 @@ def has_writer(fs: FileSystem, parent: Handle, name: str) -> bool | None:
         return fs.has_writer(handle)
     finally:
         fs.close(handle)
-
-
-def kept_name(name: str, id: bytes) -> str:
-    """Return the name beside ``name`` under which a user's bytes are kept, at most 255 bytes long."""
-    stem, dot, extension = name[1:].partition(".")
-    stem, extension = name[:1] + stem, dot + extension
-    mark = f" (kept, {id.hex()[:8]})"
-    room = limits.NAME_BYTES_MAX - len(mark)
-    raw_extension = os.fsencode(extension)
-    if len(raw_extension) > room // 2:
-        stem, raw_extension = name, b""
-    raw = os.fsencode(stem)[: room - len(raw_extension)]
-    while _ends_torn(raw):
-        raw = raw[:-1]
-    return os.fsdecode(raw.rstrip(b" ")) + mark + os.fsdecode(raw_extension)
-
-
-def _ends_torn(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data"
-    return False
 
 
 class Swaps:

@@ -496,12 +496,11 @@ class FolderEngine:
             await self._context.database.run(self.follower.trust_again)
         busy = set(self.outlook.jobs)
         now = self._context.clock.monotonic_s()
-        refused = [id for id, why in self.outlook.blocked.items() if why.reason == "name" and why.is_due(now)]
-        waiting = {id for id, why in self.outlook.blocked.items() if not why.is_due(now)}
+        waiting, refused, kept = self.outlook.waiting(now), self.outlook.refused(now), self.outlook.kept
         if not self._cursor:
             self._changes_planned = self._changes
             self._due = set(self.outlook.blocked) - waiting - busy
-        planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting, refused))
+        planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting, refused, kept))
         if planned is None:
             async with self._disk:
                 await self._stepper.put_aside(self.brake)
@@ -522,12 +521,12 @@ class FolderEngine:
             await self._step(planned.plan.steps, planned.sources)
 
     def _plan_some(
-        self, db: sqlite3.Connection, left_out: Collection[ItemId], refused: Collection[ItemId]
+        self, db: sqlite3.Connection, left_out: Collection[ItemId], refused: list[ItemId], kept: list[ItemId]
     ) -> Planned | None:
         """Plan the next items of a round; None: something is to be moved aside before one begins."""
         if not self._cursor and self.brake.is_returning(db):
             return None
-        return self._recorder.plan(db, left_out, PLAN_ITEMS_MAX, after=self._cursor, refused=refused)
+        return self._recorder.plan(db, left_out, PLAN_ITEMS_MAX, after=self._cursor, refused=refused, kept=kept)
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)

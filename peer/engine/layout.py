@@ -16,11 +16,11 @@ import msgspec
 from peer.core.brake import Waiting
 from peer.core.chronicle import Chronicle, ever_at
 from peer.core.fold_state import PlaceRow, Version
+from peer.core.leftovers import kept_name
 from peer.core.operations import Adopt, Forget, Place, Rekey, Rename, Replace, Step
 from peer.core.planner import Excluded, plan
 from peer.core.reversion import Frame, LaidOut, OldTree, lay_out
 from peer.core.tree import Content, Item, ItemId, Member, Tree, find, path_of
-from peer.disk.swaps import kept_name
 from peer.engine.context import Context
 from peer.engine.downloader import ToFetch
 from peer.engine.follower import Follower

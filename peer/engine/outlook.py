@@ -40,6 +40,19 @@ class Outlook:
             if why.reason in reasons:
                 why.until_s = 0.0
 
+    def waiting(self, now_s: float) -> set[ItemId]:
+        """Return what waits for its time."""
+        return {id for id, why in self.blocked.items() if not why.is_due(now_s)}
+
+    def refused(self, now_s: float) -> list[ItemId]:
+        """Return what is tried again though this disk refused its name."""
+        return [id for id, why in self.blocked.items() if why.reason == "name" and why.is_due(now_s)]
+
+    @property
+    def kept(self) -> list[ItemId]:
+        """Return the directories that are to go and cannot, since something in them is not synced."""
+        return [id for id, why in self.blocked.items() if why.reason == KEPT]
+
     @property
     def is_waiting(self) -> bool:
         """Whether a part of the work waits for another party."""

@@ -22,6 +22,7 @@ from peer.core.brake import Held, is_held, is_mass
 from peer.core.entry_sealing import seal_entry
 from peer.core.exclusions import Apart
 from peer.core.holding import still_holding, subject
+from peer.core.leftovers import displaced, with_above
 from peer.core.links import enrol_op, make_control_link
 from peer.core.mass_changes import marks_of
 from peer.core.operations import (
@@ -136,6 +137,7 @@ class Recorder:
         *,
         after: bytes,
         refused: Collection[ItemId] = (),
+        kept: Collection[ItemId] = (),
     ) -> Planned:
         """Plan for up to ``most`` dirty items beyond an id, but for those to leave alone; take settled ones off the set.
 
@@ -145,6 +147,7 @@ class Recorder:
             most: How many items.
             after: Beyond this id.
             refused: What is tried again though this disk refused its name.
+            kept: Directories that are to go, in which something is not synced.
         """
         key = self._follower.record.key
         found = dirty(db, key, most, after=after)
@@ -154,17 +157,24 @@ class Recorder:
         self._follower.expect_items(db, found)
         remote = RememberedTree(self._follower.remote(db).tree)
         ids = [id for id in found if id not in leave]
-        refusals = judge(set(refused).intersection(ids), ids, leave, local=local, synced=synced, remote=remote)
+        staying = with_above(kept, local)
+        free = [id for id in leave if id not in staying]
+        refusals = judge(set(refused).intersection(ids), ids, free, local=local, synced=synced, remote=remote)
+        wanted = set(refusals.taken.values())
+        gone = displaced(staying, local=local, synced=synced, remote=remote, wanted=wanted)
+        if gone:
+            leave = [id for id in leave if id not in gone]
+            ids = [id for id in found if id not in leave]
         held = self._brake.held(db)
         if held is not None:
             self._brake.refresh(db, ids)
         unsettled = [id for id in ids if not is_settled(id, local=local, synced=synced, remote=remote)]
-        made = self._plan_free(local, synced, remote, unsettled, leave, sight, held, refusals)
-        kept = Plan(
+        made = self._plan_free(local, synced, remote, unsettled, leave, sight, held, refusals, gone)
+        allowed = Plan(
             tuple(act for act in made.acts if subject(act) not in leave),
             tuple(step for step in made.steps if _step_subject(step) not in leave),
         )
-        busy = {subject(act) for act in kept.acts} | {_step_subject(step) for step in kept.steps}
+        busy = {subject(act) for act in allowed.acts} | {_step_subject(step) for step in allowed.steps}
         clean(
             db,
             key,
@@ -181,12 +191,12 @@ class Recorder:
         )
         to_send: dict[ItemId, ToSend] = {}
         known: dict[ItemId, Stored] = {}
-        for act in kept.acts:
+        for act in allowed.acts:
             self._find_bytes(db, act, local, to_send, known)
         sources: dict[ItemId, ToFetch] = {}
-        for step in kept.steps:
+        for step in allowed.steps:
             self._find_source(db, step, local, sources)
-        return Planned(kept, tuple(ids), found[-1] if len(found) == most else None, to_send, known, sources)
+        return Planned(allowed, tuple(ids), found[-1] if len(found) == most else None, to_send, known, sources)
 
     def _plan_free(
         self,
@@ -198,6 +208,7 @@ class Recorder:
         sight: Sight,
         held: Held | None,
         refusals: Refusals,
+        gone: Mapping[ItemId, Item],
     ) -> Plan:
         """Plan; an id that cannot be changed now, since its item is in a job, holds up no more than itself."""
         stuck: set[ItemId] = set()
@@ -214,6 +225,7 @@ class Recorder:
                 held=held,
                 busy=leave,
                 refusals=refusals,
+                displaced=gone,
             )
             waiting = {
                 id

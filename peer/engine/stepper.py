@@ -171,17 +171,13 @@ class Stepper:
             # Who ends this waits for the steps that are under way, and for no others: what the disk shows is recorded, or
             # it would be taken for what a user made.
             outcomes = await to_its_end(work(), stop.set)
-            full = [_subject(outcome.step).id for outcome in outcomes if _is_full(outcome)]
-            occupied = await self._context.database.run(lambda db: self._occupied(db, full)) if full else ()
             for outcome in outcomes:
                 match outcome:
                     case Done():
                         applied.done.add(_subject(outcome.step).id)
                     case Mismatch():
                         id = _subject(outcome.step).id
-                        applied.missed[id] = outcome.found
-                        if _is_full(outcome):
-                            applied.missed[id] = OCCUPIED if id in occupied else KEPT
+                        applied.missed[id] = KEPT if _is_kept(outcome) else outcome.found
                         applied.look_at += self._places(outcome, snapshot)
                     case Failed():
                         applied.blocked[_subject(outcome.step).id] = outcome.reason
@@ -318,10 +314,6 @@ class Stepper:
                 case Rekey(old, new):
                     rekey(db, self._folder, old, new)
 
-    def _occupied(self, db: sqlite3.Connection, ids: Iterable[ItemId]) -> set[ItemId]:
-        local = LocalTree(db, self._folder)
-        return {id for id in ids if local.has_children(id)}
-
     @staticmethod
     def _places(outcome: Mismatch | Failed, snapshot: Snapshot) -> list[str]:
         paths = []
@@ -329,7 +321,7 @@ class Stepper:
         for item in _items(outcome.step):
             # A directory that is not empty holds what no scan has seen, or what it held is elsewhere.
             is_within = item.is_directory and isinstance(outcome.step, Delete | Replace)
-            parts: list[str] = [item.name] if is_within and found in {"not_empty", "unseen"} else []
+            parts: list[str] = [item.name] if is_within and found in {"not_empty", OCCUPIED, "unseen"} else []
             parent = item.parent
             while parent != ROOT:
                 above = snapshot.item(parent)
@@ -344,9 +336,9 @@ class Stepper:
         return paths
 
 
-def _is_full(outcome: Outcome) -> bool:
-    """Tell whether a directory could not be removed, since something is in it."""
-    return isinstance(outcome, Mismatch) and isinstance(outcome.step, Delete) and outcome.found == "not_empty"
+def _is_kept(outcome: Mismatch) -> bool:
+    """Tell whether a directory could not be removed, since something that is not synced is in it."""
+    return isinstance(outcome.step, Delete) and outcome.found == "not_empty"
 
 
 _UNKNOWN = Fingerprint(0, 0, -1, 0, 0, 0)

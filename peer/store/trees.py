@@ -72,11 +72,6 @@ class _Rows:
         for row in rows:
             yield self._item(row)
 
-    def has_children(self, parent: ItemId) -> bool:
-        """Tell whether anything is in a directory."""
-        query = f"SELECT 1 FROM {self._table} WHERE folder = ? AND parent = ? LIMIT 1"
-        return self._db.execute(query, (self._folder, parent)).fetchone() is not None
-
     def count(self) -> int:
         """Return how many items there are."""
         found: int = self._db.execute(

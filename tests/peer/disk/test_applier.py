@@ -8,12 +8,12 @@ import stat
 import pytest
 from msgspec.structs import replace
 
+from peer.core.leftovers import kept_name
 from peer.core.operations import Delete, Place, Rename, Replace, SetAttributes
 from peer.core.tree import Content
 from peer.disk.applier import Applier
 from peer.disk.outcomes import Done, Failed, Mismatch
 from peer.disk.recovery import empty_trash, recover
-from peer.disk.swaps import kept_name
 from protocol.entries import Kind
 from tests.peer.disk.kit import WHEN_NS, Folder, LateWriter, item_at, without_exchange
 
@@ -152,6 +152,15 @@ def test_a_directory_that_holds_something_is_neither_replaced_nor_deleted(folder
     seen = folder.seen()
     item = item_at("d", b"new")
     assert found(folder.apply([Replace(seen["d"], item)], [(item, b"new")], seen)) == ["not_empty"]
+    assert found(folder.apply([Delete(seen["d"])], seen=seen)) == ["occupied"]
+    assert found(folder.apply([Delete(seen["d/ignored"]), Delete(seen["d"])], seen=seen)) == ["done", "done"]
+    assert folder.tree() == {}
+
+
+def test_a_directory_that_holds_what_nobody_has_seen_is_not_deleted(folder):
+    os.mkdir(folder.at("d"))
+    seen = folder.seen()
+    folder.write("d/ignored", b"x")
     assert found(folder.apply([Delete(seen["d"])], seen=seen)) == ["not_empty"]
     assert folder.tree() == {"d/": b"", "d/ignored": b"x"}
 

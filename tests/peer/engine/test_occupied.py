@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from peer.core.memory_state import MemoryState
-from peer.core.operations import Delete
+from peer.core.operations import Delete, Rename
 from peer.core.tree import Item
 from peer.disk.files import LinuxFileSystem
 from peer.disk.journal import MemoryJournal
@@ -55,7 +56,7 @@ class World:
         asyncio.run(self._observer.observe())
 
     @staticmethod
-    def _find(tree: LocalTree, path: Sequence[str]) -> Item:
+    def find(tree: LocalTree, path: Sequence[str]) -> Item:
         parent, item = ROOT, None
         for name in path:
             item = tree.child(parent, name)
@@ -65,7 +66,7 @@ class World:
         return item
 
     def remove(self, *path: str) -> Any:
-        item = self.database.call(lambda db: self._find(LocalTree(db, 1), path))
+        item = self.database.call(lambda db: self.find(LocalTree(db, 1), path))
         return item.id, asyncio.run(self.stepper.apply([Delete(item)], {}))
 
 
@@ -91,3 +92,18 @@ def test_what_no_scan_has_seen_keeps_it(world):
     assert applied.missed == {id: KEPT}
     assert "D" in applied.look_at
     assert (world.top / "D" / "new").read_bytes() == b"a user's"
+
+
+def test_what_no_scan_has_seen_keeps_it_also_where_what_was_synced_in_it_comes_back(world):
+    """It was aside, to take the directory's name: that it goes back in the end does not make it what is in the way."""
+    (world.top / "D" / "new").write_bytes(b"a user's")
+    directory, within = (world.database.call(lambda db, at=at: world.find(LocalTree(db, 1), at)) for at in ("D", "Df"))
+    target = replace(within, parent=ROOT, name="D")
+    steps = [
+        Rename(within, target, aside=True),
+        Delete(directory),
+        Rename(within, target, from_aside=True),
+    ]
+    applied = asyncio.run(world.stepper.apply(steps, {}))
+    assert applied.missed == {directory.id: KEPT, within.id: "taken"}
+    assert sorted(path.name for path in (world.top / "D").iterdir()) == ["f", "new"]

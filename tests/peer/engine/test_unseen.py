@@ -55,7 +55,7 @@ def test_what_was_taken_out_of_a_directory_is_found_before_that_goes(world):
     """Somebody else removed all of it: as in the history 5037060."""
     (world.top / "D" / "g").write_bytes(b"synced")
     world.look()
-    g = world.database.call(lambda db: World._find(LocalTree(db, 1), ["D", "g"]))
+    g = world.database.call(lambda db: World.find(LocalTree(db, 1), ["D", "g"]))
     (world.top / "D" / "g").rename(world.top / "g")
     id, applied = world.remove("D")
     assert applied.missed == {id: "unseen"}
