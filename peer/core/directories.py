@@ -242,19 +242,28 @@ class Directories:
     def _moved_here(self, sighting: Sighting, listing: Listing | None) -> ItemId | None:
         """Return the directory that had this inode, unless the inode was only used again.
 
-        A move leaves a directory's modification time alone; if that is another, something in it must be as it was.
+        A move leaves a directory's modification time alone; if that is another, what is in it must tell.
         """
         for item, fingerprint in self._local.holders(sighting.fingerprint.device, sighting.fingerprint.inode):
             if not item.is_directory:
                 continue
             if fingerprint.mtime_ns == sighting.fingerprint.mtime_ns:
                 return item.id
-            if listing is not None:
-                names = {s.name: s.fingerprint for s in listing.sightings}
-                for child, was in self._local.rows(item.id):
-                    if child.name in names and same_inode(names[child.name], was):
-                        return item.id
+            if listing is not None and self._holds_what_stood_in(item.id, sighting, listing):
+                return item.id
         return None
+
+    def _holds_what_stood_in(self, id: ItemId, sighting: Sighting, listing: Listing) -> bool:
+        """Tell whether what stands in a directory stood in another one, and was not written since: then both are one.
+
+        An inode alone says nothing: where a tree is removed and another one is made, those of all that was in it may be
+        used again in the same order, and under the same names. Of a directory that is empty, its own times must tell that
+        it was renamed: one that was just made was changed at that moment, and not afterwards.
+        """
+        there = {_inode(each.fingerprint): each.fingerprint for each in listing.sightings}
+        if not there:
+            return sighting.fingerprint.ctime_ns > sighting.fingerprint.mtime_ns
+        return any(_is_untouched(was, there.get(_inode(was))) for _, was in self._local.rows(id))
 
     def _compare(self, seen: _Seen, listing: Listing) -> None:
         """Sort what differs from the rows of the directory. This is where a scan of a million files spends its time."""
@@ -541,6 +550,10 @@ def _doubled(
 
 def _inode(fingerprint: Fingerprint) -> tuple[int, int]:
     return fingerprint.device, fingerprint.inode
+
+
+def _is_untouched(was: Fingerprint, now: Fingerprint | None) -> bool:
+    return now is not None and (was.mtime_ns, was.size) == (now.mtime_ns, now.size)
 
 
 def same_inode(one: Fingerprint, other: Fingerprint) -> bool:

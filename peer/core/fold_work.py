@@ -67,13 +67,12 @@ class Work:
             home = row.origin
         return True
 
-    def judge_with_copies(self, node: NodeId) -> None:
-        """Have the contents of a node judged anew, and those of all that were detached from it."""
-        self.to_judge[node] = None
-        root = self.peek(self.family(node))
-        for home in () if root is None else root.homes:
-            if self.is_under(home, node):
-                self.to_judge[home] = None
+    def judge_family(self, node: NodeId) -> None:
+        """Have the contents of a node judged anew, and those of all others in its family: some may have stood at it."""
+        family = self.family(node)
+        root = self.peek(family)
+        for home in (node, family, *(() if root is None else root.homes)):
+            self.to_judge[home] = None
 
     def name(self, directory: NodeId, key: bytes) -> NameRow:
         """Return a name's row to work on."""

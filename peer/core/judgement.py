@@ -67,12 +67,12 @@ class _Court:
     def is_removed(self, content: ContentRow, home: NodeId) -> bool:
         """Tell whether a removal that holds took a content away that shows at ``home``."""
         removals = self._state.removed.get(content.body) or ()
-        return any(self._takes(load(self._state.places, dot), home) for dot in removals)
+        return any(self._takes(load(self._state.places, dot), content, home) for dot in removals)
 
-    def _takes(self, removal: PlaceRow, home: NodeId) -> bool:
+    def _takes(self, removal: PlaceRow, content: ContentRow, home: NodeId) -> bool:
         if removal.node == home:
             return not removal.beaten and not self._is_cancelled(removal)
-        if not self._work.is_under(home, removal.node) or self._is_cancelled(removal):
+        if not self._stood_at(removal.node, content, home) or self._is_cancelled(removal):
             return False
         # The content was detached meanwhile: only a move of what it became beats the removal, and only of somebody who
         # had not seen it; one who had seen it and detached the content all the same keeps it (F8).
@@ -80,6 +80,17 @@ class _Court:
             return False
         node = self._work.peek(home)
         return node is None or not node.free
+
+    def _stood_at(self, node: NodeId, content: ContentRow, home: NodeId) -> bool:
+        """Tell whether who removed a node had a content there that shows at ``home``.
+
+        It was detached from that node meanwhile; or it had followed there what it replaced, and others, who did not know
+        that node, detached it from where it was written. Of a touched value only the first counts: the bytes that it
+        touched may have stood at both.
+        """
+        if self._work.is_under(home, node):
+            return True
+        return content.dot == content.body and self._work.family(home) == self._work.family(node)
 
     def _is_cancelled(self, removal: PlaceRow) -> bool:
         """Tell whether a move beat the removal, by the same act, of a directory that this was in."""

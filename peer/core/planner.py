@@ -280,6 +280,11 @@ class _Planning:
         elif view.local is not None and not self._is_excluded(view):
             self._acting.append(view)
             yield view.local.parent
+            if view.synced is None or not same_place(view.local, view.synced):
+                # What stood there has given up the name: told without that, both would want it.
+                gave_way = self._synced.child(view.local.parent, view.local.name)
+                if gave_way is not None:
+                    yield gave_way.id
 
     def _decide_record(self, view: _View, want: Item) -> Iterator[ItemId]:
         """Record what is there already. Where there was no base, the folder's attributes are taken over.

@@ -157,7 +157,7 @@ def _note_removal(work: Work, node: NodeRow, row: PlaceRow, value: RemovalValue)
     for removal in unseen:
         if removal.beaten and not _is_beaten(work, node, removal):
             _turn(work, removal)
-    work.judge_with_copies(node.id)
+    work.judge_family(node.id)
 
 
 def _named_bodies(work: Work, value: RemovalValue) -> Iterable[Dot]:
@@ -246,12 +246,12 @@ def _is_beaten(work: Work, node: NodeRow, removal: PlaceRow) -> bool:
 def _turn(work: Work, removal: PlaceRow) -> None:
     """Turn a removal from standing to beaten or back; of a directory, that decides about its whole subtree."""
     work.state.places.put(removal.dot, replace(removal, beaten=not removal.beaten))
-    work.judge_with_copies(removal.node)
+    work.judge_family(removal.node)
     node = work.node(removal.node)
     kinds = [load(work.state.contents, dot).value.kind for dot in node.contents]
     if node.kids or not kinds or Kind.DIRECTORY in kinds:
         for below, _ in work.state.acts.under(removal.removal):
-            work.judge_with_copies(below)
+            work.judge_family(below)
 
 
 # --- Contents
@@ -406,7 +406,7 @@ def detach(work: Work, change: Change, value: DetachValue) -> None:
     row = work.state.contents.get(value.dot)
     if row is not None and work.family(row.node) == copy.family:
         _bring_home(work, row)
-    work.judge_with_copies(copy.id)
+    work.judge_family(copy.id)
 
 
 def _bring_home(work: Work, row: ContentRow) -> None:

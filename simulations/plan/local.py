@@ -38,6 +38,18 @@ class NotedTree(MemoryTree):
             if old is not None and item is not None and (item.parent, item.name) == (old.parent, old.name):
                 self.put(item)
 
+    def children(self, parent: ItemId) -> Iterator[Item]:
+        """Yield the items of a directory, by name; of several at one place all, as the tables do."""
+        if not self._hidden:
+            yield from super().children(parent)
+            return
+        for item in list(super().children(parent)):
+            yield item
+            for id in self._hidden.get((parent, item.name), ()):
+                behind = self.item(id)
+                if behind is not None and (behind.parent, behind.name) == (parent, item.name):
+                    yield behind
+
     def rekey(self, old: ItemId, new: ItemId) -> None:
         """Give an item another id; what stands under it follows."""
         item = self.item(old)

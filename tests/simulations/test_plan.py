@@ -15,8 +15,13 @@ from pathlib import Path
 import pytest
 
 from peer.core import planner
+from peer.core.observations import Fingerprint
+from peer.core.tree import Content, Item
+from protocol.entries import Kind
+from protocol.ids import ROOT, NodeId
 from simulations.plan import history, runner, triples
 from simulations.plan.checkers import TITLES, Violation
+from simulations.plan.local import MemoryLocal
 from simulations.plan.shrink import fails, shrink
 from simulations.shrinking import minimise
 from tests.simulations.mutation import mutated
@@ -101,6 +106,18 @@ def test_a_smaller_history_breaks_the_same_invariant():
     assert f"kin-sim plan --kind history --seed {failure.seed} --trace" in text
     assert f"devices={options.devices}" in text
     history.play(smaller, left)  # the real planner holds
+
+
+def test_two_rows_at_one_place_are_both_there():
+    """As the tables have it: a look would not miss what stands behind, and its row would stay for ever."""
+    local = MemoryLocal()
+    first, second = (Item(NodeId(bytes(15) + bytes([n])), ROOT, "f", Content(Kind.DIRECTORY)) for n in (1, 2))
+    other = Item(NodeId(bytes(15) + bytes([3])), ROOT, "g", Content(Kind.DIRECTORY))
+    for number, item in enumerate((first, second, other)):
+        local.note(item, Fingerprint(1, number, 0, 0, 0, 0))
+    assert {item.id for item, _ in local.rows(ROOT)} == {first.id, second.id, other.id}
+    local.forget(second.id)
+    assert [item.id for item, _ in local.rows(ROOT)] == [first.id, other.id]
 
 
 def test_minimising_leaves_what_is_needed_in_its_order():

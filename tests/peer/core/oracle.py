@@ -53,10 +53,11 @@ def load_model() -> dict[str, ModuleType]:
         if name == "fold":
             module.__dict__["tie"] = lambda node: node
         hidden, sys.modules[name] = sys.modules.get(name), module
-        exec(compile(_with_our_ties((MODEL / f"{name}.py").read_text()), spec.origin or name, "exec"), module.__dict__)
+        exec(compile(_as_ours((MODEL / f"{name}.py").read_text()), spec.origin or name, "exec"), module.__dict__)
         modules[name] = module
         if name == "fold":
             module.__dict__["Fold"].beaten = _beaten
+            module.__dict__["Fold"].removes = _removes
         if hidden is not None:
             modules[f"hidden {name}"] = hidden
     for name in ("fold", "device", "check", "cases"):
@@ -79,10 +80,31 @@ def _beaten(self: Any, node: str, removal: Any) -> bool:
     )
 
 
-def _with_our_ties(source: str) -> str:
-    """Let the model break ties between places of one entry as we do: by their kind, then by the ids that its nodes have here."""
+def _removes(self: Any, node: str, removal: Any, cancelled: bool, beaten: bool, home: str, value: Any) -> bool:
+    """A removal takes what it names from the whole family, though others detached it where it never stood for its author."""
+    if node == home:
+        return not cancelled and not beaten
+    if cancelled or not (home.startswith(f"{node}/") or value.body == value.dot):
+        return False
+    above = home
+    while above != node and "/" in above:
+        if removal.dot in self.saw.get(above, ()):
+            return False
+        above = above.rsplit("/", 1)[0]
+    register = self.place[home].values()
+    removals = [x for x in register if x.kind == "R"]
+    return not any(p.kind == "P" and not any(p.dot in x.anc for x in removals) for p in register)
+
+
+def _as_ours(source: str) -> str:
+    """Let the model do as we do where its notes leave the choice.
+
+    Ties between places of one entry are broken by their kind, then by the ids that its nodes have here; and a removal is
+    told of which value it is asked.
+    """
     ours = "'PKR'.index(self.at[n].kind), tie(n)"
-    return source.replace("(pos, 0, n)", f"(pos, 0, {ours})").replace("(pos, i, n)", f"(pos, i, {ours})")
+    tied = source.replace("(pos, 0, n)", f"(pos, 0, {ours})").replace("(pos, i, n)", f"(pos, i, {ours})")
+    return tied.replace("self.removes(m, r, c, b, n)", "self.removes(m, r, c, b, n, v)")
 
 
 @contextmanager

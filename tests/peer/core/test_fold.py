@@ -363,6 +363,32 @@ def test_an_id_that_was_given_to_a_node_cannot_become_a_copy(state):
     assert sorted(shown(state).values()) == ["a", "b", "t"]
 
 
+@pytest.mark.parametrize("is_kept_first", [True, False], ids=["kept first", "removed first"])
+def test_a_removal_takes_what_others_detached_where_it_stood_for_them(state, is_kept_first):
+    """A copy is moved, what replaces it follows there and is removed; meanwhile its author kept that as a copy of his own.
+
+    Nobody moved it after its removal, so it stays removed, in whichever order both come.
+    """
+    his, newer = Dot(2, 1, 0), Dot(2, 2, 0)
+    moved, kept = copy_id(A, his), copy_id(A, newer)
+    ends = [
+        entry(2, 3, detached(A, newer, Dot(1, 1, 0)), place(kept, ROOT, "kept", weak=True)),
+        entry(1, 4, removal(moved, ROOT, "moved", [newer], Dot(1, 3, 1))),
+    ]
+    fold_all(
+        state,
+        create(1, 1, A, "f", "v"),
+        entry(1, 2, content(A, "a", Dot(1, 1, 1))),
+        entry(2, 1, content(A, "b", Dot(1, 1, 1))),
+        entry(1, 3, detached(A, his, Dot(1, 1, 0)), place(moved, ROOT, "moved")),
+        entry(2, 2, content(A, "c", his)),
+    )
+    assert shown(state) == {"f": "a", "moved": "c"}
+    for position, each in enumerate(ends if is_kept_first else reversed(ends), start=6):
+        fold_all(state, each, position=position)
+    assert shown(state) == {"f": "a"}
+
+
 def test_a_shown_copy_gives_way_to_a_node_with_its_id(state):
     """Who makes a node under the id of a copy that shows hides nothing: the copy shows under another id."""
     taken = copy_id(A, Dot(2, 1, 0))

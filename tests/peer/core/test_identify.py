@@ -53,6 +53,15 @@ def reuse_inode(disk: MemoryDisk) -> None:
     assert disk.at("r").number == number
 
 
+def reuse_inodes(disk: MemoryDisk) -> None:
+    numbers = [disk.at(path).number for path in ("D", "D/f", "D/g")]
+    disk.remove("D")
+    disk.mkdir("E")
+    disk.write("E/f", "3")
+    disk.write("E/g", "4")
+    assert [disk.at(path).number for path in ("E", "E/f", "E/g")] == numbers
+
+
 def invert(disk: MemoryDisk) -> None:
     disk.move("A/B", "B")
     disk.move("A", "B/A")
@@ -270,6 +279,27 @@ DONE = [
         "D/ D/f=1",
         each(("remove", "D"), ("mkdir", "E")),
         ["Create E", "Remove D f"],
+        "",
+    ),
+    (
+        "51 the inodes of a whole tree are used again, each for a file of the same name",
+        "D/ D/f=1 D/g=2",
+        reuse_inodes,
+        ["Create E", "Create f", "Create g", "Remove D f g"],
+        "E/f E/g",
+    ),
+    (
+        "51 an empty directory's inode is used again",
+        "D/",
+        each(("remove", "D"), ("mkdir", "E")),
+        ["Create E", "Remove D"],
+        "",
+    ),
+    (
+        "an empty directory moves after what was in it went",
+        "D/ D/f=1",
+        each(("remove", "D/f"), ("move", "D", "E")),
+        ["Move D -> E", "Remove f"],
         "",
     ),
     (

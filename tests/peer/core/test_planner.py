@@ -645,6 +645,21 @@ def test_an_act_of_what_is_in_transfer_waits():
     assert names(plan_of(here, synced, synced, busy={node("f")}).acts) == ["Edit g"]
 
 
+@pytest.mark.parametrize(
+    ("here", "expected"),
+    [
+        ({"D": ("f", D)}, ["Create f", "Remove f"]),
+        ({"D": ("f", D), "f": ("g", "1"), "g": ("h", "2")}, ["Create f", "Move f -> g", "Move g -> h"]),
+    ],
+    ids=["gone", "a chain"],
+)
+def test_who_takes_a_name_is_told_together_with_who_gave_it_up(here, expected):
+    """Told alone, a directory would stand beside the file whose place it took, under a name that nobody gave it."""
+    before = {"f": ("f", "1"), "g": ("g", "2")} if len(here) > 1 else {"f": ("f", "1")}
+    made = plan(**trees(here, before, before), dirty=[node("D")])
+    assert names(made.acts) == expected
+
+
 def test_the_same_trees_give_the_same_plan():
     before, after = CHANGES[2][1], CHANGES[2][2]
     three = trees(before, before, after)
