@@ -385,10 +385,11 @@ class Device:
     async def _on_notice(self, notice: m.Message) -> None:
         match notice:
             case m.Heads(heads):
-                named = {head.checkpoint.checkpoint.folder: head.registered for head in heads}
+                named = {head.checkpoint.checkpoint.folder: head for head in heads}
                 for engine in self.engines.values():
                     if engine.record.id in named:
-                        engine.pull(named[engine.record.id])
+                        engine.news.hear(named[engine.record.id])
+                        engine.wake()
             case m.MailboxMessage(number) | m.CloseMailbox(number):
                 box = self.mailboxes.get(number)
                 if box is not None and not box.full():
@@ -552,10 +553,11 @@ class Device:
         for engine in engines:
             engine.observer.look_everywhere()
             engine.retry_all()
+        asked: set[int] = set()
         while True:
             try:
                 await self.need_link()
-                if await self._is_settled(engines, patient=patient):
+                if await self._is_settled(engines, asked, patient=patient):
                     return
             except UnavailableError:
                 if not patient:
@@ -563,8 +565,11 @@ class Device:
                 await asyncio.sleep(RETRY_LINK_S)
             await asyncio.sleep(RETRY_LOOK_S)
 
-    async def _is_settled(self, engines: Sequence[FolderEngine], *, patient: bool) -> bool:
-        """Wait until no folder has anything to do, then ask the coordinator for its heads."""
+    async def _is_settled(self, engines: Sequence[FolderEngine], asked: set[int], *, patient: bool) -> bool:
+        """Wait until no folder has anything to do, then ask the coordinator for its heads.
+
+        ``asked`` gets the keys of folders whose log was asked for though their head seems to be known: once is enough.
+        """
         await asyncio.gather(*(engine.quiet() for engine in engines))
         failures = max((engine.failures(NEEDS_PERSON) for engine in engines), default=0)
         if failures and (patient or failures < TRIES_MAX):
@@ -573,13 +578,15 @@ class Device:
         heads = {h.checkpoint.checkpoint.folder: h for h in (await self.coordinator.ask(m.GetHeads(), m.Heads)).heads}
         behind = False
         for engine in engines:
-            head = heads.get(engine.record.id)
+            head = None if (told := heads.get(engine.record.id)) is None else told.checkpoint.checkpoint
+            is_behind = head is not None and head.position != engine.record.position
+            is_strange = engine.record.key not in asked and not engine.news.has_followed(head)
             if (
-                head is not None
-                and head.checkpoint.checkpoint.position != engine.record.position
+                (is_behind or is_strange)
                 and not (engine.record.frozen or engine.failed)
                 and not (engine.outlook.is_deceived or engine.outlook.is_out_of_room)
             ):
+                asked.add(engine.record.key)
                 engine.pull()
                 behind = True
         return not behind or bool(failures)
@@ -587,10 +594,10 @@ class Device:
     async def _left(self, asked: int | None) -> Json:
         """Return what is left; with no exit code given, also whether all of it only came up since (``moves``)."""
         code = asked
-        state = await reports.status(self, everything=False)
+        folders = await reports.folder_rows(self, everything=False)
         remains = []
         reasons = set()
-        for folder in state["folders"]:
+        for folder in folders:
             if folder["state"] in ("frozen", "missing", "stopped"):
                 remains.append(f"{folder['name']}: {folder['text']}")
                 reasons.add("error" if folder["state"] == "stopped" else "frozen")
@@ -617,7 +624,7 @@ class Device:
                 code = 0
             else:
                 code = EXIT_NEEDS_PERSON if reasons <= NEEDS_PERSON else EXIT_FAILED
-        total = len(remains) + sum(each["unsynced_total"] - len(each["unsynced"]) for each in state["folders"])
+        total = len(remains) + sum(each["unsynced_total"] - len(each["unsynced"]) for each in folders)
         left = {"in_sync": not remains and code == 0, "exit": code, "remains": remains, "remains_total": total}
         return left | {"moves": bool(reasons) and reasons <= MOVING} if asked is None else left
 

@@ -108,7 +108,7 @@ async def status(device: Device, *, everything: bool) -> Json:
         with contextlib.suppress(KinfolderError):
             device.storage = await device.coordinator.ask(m.GetStorage(), m.Storage, timeout_s=5)
     storage, reachable = device.storage, await _reachable(device)
-    rows = [await _folder(device, engine, everything=everything) for engine in device.engines.values()]
+    rows = await folder_rows(device, everything=everything)
     network = "offline" if device.record.offline else "online" if device.coordinator.is_up else "unreachable"
     if not device.watching and not device.record.offline and not device.coordinator.is_up:
         network = "online"  # a single command has not asked; it makes no statement about the coordinator
@@ -142,6 +142,11 @@ async def status(device: Device, *, everything: bool) -> Json:
         "taken_out": device.is_taken_out,
         "warnings": warnings,
     }
+
+
+async def folder_rows(device: Device, *, everything: bool) -> list[Json]:
+    """Return what ``kin status --json`` tells of each folder."""
+    return [await _folder(device, engine, everything=everything) for engine in device.engines.values()]
 
 
 async def _reachable(device: Device) -> int:

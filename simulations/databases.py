@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from coordinator.store import database as coordinators
 from coordinator.store.repository import Repository
 from coordinator.store.statements import raw
-from peer.store.database import OPERATIONS_PER_COMMIT_MAX, Undone, run_together
+from peer.store.database import OPERATIONS_PER_COMMIT_MAX, STATEMENTS_MAX, Undone, run_together
 from peer.store.database import Operation as DeviceOperation
 from protocol.errors import UnavailableError
 from simulations.delays import AT_ONCE_SHARE, COMMIT, READ, Delay
@@ -51,7 +51,9 @@ class _Remembered(sqlite3.Connection):
 
 def open_image(image: bytes, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
     """Open a database in memory that holds what an image holds."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=kind)
+    connection = sqlite3.connect(
+        ":memory:", isolation_level=None, check_same_thread=False, factory=kind, cached_statements=STATEMENTS_MAX
+    )
     if image:
         connection.deserialize(image)
     # The journal of the image's file, if it had one, is no matter here; temporary tables never go to a disk.

@@ -42,6 +42,8 @@ WRITES_QUEUED_MAX: Final = 8_192
 READERS: Final = 2
 BUSY_S: Final = 20.0
 CACHE_KIB: Final = 16 * 1024
+STATEMENTS_MAX: Final = 1_024
+"""Statements that a connection keeps compiled."""
 ENGINES_MAX: Final = 8
 ERRORS: Final = (exc.DBAPIError, sqlite3.Error)
 """What the database raises, through SQLAlchemy or past it."""
@@ -79,7 +81,9 @@ def _engine(path: str, read_only: bool, synchronous: str) -> Engine:  # noqa: FB
     """Return what opens connections; they share it, for each engine compiles every statement for itself."""
 
     def open_sqlite() -> sqlite3.Connection:
-        found = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        found = sqlite3.connect(
+            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_MAX
+        )
         found.execute("PRAGMA journal_mode=WAL")
         found.execute(f"PRAGMA synchronous={synchronous}")
         found.execute(f"PRAGMA cache_size=-{CACHE_KIB}")

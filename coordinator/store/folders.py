@@ -62,6 +62,11 @@ _SELECT_REGISTERED = Prepared(
     .order_by(PENDING.c.counter)
     .limit(bindparam("most"))
 )
+_SELECT_NEWEST = Prepared(
+    select(AUTHORS.c.seq, AUTHORS.c.hash).where(
+        AUTHORS.c.folder == bindparam("folder"), AUTHORS.c.device == bindparam("device")
+    )
+)
 _SELECT_PENDING = Prepared(
     select(PENDING.c.folder, func.max(PENDING.c.counter)).where(PENDING.c.folder.in_([KEYS])).group_by(PENDING.c.folder)
 )
@@ -212,9 +217,7 @@ class Folders:
 
     def newest_of(self, folder: FolderId, device: int) -> tuple[int, EntryHash]:
         """Return (seq, hash) of the newest entry registered under a device number; (0, zeros) if there is none."""
-        row = self._connection.execute(
-            select(AUTHORS.c.seq, AUTHORS.c.hash).where(AUTHORS.c.folder == folder, AUTHORS.c.device == device)
-        ).one_or_none()
+        row = _SELECT_NEWEST.run(self._connection, {"folder": folder, "device": device}).fetchone()
         return (0, EntryHash(bytes(32))) if row is None else (row[0], EntryHash(row[1]))
 
     def pseudonyms(self, folders: Iterable[FolderId]) -> list[Pseudonym]:

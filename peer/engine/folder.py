@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 
@@ -32,7 +32,9 @@ from peer.engine.exclusions import Exclusions
 from peer.engine.follower import Follower
 from peer.engine.freeing import Freer
 from peer.engine.grouping import groups
+from peer.engine.hands import Hands
 from peer.engine.holdings import Holdings
+from peer.engine.news import News
 from peer.engine.observer import Observer
 from peer.engine.outlook import Outlook
 from peer.engine.reassurance import Reassurer
@@ -65,16 +67,6 @@ RECORDED_LOOK_S: Final = 0.2
 log = structlog.get_logger("folder")
 
 
-class Hands(NamedTuple):
-    """What another part of the device may change this folder's disk with, as its user would."""
-
-    disk: asyncio.Lock
-    """To be held meanwhile."""
-    recorder: Recorder
-    stepper: Stepper
-    downloader: Downloader
-
-
 class FolderEngine:
     """Keeps one folder in sync."""
 
@@ -97,6 +89,7 @@ class FolderEngine:
         self.outlook = Outlook(lambda: follower.record, lambda: self._drainer.is_running)
         """Why what is not in sync waits."""
         self.follower = follower
+        self.news = News(follower)
         self.observer = observer
         self.brake = observer.brake
         self.holdings = holdings
@@ -152,22 +145,24 @@ class FolderEngine:
         """Look again whether there is something to do."""
         self._wake.set()
 
-    def pull(self, registered: int | None = None) -> None:
-        """The coordinator's head may have moved, or entries were registered: the newest that waits has this counter."""
-        if registered is not None:
-            self.follower.registered.newest = registered
+    def pull(self) -> None:
+        """The coordinator's head may have moved."""
         self._pull_wanted = True
         self.outlook.parts.pop("pull", None)
         self._wake.set()
 
     def link_is_up(self) -> None:
-        """Try at once what waited for the coordinator or for storage."""
-        self.outlook.parts.clear()
+        """A session began, or storage came: try at once what waited for it."""
         self._reassurer.forget()
+        self.follower.registered.look_again()
+        self._pull_wanted = True
+        self._try_all()
+
+    def _try_all(self) -> None:
+        self.outlook.parts.clear()
         self._recorder.forget()
         self.outlook.try_again(OF_NETWORK)
-        self.follower.registered.look_again()
-        self._push_wanted = self._pull_wanted = True
+        self._push_wanted = True
         self._want_plan()
         self._want_drain()
 
@@ -192,9 +187,9 @@ class FolderEngine:
 
     def retry_all(self) -> None:
         """Somebody asks for a pass now: nothing waits out its time."""
-        for why in self.outlook.blocked.values():
-            why.until_s = 0.0
-        self.link_is_up()
+        self.outlook.try_all_again()
+        self._reassurer.retry()
+        self._try_all()
 
     # --- The loop
 
@@ -248,6 +243,8 @@ class FolderEngine:
         """Do the first thing that is due; tell whether there was one."""
         if self.record.frozen:
             return False
+        if self.news.take():
+            self.pull()
         now = self._context.clock.monotonic_s()
         if await self._room.has_grown(self.outlook.blocked, now):
             self.outlook.try_again({DISK_FULL})
@@ -369,7 +366,7 @@ class FolderEngine:
         if not self.may_plan and self.observer.has_looked and ("pull" in waiting or not self.outlook.online):
             waiting.add("plan")
         parts = (
-            ("pull", self._pull_wanted),
+            ("pull", self._pull_wanted or self.news.is_open),
             ("push", self._push_wanted),
             (DRAIN, self._is_drain_wanted),
             ("plan", self._plan_wanted),

@@ -53,6 +53,11 @@ class Outlook:
         """Return the directories that are to go and cannot, since something in them is not synced."""
         return [id for id, why in self.blocked.items() if why.reason == KEPT]
 
+    def try_all_again(self) -> None:
+        """Let all that waits be tried at once."""
+        for why in self.blocked.values():
+            why.until_s = 0.0
+
     @property
     def is_waiting(self) -> bool:
         """Whether a part of the work waits for another party."""

@@ -79,6 +79,11 @@ class Reassurer:
         self._settled_as, self._again_s = None, 0.0
         self._knows_itself = False
 
+    def retry(self) -> None:
+        """Somebody asks for a pass now: what could not be done is tried again, and what was told is told again."""
+        self._told.clear()
+        self._again_s = 0.0
+
     async def follow(self) -> bool:
         """Follow the log, and begin anew if this device went back to a backup, once in a session; tell whether anything is new.
 

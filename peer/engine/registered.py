@@ -58,15 +58,23 @@ class Registered:
         self._looked, self.newest = 0, None
         self._looks += 1
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there may be something new of devices that are near."""
+        return bool(self._near()) and (self.newest is None or self.newest > self._looked)
+
+    def _near(self) -> Collection[DeviceId]:
+        lan = self._context.lan
+        return () if lan is None else lan.near()
+
     async def follow(self) -> bool:
         """Take what is new of devices that are near; tell whether there was anything.
 
         Raises:
             UnavailableError: The coordinator cannot be asked.
         """
-        lan = self._context.lan
-        near = frozenset[DeviceId]() if lan is None else lan.near()
-        if not near or (self.newest is not None and self.newest <= self._looked):
+        near = self._near()
+        if not self.is_behind:
             return False
         newest, looks = self.newest or 0, self._looks
         try:

@@ -31,6 +31,8 @@ Undone = Callable[[sqlite3.Connection], None]
 
 OPERATIONS_PER_COMMIT_MAX: Final = 128
 PAGE_CACHE_KIB: Final = 16 * 1024
+STATEMENTS_MAX: Final = 1_024
+"""Statements that a connection keeps compiled: all that there are, with each length of their lists of keys."""
 
 
 class Database(Protocol):
@@ -79,7 +81,9 @@ def connect(path: Path | str) -> sqlite3.Connection:
     if isinstance(path, Path):
         _keep_private(path)
     try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_MAX
+        )
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -111,7 +115,9 @@ def make_scratch(directory: Path, name: str, schema: str) -> sqlite3.Connection:
         for left in directory.glob(f"{SCRATCH}*.db"):  # by a process that was killed between these few lines
             left.unlink(missing_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_MAX
+        )
         for pragma in (
             "journal_mode=OFF",
             "synchronous=OFF",

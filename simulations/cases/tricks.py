@@ -258,8 +258,9 @@ async def _quiet(device: Device) -> None:
 
 async def _applied(device: Device) -> None:
     await device.need_link()
+    asked: set[int] = set()
     # A pass, but for its look at the disk; nobody is told when it is over.
-    while not await device._is_settled(list(device.engines.values()), patient=False):  # noqa: ASYNC110, SLF001
+    while not await device._is_settled(list(device.engines.values()), asked, patient=False):  # noqa: ASYNC110, SLF001
         await asyncio.sleep(LOOK_S)
 
 
