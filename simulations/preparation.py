@@ -34,7 +34,12 @@ USER: Final = "anna"
 
 @cache
 def prepared(
-    devices: int = 3, nodes: int = 3, spare: int = 0, give: Callable[[DeviceMachine], None] | None = None
+    devices: int = 3,
+    nodes: int = 3,
+    spare: int = 0,
+    give: Callable[[DeviceMachine], None] | None = None,
+    *,
+    enrols: bool = False,
 ) -> WorldImage:
     """Return a world at rest: one account, all devices linked, one folder on all of them, in it nothing yet.
 
@@ -43,6 +48,7 @@ def prepared(
         nodes: How many storage nodes; where these are fewer than the usual copies, there are fewer copies.
         spare: So many of the devices, the last ones, have no folder.
         give: What the first device's user puts into the folder, which then is on all others, too.
+        enrols: Whether each device has the number that it writes under; else it takes one with its first change.
     """
     world = World(SEED, WorldImage(0, None, (None,) * nodes, (None,) * devices))
     images: list[WorldImage] = []
@@ -51,6 +57,10 @@ def prepared(
         await _set_up(world, spare)
         if give is not None:
             give(world.devices[0])
+            await world.settle()
+        if enrols:
+            for device in world.devices:
+                await device.do(_enrol(device))
             await world.settle()
         await world.stop_all()
         images.append(world.image())
@@ -76,6 +86,11 @@ async def _set_up(world: World, spare: int) -> None:
         await other.do(folder_commands.get(other.device, FOLDER, ROOT, place=any_place))
         await other.sync()
     await world.settle()
+
+
+async def _enrol(machine: DeviceMachine) -> None:
+    for engine in machine.device.engines.values():
+        await engine.recorder.enrol()
 
 
 async def _let_nodes_in(world: World) -> None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.25
 """How many histories have one."""
-_MANY: Final = 12
-_MASS_MIN: Final = 8
+_FULL: Final = 3
+"""So many files at least are in a directory that is full ..."""
+_MASS_MIN: Final = 9
+"""... and so many in the folder: to remove or rewrite all of them is a mass change."""
 _WAIT_S: Final = 60.0
 _ALARM_S: Final = 300.0
 """In so much virtual time a device must have found that it was shown another history than others."""
@@ -75,13 +77,14 @@ async def rename_at_rest(course: Course, chance: Random) -> None:
     )
     mode = 0o644 if person.tree()[file].executable else 0o755
     await _costs(course, person, f"changing the mode of {file}", lambda: hands.set_mode(person.path(file), mode))
+    await rest.look_at_all(course)
 
 
 async def _costs(course: Course, person: Person, what: str, act: Callable[[], None]) -> None:
     before = cost.spent(course.world)
     with person.acting(what):
         act()
-    await rest.come_to_rest(course)
+    await rest.be_still(course)
     cost.check(what, before, cost.spent(course.world))
 
 
@@ -225,8 +228,8 @@ def _somebody(course: Course, chance: Random) -> Person:
 
 
 async def _a_full_directory(course: Course, person: Person) -> str:
-    """Return a directory with so many files that they are most of the folder, once everybody has it."""
-    count = _MANY + len(person.tree())
+    """Return a directory with so many files that all of the folder's are a mass change, once everybody has it."""
+    count = max(_FULL, _MASS_MIN - sum(seen.kind is Kind.FILE for seen in person.tree().values()))
     directory = f"kiwi-full-{person.ledger.token()}"
     with person.acting(f"copies {count} files into {directory}"):
         for number in range(count):

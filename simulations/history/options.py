@@ -17,7 +17,7 @@ ACTIONS_MIN: Final = 30
 ACTIONS_MAX: Final = 32
 FAULTS_MIN: Final = 3
 FAULTS_MAX: Final = 4
-DEVICES: Final = (3,) * 16 + (4,) * 3 + (5,)
+DEVICES: Final = (3,) * 17 + (4,) * 2 + (5,)
 NODES: Final = 3
 KEPT_SHARE: Final = 0.6
 """How many kinds of action and of fault a history keeps."""
@@ -35,7 +35,7 @@ REST_SHARE: Final = 0.15
 RESTART_SHARE: Final = 0.25
 """How many histories end with a restart of everything."""
 GIVEN_SHARE: Final = 0.8
-"""How many histories begin with something in the folder."""
+"""How many histories begin with something in the folder, and devices that have their numbers in it."""
 LANS: Final = ("apart", "apart", "together", "mixed")
 """Which devices hear each other without a coordinator."""
 PERSONAL: Final = ("plain", "plain", "plain", "weak", "old-kernel", "no-exchange", "by-link", "network")
@@ -75,7 +75,7 @@ class Options(NamedTuple):
     restarts: bool
     """Whether everything is started again at the end."""
     is_given: bool = False
-    """Whether something stands in the folder before all begins."""
+    """Whether something stands in the folder before all begins, and every device wrote there before."""
 
     def kinds(self) -> list[Personality]:
         """Return the devices' file systems."""

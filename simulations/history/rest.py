@@ -57,6 +57,15 @@ async def come_to_rest(course: Course) -> None:
         Violation: It does not come to be, or something does not hold.
     """
     await be_still(course)
+    await look_at_all(course)
+
+
+async def look_at_all(course: Course) -> None:
+    """Check everything that must hold at rest, while nothing moves.
+
+    Raises:
+        Violation: Something does not hold.
+    """
     course.ledger.rested(course.world.devices)
     await at_rest.check(course.world, course.ledger, course.watch)
     await _wait_for_copies(course)

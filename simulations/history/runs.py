@@ -161,7 +161,7 @@ def _play(history: Script, trace: WatchedTrace, *, observes: bool) -> Lived:
 
 
 def _image(options: Options) -> WorldImage:
-    return prepared(options.devices, NODES, give=give if options.is_given else None)
+    return prepared(options.devices, NODES, give=give if options.is_given else None, enrols=options.is_given)
 
 
 def live_twice(seed: int, *, observes: bool = False) -> Result:
