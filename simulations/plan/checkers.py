@@ -395,7 +395,9 @@ def check_restart(world: World, device: Device) -> None:
     replica.rebuild()
     device.dirty |= {item.id for tree in (device.local, device.synced) for item in tree.items()}
     device.dirty |= {item.id for item in before[2]}
+    device.looked_at = 0
     device.scan()  # directories look different once something was put into them
+    device.looked_at = 0
     check(21, not device.scan(), "device {}: another look finds changes", device.number)
     device.blocked.clear()
     device.plan_some()
