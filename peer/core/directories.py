@@ -200,7 +200,7 @@ class Directories:
             below = parent.find(name)
             if below is None:
                 return None
-            if not self._recognise(seen, below, listing):
+            if not self._recognise(seen, below, listing, is_late=False):
                 seen.listing = listing
             seen.moves_along = seen.is_moved or parent.moves_along
         else:
@@ -225,7 +225,7 @@ class Directories:
             return None
         return here
 
-    def _recognise(self, seen: _Seen, below: _Below, listing: Listing) -> bool:
+    def _recognise(self, seen: _Seen, below: _Below, listing: Listing, *, is_late: bool) -> bool:
         """Find out which directory was listed; False if that depends on what all the other listings show."""
         seen.own = below
         moved = None if below.is_in_place else self._moved_here(below.sighting, listing)
@@ -233,7 +233,7 @@ class Directories:
             seen.id = below.row.item.id
         elif moved is not None:
             seen.id, seen.is_moved = moved, True
-        elif below.row is not None:
+        elif below.row is not None or (not is_late and next(self._same_inode(below.sighting), None) is not None):
             return False
         else:
             seen.is_new = True
@@ -244,26 +244,41 @@ class Directories:
 
         A move leaves a directory's modification time alone; if that is another, what is in it must tell.
         """
-        for item, fingerprint in self._local.holders(sighting.fingerprint.device, sighting.fingerprint.inode):
-            if not item.is_directory:
-                continue
+        for item, fingerprint in self._same_inode(sighting):
             if fingerprint.mtime_ns == sighting.fingerprint.mtime_ns:
                 return item.id
             if listing is not None and self._holds_what_stood_in(item.id, sighting, listing):
                 return item.id
         return None
 
+    def _same_inode(self, sighting: Sighting) -> Iterator[tuple[Item, Fingerprint]]:
+        """Yield the directories that had the inode of one that is seen."""
+        holders = self._local.holders(sighting.fingerprint.device, sighting.fingerprint.inode)
+        return ((item, fingerprint) for item, fingerprint in holders if item.is_directory)
+
     def _holds_what_stood_in(self, id: ItemId, sighting: Sighting, listing: Listing) -> bool:
         """Tell whether what stands in a directory stood in another one, and was not written since: then both are one.
 
         An inode alone says nothing: where a tree is removed and another one is made, those of all that was in it may be
-        used again in the same order, and under the same names. Of a directory that is empty, its own times must tell that
-        it was renamed: one that was just made was changed at that moment, and not afterwards.
+        used again in the same order, and under the same names. Where nothing stood in it or does, its own times must tell
+        that it was renamed: one that was just made was changed at that moment, and not afterwards.
         """
-        there = {_inode(each.fingerprint): each.fingerprint for each in listing.sightings}
-        if not there:
+        if not listing.sightings or next(iter(self._local.rows(id)), None) is None:
             return sighting.fingerprint.ctime_ns > sighting.fingerprint.mtime_ns
-        return any(_is_untouched(was, there.get(_inode(was))) for _, was in self._local.rows(id))
+        work = [(id, listing)]
+        while work:
+            id, listing = work.pop()
+            there = {_inode(each.fingerprint): each for each in listing.sightings}
+            for child, was in self._local.rows(id):
+                now = there.get(_inode(was))
+                if now is None or now.kind is not child.content.kind:
+                    continue
+                if (was.mtime_ns, was.size) == (now.fingerprint.mtime_ns, now.fingerprint.size):
+                    return True
+                below = self._seen.get(join(listing.path, now.name)) if child.is_directory else None
+                if below is not None and below.listing is not None:
+                    work.append((child.id, below.listing))
+        return False
 
     def _compare(self, seen: _Seen, listing: Listing) -> None:
         """Sort what differs from the rows of the directory. This is where a scan of a million files spends its time."""
@@ -426,7 +441,7 @@ class Directories:
             self._seen[path] = None
             return False
         seen.listing = None
-        known = self._recognise(seen, below, listing)
+        known = self._recognise(seen, below, listing, is_late=True)
         if seen.is_moved and seen.id is not None and not self._may_have_left(seen.id):
             self._wait_for(path, seen.id)
             return False
@@ -550,10 +565,6 @@ def _doubled(
 
 def _inode(fingerprint: Fingerprint) -> tuple[int, int]:
     return fingerprint.device, fingerprint.inode
-
-
-def _is_untouched(was: Fingerprint, now: Fingerprint | None) -> bool:
-    return now is not None and (was.mtime_ns, was.size) == (now.mtime_ns, now.size)
 
 
 def same_inode(one: Fingerprint, other: Fingerprint) -> bool:

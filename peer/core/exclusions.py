@@ -77,6 +77,10 @@ class Apart:
         return False
 
 
+NOTHING_APART: Final = Apart()
+"""Of a device that has all."""
+
+
 def exclusion_of(path: str, *, synced: Tree) -> Exclusion:
     """Return the exclusion of a path that a person names: of what he sees there, though the folder may have moved it."""
     item = find(synced, path)

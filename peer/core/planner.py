@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from peer.core.brake import Held, Waiting
-from peer.core.exclusions import Apart
+from peer.core.exclusions import NOTHING_APART, Apart
 from peer.core.leftovers import NOTHING_DISPLACED
 from peer.core.operations import (
     Act,
@@ -140,12 +140,14 @@ def plan(
         can be carried out as they stand: what changes places comes first, what needs bytes last, in any order.
     """
     ids = sorted(dirty)
+    if not ids:
+        return Plan((), ())
     rekeys = find_rekeys(local=local, synced=synced, remote=remote, dirty=ids, apart=apart, busy=busy)
     if rekeys:
         return Plan((), rekeys)
     stands = SpelledTree(local, refusals.taken) if refusals.taken else local
     planning = _Planning(
-        stands, synced, remote, excluded, apart or Apart(), mistrusted, held, busy, refusals, displaced
+        stands, synced, remote, excluded, apart or NOTHING_APART, mistrusted, held, busy, refusals, displaced
     )
     for id in ids:
         planning.look(id)

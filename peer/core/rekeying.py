@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from peer.core.exclusions import Apart
+from peer.core.exclusions import NOTHING_APART, Apart
 from peer.core.operations import Rekey
 from peer.core.tree import Item, ItemId, Member, Tree
 from protocol.ids import ROOT, NodeId, copy_id
@@ -36,7 +36,7 @@ def find_rekeys(
         apart: What a person keeps off this device: nothing that stands here becomes one of these.
         busy: Items that are left alone now. Only a dirty one is said to be one of these, and so has to wait.
     """
-    search = _Search(local, synced, remote, apart or Apart())
+    search = _Search(local, synced, remote, apart or NOTHING_APART)
     ids = list(dirty)
     asked, waiting = set(ids), set(busy)
     # Planning an item leads to the directories above it, and these need not be among the dirty ones that are planned now.

@@ -69,6 +69,8 @@ class Device:
         """Whether it was taken out of the folder."""
         self.is_unscanned = False
         """Whether a user may have done something since everything was last looked at."""
+        self.looked_at = 0
+        """The disk's clock when a look told all that there was; 0: the next one is a real one in any case."""
         self.cursor = b""
 
     # --- Observe
@@ -78,21 +80,28 @@ class Device:
     ) -> bool:
         """Look everywhere or where hints lead; return whether the local tree changed.
 
+        What was looked at, and has not changed since, is not looked at again.
+
         Args:
             chance: Decides which files do not stand still; None: all do.
             whole: Whether to look everywhere.
             meanwhile: Is called between listing and reading.
         """
         spots = None if whole else {**dict.fromkeys(sorted(self.again), False), **self.hints}
+        is_known = whole and chance is None and not self.again and self.looked_at == self.disk.now
         self.hints.clear()
         self.again.clear()
         self.is_unscanned = self.is_unscanned and not whole
+        if is_known and meanwhile is None:
+            return False
+        began, self.looked_at = self.disk.now, 0
         changed = False
         for attempt in range(LOOKS_MAX):
             found = self._scan_once(spots, chance, meanwhile)
             meanwhile = None
             changed = changed or bool(found.puts or found.drops)
             if not found.undecided and not found.wanted:
+                self.looked_at = began if whole and not self.again else 0
                 return changed
             if spots is None or attempt == LOOKS_MAX - 1:
                 self.again.update(path.rpartition("/")[0] for path in (*found.undecided, *found.wanted))
@@ -150,6 +159,9 @@ class Device:
             chance: Decides how many items are looked at, and what is transferred later; None: all, and at once.
         """
         most = _ALL if chance is None else chance.choice((1, 2, 3, 5, _ALL, _ALL))
+        if not self.dirty:
+            self.cursor = b""
+            return False
         leave = self.blocked.union(*(job.ids for job in self.jobs))
         found = [id for id in sorted(self.dirty) if id > self.cursor][:most]
         self.cursor = found[-1] if found and len(found) == most else b""

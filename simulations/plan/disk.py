@@ -103,6 +103,11 @@ class MemoryDisk:
 
     # --- Inodes
 
+    @property
+    def now(self) -> int:
+        """The clock: another one after each change."""
+        return self._now
+
     def tick(self) -> int:
         """Move the clock on."""
         self._now += self._tick_ns

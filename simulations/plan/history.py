@@ -25,6 +25,7 @@ from simulations.plan.checkers import (
     check_tokens,
     check_validity,
     snapshot,
+    text_of,
 )
 from simulations.plan.device import Device
 from simulations.plan.ledger import Done, Ledger, are_concurrent
@@ -164,6 +165,7 @@ class World:
             self.settle()
         at_peace = device.number in self.alone and device.is_at_peace
         first = len(self.ledger.done)
+        self.ledger.merged |= {text_of(item.content) for item in device.synced.items() if len(item.members) > 1}
         user = User(device, self.ledger, POOLS[self.options.names], self.saw[device.number])
         what = user.act(chance)
         done = self.ledger.done[first:]

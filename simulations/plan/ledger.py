@@ -96,6 +96,8 @@ class Ledger:
         self.moves: list[Done] = []
         self.shared: set[str] = set()
         """Tokens that stood at a path which several nodes had, or were moved over another file: they may multiply."""
+        self.merged: set[str] = set()
+        """Tokens of which a disk showed one file for several nodes: all of these go with it, under whatever name."""
         self.names: set[str] = set()
         self.tokens = 0
 

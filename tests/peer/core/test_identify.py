@@ -296,6 +296,20 @@ DONE = [
         "",
     ),
     (
+        "a directory moves with another one in it, both changed since",
+        "D/ D/E/ D/E/f=1",
+        each(("write", "D/E/g", "2"), ("write", "D/h", "3"), ("move", "D", "X")),
+        ["Move D -> X", "Create h", "Create g"],
+        "X/E/g X/h",
+    ),
+    (
+        "an empty directory moves with what was put into it",
+        "D/",
+        each(("write", "D/f", "1"), ("move", "D", "E")),
+        ["Move D -> E", "Create f"],
+        "E/f",
+    ),
+    (
         "an empty directory moves after what was in it went",
         "D/ D/f=1",
         each(("remove", "D/f"), ("move", "D", "E")),
