@@ -221,6 +221,7 @@ class _Planning:
         self._mistrusted = mistrusted
         self._held = held
         self._evicted, self._doubted = refusals.evicted, refusals.doubted
+        self._anchored = refusals.anchored
         self._displaced = displaced
         self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
@@ -317,7 +318,9 @@ class _Planning:
         for copy in self._missing_copies(view):
             self._uncopied.add(view.id)
             yield copy
-        if target is not None and (target.parent in self._doubted or (source is not None and _stays(source, target))):
+        if target is not None and (
+            target.parent in self._doubted or (source is not None and self._stays(source, target))
+        ):
             return
         key = path_of(self._remote, view.id) if target is not None else path_of(self._synced, view.id)
         target = target or self._displaced.get(view.id)
@@ -329,6 +332,10 @@ class _Planning:
                 yield occupant.id
         if shift.is_removal and source is not None and source.is_directory:
             yield from (child.id for child in self._local.children(view.id))
+
+    def _stays(self, source: Item, target: Item) -> bool:
+        is_there = source.id in self._anchored or same_place(source, target)
+        return is_there and source.is_directory == target.is_directory
 
     def _missing_copies(self, view: _View) -> Iterator[ItemId]:
         """Yield the conflict copies of what an item holds here that are still to come."""
@@ -479,7 +486,3 @@ class _Planning:
 def _joins(base: Item, want: Item) -> bool:
     """Tell whether nodes stand behind an item now that did not before."""
     return not {member.node for member in want.members} <= {member.node for member in base.members}
-
-
-def _stays(source: Item, target: Item) -> bool:
-    return same_place(source, target) and source.is_directory == target.is_directory

@@ -1,6 +1,7 @@
 """What follows where a disk refuses a name, for instance since it takes two spellings for one.
 
-Rule 1: as long as nothing else is to have it, an item keeps the name that it had before the one that is refused.
+Rule 1: as long as nothing else is to have it, an item keeps the name that it had before the one that is refused; what is
+    written to it elsewhere is written to it here.
 Rule 2: where something else is to have it, the item leaves this disk, with all in it, as anything that it has no name for.
 Rule 3: which names a disk takes for one is not known; that it refused one, and another stands there that differs in case or
     form alone, is. Where that one is to go elsewhere, it goes first.
@@ -29,6 +30,8 @@ class Refusals(NamedTuple):
     """By place, which item has it under another spelling, and is to give it up."""
     doubted: frozenset[ItemId] = frozenset()
     """Items that do not stand here and may be refused again: nothing is brought into them in the same pass."""
+    anchored: frozenset[ItemId] = frozenset()
+    """Items that keep the place that they have for now, whatever the folder says; their contents follow."""
 
 
 NO_REFUSALS: Final = Refusals()
@@ -59,6 +62,7 @@ def judge(
     refused: Collection[ItemId],
     dirty: Collection[ItemId],
     busy: Collection[ItemId] = (),
+    resting: Collection[ItemId] = (),
     *,
     local: Tree,
     synced: Tree,
@@ -70,12 +74,14 @@ def judge(
         refused: Items whose name this disk refused when it was last tried.
         dirty: The items that are planned: they may be to go into refused ones.
         busy: Items about which nothing is done now.
+        resting: Items whose name this disk refused, and which are not tried again now.
         local: What stands on this device.
         synced: What both sides held when they last agreed.
         remote: What the folder holds.
     """
+    anchored = frozenset(id for id in resting if local.item(id) is not None and synced.item(id) is not None)
     if not refused:
-        return NO_REFUSALS
+        return NO_REFUSALS._replace(anchored=anchored) if anchored else NO_REFUSALS
     absent = {id for id in refused if local.item(id) is None}
     homeless = {id for id in dirty if _is_within(remote, id, absent)} if absent else set()
     evicted = frozenset(id for id in homeless.union(refused) if _is_evicted(id, local, synced, remote))
@@ -87,7 +93,7 @@ def judge(
     }
     hopeful = {want.id for want in map(remote.item, refused) if want is not None and (want.parent, want.name) in taken}
     doubted = frozenset(absent - hopeful)
-    return Refusals(evicted, taken, doubted)
+    return Refusals(evicted, taken, doubted, anchored)
 
 
 def _is_evicted(id: ItemId, local: Tree, synced: Tree, remote: Tree) -> bool:

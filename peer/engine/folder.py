@@ -43,7 +43,7 @@ from peer.engine.room import Room
 from peer.engine.safety import Safety
 from peer.engine.stepper import KEPT, OCCUPIED, Stepper
 from peer.engine.uploader import Stored, ToSend, Uploader
-from peer.engine.waiting import AWAITED, DISK_FULL, LASTING, OF_NETWORK, Blocked, Progress, longer, told
+from peer.engine.waiting import AWAITED, DISK_FULL, LASTING, OF_NETWORK, Blocked, Progress, Waits, longer, told
 from peer.store.folders import FolderRecord
 from peer.store.obstacles import put_obstacles
 from protocol.errors import (
@@ -491,13 +491,11 @@ class FolderEngine:
             return  # what moved is looked at first under its new path
         if not self._cursor and self.record.mistrusted:
             await self._context.database.run(self.follower.trust_again)
-        busy = set(self.outlook.jobs)
-        now = self._context.clock.monotonic_s()
-        waiting, refused, kept = self.outlook.waiting(now), self.outlook.refused(now), self.outlook.kept
+        waits = self.outlook.waits(self._context.clock.monotonic_s())
         if not self._cursor:
             self._changes_planned = self._changes
-            self._due = set(self.outlook.blocked) - waiting - busy
-        planned = await self._context.database.run(lambda db: self._plan_some(db, busy | waiting, refused, kept))
+            self._due = set(self.outlook.blocked) - waits.leave
+        planned = await self._context.database.run(lambda db: self._plan_some(db, waits))
         if planned is None:
             async with self._disk:
                 await self._stepper.put_aside(self.brake)
@@ -517,13 +515,11 @@ class FolderEngine:
             # Only a position that carries a signed checkpoint may change the disk.
             await self._step(planned.plan.steps, planned.sources)
 
-    def _plan_some(
-        self, db: sqlite3.Connection, left_out: Collection[ItemId], refused: list[ItemId], kept: list[ItemId]
-    ) -> Planned | None:
+    def _plan_some(self, db: sqlite3.Connection, waits: Waits) -> Planned | None:
         """Plan the next items of a round; None: something is to be moved aside before one begins."""
         if not self._cursor and self.brake.is_returning(db):
             return None
-        return self._recorder.plan(db, left_out, PLAN_ITEMS_MAX, after=self._cursor, refused=refused, kept=kept)
+        return self._recorder.plan(db, waits, PLAN_ITEMS_MAX, after=self._cursor)
 
     async def _act(self, planned: Planned) -> None:
         tied, rest = split_acts(planned.plan.acts)
@@ -582,8 +578,8 @@ class FolderEngine:
                 now.append(step)
             else:
                 later.append((step, file))
-        if now:
-            await self._apply(now, {})
+        missed = await self._apply(now, {}) if now else ()
+        later = [(step, file) for step, file in later if file.item.id not in missed]
         for group in groups(later, lambda pair: pair[1].item.content.size):
             self._start_download([step for step, _ in group], [file for _, file in group])
 
@@ -603,7 +599,8 @@ class FolderEngine:
 
         self.outlook.jobs.add("down", [file.item.id for file in files], job)
 
-    async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> None:
+    async def _apply(self, steps: Sequence[Step], staged: Mapping[ItemId, Staged]) -> set[ItemId]:
+        """Carry out steps; return the items of those that were not done."""
         async with self._disk:
             if self.observer.apart:
                 planned = steps
@@ -630,6 +627,7 @@ class FolderEngine:
             self.observer.look_at(applied.look_at)
         self._want_plan()
         self._wake.set()
+        return applied.missed.keys() | applied.blocked.keys()
 
     def _uploaded(self, count: int) -> None:
         self.upload.bytes_done += count

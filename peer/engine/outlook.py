@@ -8,7 +8,7 @@ from peer.core.tree import ItemId
 from peer.engine.drainer import PART as DRAIN
 from peer.engine.jobs import Jobs
 from peer.engine.stepper import KEPT, OCCUPIED
-from peer.engine.waiting import CODES, DISK_FULL, OF_NETWORK, REASONS, Blocked
+from peer.engine.waiting import CODES, DISK_FULL, OF_NETWORK, REASONS, Blocked, Waits
 from peer.store.folders import FolderRecord
 from protocol.errors import HistoryError, SpoolFullError
 
@@ -40,18 +40,13 @@ class Outlook:
             if why.reason in reasons:
                 why.until_s = 0.0
 
-    def waiting(self, now_s: float) -> set[ItemId]:
-        """Return what waits for its time."""
-        return {id for id, why in self.blocked.items() if not why.is_due(now_s)}
-
-    def refused(self, now_s: float) -> list[ItemId]:
-        """Return what is tried again though this disk refused its name."""
-        return [id for id, why in self.blocked.items() if why.reason == "name" and why.is_due(now_s)]
-
-    @property
-    def kept(self) -> list[ItemId]:
-        """Return the directories that are to go and cannot, since something in them is not synced."""
-        return [id for id, why in self.blocked.items() if why.reason == KEPT]
+    def waits(self, now_s: float) -> Waits:
+        """Return what a plan must know of what waits."""
+        busy = frozenset(self.jobs)
+        waiting = {id for id, why in self.blocked.items() if not why.is_due(now_s)}
+        names = {id for id, why in self.blocked.items() if why.reason == "name"} - busy
+        kept = frozenset(id for id, why in self.blocked.items() if why.reason == KEPT)
+        return Waits(busy | waiting, frozenset(names - waiting), frozenset(names & waiting), kept)
 
     def try_all_again(self) -> None:
         """Let all that waits be tried at once."""

@@ -17,6 +17,7 @@ from peer.core.tree import path_of
 from peer.engine.context import Context
 from peer.engine.follower import Follower
 from peer.engine.recorder import Planned, Recorder
+from peer.engine.waiting import Waits
 from peer.store import held
 from peer.store.trees import LocalTree, SyncedTree, rekey
 
@@ -63,7 +64,7 @@ class Previewer:
         found = Preview()
         after = b""
         while True:
-            planned = self._recorder.plan(db, (), ITEMS_TOGETHER, after=after)
+            planned = self._recorder.plan(db, Waits(), ITEMS_TOGETHER, after=after)
             rekeys = [step for step in planned.plan.steps if isinstance(step, Rekey)]
             for step in rekeys:
                 rekey(db, self._follower.record.key, step.old, step.new)

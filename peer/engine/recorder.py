@@ -52,6 +52,7 @@ from peer.engine.incarnations import is_set_back
 from peer.engine.renewal import seal_tail_anew
 from peer.engine.sight import Sight
 from peer.engine.uploader import Stored, ToSend
+from peer.engine.waiting import Waits
 from peer.net.coordinator_link import StaleError
 from peer.store import folders
 from peer.store.trees import LocalTree, SyncedTree, clean, dirty, mark_all_dirty, remembered
@@ -129,25 +130,14 @@ class Recorder:
         mark_all_dirty(db, key)
         Sight(db, key, self._ignored, self._apart(), self._context.entropy).sort_out_all()
 
-    def plan(
-        self,
-        db: sqlite3.Connection,
-        leave: Collection[ItemId],
-        most: int,
-        *,
-        after: bytes,
-        refused: Collection[ItemId] = (),
-        kept: Collection[ItemId] = (),
-    ) -> Planned:
+    def plan(self, db: sqlite3.Connection, waits: Waits, most: int, *, after: bytes) -> Planned:
         """Plan for up to ``most`` dirty items beyond an id, but for those to leave alone; take settled ones off the set.
 
         Args:
             db: The database.
-            leave: What is in transfer or waits.
+            waits: What waits, and why.
             most: How many items.
             after: Beyond this id.
-            refused: What is tried again though this disk refused its name.
-            kept: Directories that are to go, in which something is not synced.
         """
         key = self._follower.record.key
         found = dirty(db, key, most, after=after)
@@ -156,15 +146,20 @@ class Recorder:
         local, synced = remembered(LocalTree(db, key), found), remembered(SyncedTree(db, key), found)
         self._follower.expect_items(db, found)
         remote = RememberedTree(self._follower.remote(db).tree)
-        ids = [id for id in found if id not in leave]
-        staying = with_above(kept, local)
-        free = [id for id in leave if id not in staying]
-        refusals = judge(set(refused).intersection(ids), ids, free, local=local, synced=synced, remote=remote)
+        staying = with_above(waits.kept, local)
+        refusals = judge(
+            waits.refused.intersection(found),
+            [id for id in found if id not in waits.leave],
+            waits.leave - staying,
+            waits.nameless.intersection(found),
+            local=local,
+            synced=synced,
+            remote=remote,
+        )
         wanted = set(refusals.taken.values())
         gone = displaced(staying, local=local, synced=synced, remote=remote, wanted=wanted)
-        if gone:
-            leave = [id for id in leave if id not in gone]
-            ids = [id for id in found if id not in leave]
+        leave = waits.leave - gone.keys() - refusals.anchored
+        ids = [id for id in found if id not in leave]
         held = self._brake.held(db)
         if held is not None:
             self._brake.refresh(db, ids)
@@ -196,7 +191,8 @@ class Recorder:
         sources: dict[ItemId, ToFetch] = {}
         for step in allowed.steps:
             self._find_source(db, step, local, sources)
-        return Planned(allowed, tuple(ids), found[-1] if len(found) == most else None, to_send, known, sources)
+        looked_at = tuple(id for id in ids if id not in refusals.anchored)
+        return Planned(allowed, looked_at, found[-1] if len(found) == most else None, to_send, known, sources)
 
     def _plan_free(
         self,

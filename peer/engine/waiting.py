@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from peer.core.tree import ItemId
 
 OF_NETWORK: Final = frozenset(
     {"no_quorum", "no_source", "spool_full", "unavailable", "no_coordinator", "behind", "access_denied"}
@@ -53,6 +55,19 @@ class Blocked(msgspec.Struct):
     def is_due(self, now_s: float) -> bool:
         """Whether it is tried again now. A name is at once, when the plan knows that it was refused."""
         return self.until_s <= now_s or (self.reason == "name" and self.failures == 1)
+
+
+class Waits(NamedTuple):
+    """What a plan must know of what waits."""
+
+    leave: frozenset[ItemId] = frozenset()
+    """What is in transfer, or waits for its time."""
+    refused: frozenset[ItemId] = frozenset()
+    """What is tried again though this disk refused its name."""
+    nameless: frozenset[ItemId] = frozenset()
+    """Of what is left alone, that of which this disk refused the name."""
+    kept: frozenset[ItemId] = frozenset()
+    """Directories that are to go and cannot, since something in them is not synced."""
 
 
 def longer(before: Blocked | None, reason: str, now_s: float) -> Blocked:

@@ -9,9 +9,9 @@ from peer.core.refusals import judge
 from tests.peer.core.trees import DIRECTORY, names, node, tree
 
 
-def refuse(local, synced, remote, refused) -> list[str]:
+def refuse(local, synced, remote, refused, resting="") -> list[str]:
     three: dict[str, Any] = {"local": tree(local, dots=None), "synced": tree(synced), "remote": tree(remote)}
-    refusals = judge([node(name) for name in refused], [*map(node, remote)], **three)
+    refusals = judge([node(name) for name in refused], [*map(node, remote)], (), [*map(node, resting)], **three)
     made = plan(**three, dirty={item.id for each in three.values() for item in each.items()}, refusals=refusals)
     return names(made.acts) + names(made.steps)
 
@@ -64,3 +64,13 @@ def test_what_is_in_a_removed_directory_of_a_refused_name_moves_into_the_new_one
         "Place dir",
         "Rename f -> f back",
     ]
+
+
+def test_what_keeps_its_old_name_gets_what_was_written_to_it_and_is_still_its_users():
+    before, after = {"f": ("f", "1")}, {"f": ("g:", "2")}
+    assert refuse(before, before, after, "f") == ["Rename f -> g:", "Replace g:"]
+    assert refuse(before, before, after, "", "f") == ["Replace f"]
+    assert refuse(before, before, {"f": ("g:", "1")}, "", "f") == []
+    assert refuse({"f": ("f", "3")}, before, after, "", "f") == ["Edit f"]
+    assert refuse({"f": ("h", "1")}, before, after, "", "f") == ["Move f -> h"]
+    assert refuse({}, {}, after, "", "f") == ["Place g:"]
