@@ -170,6 +170,8 @@ class Directories:
         self.refused: set[str] = set()
         """Directories that stand at another place as well, as a bind mount shows them."""
         self.listed: set[ItemId] = set()
+        self.hides = False
+        """Whether something is missing that may stand in a directory which was not to be looked at yet."""
 
     # --- First: as the listings come
 
@@ -184,6 +186,10 @@ class Directories:
         seen = self._look(listing)
         if seen is not None:
             self._seen[listing.path] = seen
+
+    def is_blind(self, path: str) -> bool:
+        """Tell whether a directory above a path could not be read."""
+        return any(path.startswith(f"{blind}/") for blind in self._blind)
 
     def _look(self, listing: Listing) -> _Seen | None:
         seen = _Seen()
@@ -242,10 +248,11 @@ class Directories:
     def _moved_here(self, sighting: Sighting, listing: Listing | None) -> ItemId | None:
         """Return the directory that had this inode, unless the inode was only used again.
 
-        A move leaves a directory's modification time alone; if that is another, what is in it must tell.
+        A move leaves a directory's modification time alone; if that is another, what is in it must tell, or the watcher
+        that it went elsewhere.
         """
         for item, fingerprint in self._same_inode(sighting):
-            if fingerprint.mtime_ns == sighting.fingerprint.mtime_ns:
+            if fingerprint.mtime_ns == sighting.fingerprint.mtime_ns or self._has_gone(item.id):
                 return item.id
             if listing is not None and self._holds_what_stood_in(item.id, sighting, listing):
                 return item.id
@@ -255,6 +262,10 @@ class Directories:
         """Yield the directories that had the inode of one that is seen."""
         holders = self._local.holders(sighting.fingerprint.device, sighting.fingerprint.inode)
         return ((item, fingerprint) for item, fingerprint in holders if item.is_directory)
+
+    def _has_gone(self, id: ItemId) -> bool:
+        """Tell whether the watcher told that a directory went elsewhere."""
+        return self._has_moved(path_of(self._local, id) or "")
 
     def _holds_what_stood_in(self, id: ItemId, sighting: Sighting, listing: Listing) -> bool:
         """Tell whether what stands in a directory stood in another one, and was not written since: then both are one.
@@ -345,7 +356,8 @@ class Directories:
             seen = self._seen.get(path)
             if seen is not None:
                 self._settle(path, seen)
-        if self.wanted:  # what is missing here may stand there
+        self.hides = self._full and bool(self.lost) and any(map(_hides, self._seen.values()))
+        if self.wanted or self.hides:  # what is missing here may stand there
             self.lost = [lost._replace(decided=False) for lost in self.lost]
         for lost in self.lost[:]:
             if lost.row.item.is_directory:
@@ -451,6 +463,9 @@ class Directories:
             row = below.row
             if row is None or row.item.id in self.claimed or _inode(row.fingerprint) in self._elsewhere:
                 seen.is_new = True
+            elif not self._is_decided(path) or self._has_moved(path):
+                self._wait_for(path, row.item.id)
+                return False
             else:
                 seen.id = row.item.id
         if seen.id is not None:
@@ -545,6 +560,11 @@ class Directories:
 def join(directory: str, name: str) -> str:
     """Return the path of a name in a directory."""
     return f"{directory}/{name}" if directory else name
+
+
+def _hides(seen: _Seen | None) -> bool:
+    """Tell whether one of these names is a directory into which nobody looked, since it is not to be judged yet."""
+    return seen is not None and any(one.kind is Kind.DIRECTORY for one in seen.waiting)
 
 
 def _doubled(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -339,7 +339,8 @@ class Settled:
         if self._heard is not None and isinstance(path, str) and (self.waits or not self._heard(path)):
             self.unheard.add(path)
             return False
-        return path not in self.untold
+        # What is told of a name in a directory that went elsewhere is told under where that is now.
+        return isinstance(path, str) and self.untold.isdisjoint((path, *_parents(path)))
 
 
 def _after(path: str, old: str, new: str) -> str:
@@ -356,6 +357,12 @@ def _is_covered(path: str, spots: Mapping[str, _Dirty]) -> bool:
         if path in spots and spots[path].recursive:
             return True
     return False
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the directories above a path but for the root, the nearest first."""
+    while path := _parent(path):
+        yield path
 
 
 def _parent(path: str) -> str:

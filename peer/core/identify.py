@@ -62,6 +62,8 @@ class Identified(msgspec.Struct, frozen=True):
     """Directories to list, with all below them: they appeared in a scan that did not go into them."""
     unread: tuple[tuple[str, str], ...]
     """(path, problem) of files that are there but not taken in, because their content is not known."""
+    hides: bool = False
+    """Whether a look at everything left out directories in which something that it missed may stand."""
 
 
 class _Reading(NamedTuple):
@@ -153,14 +155,28 @@ class Identification:
         inode = _inode(loose.sighting.fingerprint)
         if inode in self._lost:
             return None
-        for item, _ in self._local.holders(*inode):
+        for item, fingerprint in self._local.holders(*inode):
             if item.is_directory:
                 continue
-            if self._found.kept.get(item.id) == "changing":
+            if self._is_changing(item):
                 return loose.path
-            if not self._full and item.parent not in self._found.listed:
-                return self._path_of(item)
+            if item.parent in self._found.listed:
+                continue
+            path = self._path_of(item)
+            if self._found.is_blind(path):  # nobody can see whether it is still there: the content tells
+                self._lost.setdefault(inode, []).append(Lost(Row(item, fingerprint), path, decided=True))
+            elif not self._full:
+                return path
         return None
+
+    def _is_changing(self, item: Item) -> bool:
+        """Tell whether a row, or a directory above it that nobody listed, is not to be judged yet."""
+        here: Item | None = item
+        while here is not None:
+            if self._found.kept.get(here.id) == "changing":
+                return True
+            here = None if here.parent in self._found.listed else self._local.item(here.parent)
+        return False
 
     def _path_of(self, item: Item) -> str:
         """Return the path of a row, by where its directories are now."""
@@ -223,6 +239,7 @@ class Identification:
             tuple(sorted(self._undecided | found.undecided)),
             tuple(sorted(found.wanted)),
             tuple(sorted(self._unread.items())),
+            found.hides,
         )
 
     def _read(self, hashes: Mapping[str, HashResult]) -> dict[str, _Reading]:

@@ -59,6 +59,10 @@ class Witness:
     def __init__(self) -> None:
         self._gone = _Names()
         self._written = _Names()
+        self._adrift = _Names()
+        """Of those that vanished: directories of which nothing was told of where they went."""
+        self._moving: dict[int, tuple[str, str]] = {}
+        """By the number of a move: what of ``_adrift`` it is about."""
         self._turn = 0
 
     def handle(self, event: DiskEvent) -> None:
@@ -71,11 +75,14 @@ class Witness:
                     self._written.drop_below(path)
                 self._written.drop(event.directory, event.name)
                 self._note(self._gone, event)
+                self._note_move(event)
             case DiskEventKind.CREATED | DiskEventKind.MOVED_TO | DiskEventKind.MODIFIED:
                 if event.is_directory and event.kind is DiskEventKind.MODIFIED:
                     return  # its attributes: nothing in it was written to
                 self._gone.drop(event.directory, event.name)
                 self._note(self._written, event)
+                if event.kind is DiskEventKind.MOVED_TO and event.cookie in self._moving:
+                    self._adrift.drop(*self._moving.pop(event.cookie))
             case DiskEventKind.ROOT_GONE:
                 self.forget()
             case _:
@@ -84,6 +91,12 @@ class Witness:
     def _note(self, names: _Names, event: DiskEvent) -> None:
         if event.name and self._gone.count + self._written.count < NAMES_MAX:
             names.add(event.directory, event.name, self._turn)
+
+    def _note_move(self, event: DiskEvent) -> None:
+        self._adrift.drop(event.directory, event.name)
+        if event.kind is DiskEventKind.MOVED_FROM and event.is_directory and len(self._moving) < NAMES_MAX:
+            self._note(self._adrift, event)
+            self._moving[event.cookie] = event.directory, event.name
 
     def saw_go(self, path: str) -> bool:
         """Tell whether the watcher saw this name vanish, or a directory above it."""
@@ -94,12 +107,16 @@ class Witness:
         return self._written.holds(path)
 
     def heard_of(self, path: str) -> bool:
-        """Tell whether the watcher told of anything that happened to this name, or to a directory above it."""
-        return self._gone.holds(path) or self._written.holds(path)
+        """Tell whether the watcher told of anything that happened to this name, or to a directory above it.
+
+        Half of a directory's move is nothing: it may be where nobody watches yet, and a tree is worth a look for it.
+        """
+        return (self._gone.holds(path) or self._written.holds(path)) and not self._adrift.holds(path)
 
     def forget(self) -> None:
         """Forget everything: what happened before says nothing about what stands at the root now."""
-        self._gone, self._written = _Names(), _Names()
+        self._gone, self._written, self._adrift = _Names(), _Names(), _Names()
+        self._moving.clear()
 
     def turn(self) -> int:
         """Begin a scan; return what :meth:`settle` takes once its outcome is recorded."""
@@ -116,3 +133,6 @@ class Witness:
         """
         self._gone.drop_before(turn, directories, but)
         self._written.drop_before(turn, directories, but)
+        self._adrift.drop_before(turn, directories, but)
+        if not self._adrift.count:
+            self._moving.clear()

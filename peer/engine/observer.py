@@ -89,6 +89,8 @@ class Observer:
         self._again: dict[str, float] = {}
         self._doubtful: set[str] = set()
         """Where something stands, or is missing, of which no scan could tell yet where it came from, or went."""
+        self._must_seek = False
+        """Whether something is missing of which only a look at everything can tell that it is nowhere."""
         self._recovered = False
         self._unrecovered: frozenset[str] = frozenset()
         """Paths that a crash left without what a user had there, until it can be put back."""
@@ -498,6 +500,10 @@ class Observer:
                 or all(spots.get(one, -1) >= deep for one, deep in more.items())
             ):
                 self._look_later(left, found)
+                if spots is None:
+                    self._must_seek = found.hides and not self._unrecovered.issuperset(unsettled)
+                if self._must_seek:
+                    self._next_full_s = self._context.clock.monotonic_s() + AGAIN_S  # which leaves out nothing
                 break
             for path, recursive in more.items():  # both ends of a move must be seen by one scan
                 spots[path] = recursive or spots.get(path, False)
@@ -554,7 +560,8 @@ class Observer:
             if is_last and self._watcher is not None:
                 # A name that this scan missed went away before, and that is told before anything is judged.
                 await self._watcher.caught_up(EVENTS_S_MAX)
-                settled.untold, settled.waits = self._hints.untold(moved=spots is None), self._hints.wants_everything
+                settled.untold, settled.waits = self._hints.untold(moved=spots is None), self._must_seek
+                settled.waits = settled.waits or self._hints.wants_everything
             observe = partial(_observe, begun, begin, part, is_last=is_last)
             requests = await context.database.run(observe)
             if is_last:

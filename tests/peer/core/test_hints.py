@@ -17,6 +17,7 @@ from peer.core.hints import (
     SPOTS_MAX,
     Hints,
     Look,
+    Settled,
     Spot,
     is_temporary_name,
 )
@@ -287,6 +288,20 @@ def test_what_is_untold_is_what_a_scan_may_miss_though_it_stands_elsewhere():
     while (deadline := hints.next_deadline()) is not None:
         hints.due(deadline)
     assert hints.untold() == hints.untold(moved=True) == set()
+
+
+def test_a_name_in_a_directory_that_went_elsewhere_is_not_settled():
+    hints = Hints()
+    for one in (
+        event(K.MOVED_FROM, "D/E", "f", cookie=1),
+        event(K.MOVED_TO, "", "f", cookie=1),
+        event(K.MOVED_FROM, "", "D", cookie=2, is_directory=True),
+        event(K.MOVED_TO, "X", "D", cookie=2, is_directory=True),
+    ):
+        hints.handle(one, 0.0)
+    settled = Settled(lambda _: True)
+    settled.untold = hints.untold()
+    assert [path in settled for path in ("D/E/f", "X/D/E/f", "X/D/E/g", "D", "g")] == [False, False, True, False, True]
 
 
 def test_a_look_tells_what_moved_to_where_it_looks_and_was_not_removed_there():

@@ -179,6 +179,67 @@ def test_what_is_missing_may_stand_in_a_directory_that_was_not_looked_into_yet()
     assert sorted(acts(watcher)) == ["Create N", "Move f -> f", "Move g -> g", "Remove X"]
 
 
+def test_what_is_missing_may_stand_in_a_directory_that_is_not_to_be_looked_into_yet():
+    watcher = scanned("A/", "A/f=1", "g=2", "X/")
+    watcher.disk.move("A", "X/A")
+    watcher.disk.move("g", "X/g")
+    watcher.disk.write("n", "3")
+    watcher.disk.problems |= {"X": "changing"}
+    watcher.identify()
+    assert acts(watcher) == ["Create n"]
+    assert (watcher.last.hides, watcher.last.undecided) == (True, ("A", "g"))
+    watcher.disk.problems.clear()
+    watcher.identify()
+    assert sorted(acts(watcher)) == ["Create n", "Move A -> A", "Move g -> g"]
+    assert not watcher.last.hides
+
+
+def test_what_came_out_of_a_directory_that_is_not_to_be_looked_into_yet_waits():
+    watcher = scanned("A/", "A/B/", "A/B/f=1")
+    watcher.disk.move("A/B/f", "f")
+    watcher.disk.problems |= {"A": "changing"}
+    watcher.identify()
+    assert acts(watcher) == []
+    assert watcher.last.undecided == ("f",)
+    watcher.disk.problems.clear()
+    watcher.identify()
+    assert acts(watcher) == ["Move f -> f"]
+
+
+def test_what_came_out_of_a_directory_that_cannot_be_read_has_moved_if_it_is_the_same():
+    watcher = scanned("A/", "A/f=1", "A/g=2", "B/")
+    watcher.disk.move("A/f", "B/f")
+    watcher.disk.remove("A/g")
+    watcher.disk.write("B/n", "3")  # takes the inode
+    watcher.disk.unreadable.add("A")
+    assert watcher.identify("B").undecided == ("A/f", "A/g", "B/f", "B/n")
+    assert watcher.identify("A", "B").undecided == ()
+    assert sorted(acts(watcher)) == ["Create n", "Move f -> f"]
+    watcher.disk.unreadable.clear()
+    watcher.identify()
+    assert sorted(acts(watcher)) == ["Create n", "Move f -> f", "Remove g"]
+
+
+def test_a_directory_in_the_place_of_one_that_went_elsewhere_is_another():
+    watcher = scanned("D/", "D/f=1", "X/")
+    watcher.disk.move("D", "X/D")
+    watcher.disk.mkdir("D")
+    watcher.disk.write("D/n", "2")
+    watcher.identify("", "D", recursive=False, moved=["D"])
+    assert acts(watcher) == []
+    watcher.identify("", recursive=True, moved=["D"])
+    assert sorted(acts(watcher)) == ["Create D", "Create n", "Move D -> D"]
+
+
+def test_a_directory_that_is_told_to_have_gone_is_known_by_its_inode_whatever_is_in_it():
+    watcher = scanned("D/", "D/f=1")
+    watcher.disk.remove("D/f")
+    watcher.disk.write("D/n", "2")
+    watcher.disk.move("D", "E")
+    watcher.identify("", "E", moved=["D"])
+    assert sorted(acts(watcher)) == ["Create n", "Move D -> E", "Remove f"]
+
+
 # --- Partial scans
 
 

@@ -17,6 +17,28 @@ def witness(*events):
     return seen
 
 
+def move(old, new, cookie):
+    for kind, path in ((LEFT, old), (CAME, new)):
+        above, _, name = path.rpartition("/")
+        yield DiskEvent(kind, above, name, is_directory=True, cookie=cookie)
+
+
+def test_half_of_a_directory_s_move_is_nothing_heard():
+    seen = witness((GONE, "d/gone", True), (LEFT, "d/f"), (LEFT, "d/e", True))
+    for event in (*move("a", "b", 1), *move("b", "c", 2)):
+        seen.handle(event)
+    (half, _), (_, other) = move("g", "h", 3), move("i", "j", 4)
+    seen.handle(half)
+    seen.handle(other)
+    assert [path for path in ("d/gone", "d/f", "a", "b", "c", "j") if not seen.heard_of(path)] == []
+    assert [path for path in ("d/e", "d/e/f", "g", "i") if seen.heard_of(path)] == []
+    assert seen.saw_go("g"), "whoever did it"
+    seen.settle(seen.turn(), [""], {"g"})
+    assert (seen.heard_of("a"), seen.heard_of("g")) == (False, False)
+    seen.handle(DiskEvent(GONE, "", "g", is_directory=True))
+    assert seen.heard_of("g"), "another one of that name was removed"
+
+
 def test_what_was_deleted_or_moved_away_was_seen_to_go():
     seen = witness((GONE, "d/f"), (LEFT, "g"))
     assert seen.saw_go("d/f")

@@ -210,3 +210,30 @@ def test_a_file_that_goes_into_a_new_directory_while_its_own_is_removed_has_move
         observer.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_went_into_a_directory_that_was_just_made_anew_is_sought_there_before_it_is_removed(tmp_path, kind):
+    """A look at everything leaves out names that moved just now, with all that is below them."""
+    machine = KINDS[kind](tmp_path)
+    observer, context = observing(machine)
+    for name in ("D", "X"):
+        machine.make_directory(f"{machine.top}/{name}")
+
+    async def main() -> None:
+        watched = asyncio.Event()
+        observer.watch(watched.set)
+        await observer.observe()
+        await watched.wait()
+        ids = children(context)
+        await at_rest(observer, context)
+        machine.remove_directory(f"{machine.top}/X")
+        machine.make_directory(f"{machine.top}/X")
+        machine.rename(f"{machine.top}/D", f"{machine.top}/X/D")
+        await observer._watcher.caught_up(PATIENCE_S)
+        observer._take(DiskEvent(DiskEventKind.OVERFLOW))
+        await at_rest(observer, context)
+        assert children(context, children(context)["X"]) == {"D": ids["D"]}
+        observer.close()
+
+    asyncio.run(main())
