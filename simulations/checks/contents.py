@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from typing import Final
 
 from protocol.entries import Kind
@@ -187,8 +188,9 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved another version of a file and had not seen that this one was removed."""
     mine = set(_versions(ledger, content))
     for version in ledger.contents:
-        movers = [one for one in ledger.makers.get(version, ()) if _has_moved(one, version) and one is not ender]
-        is_moved = any(not ledger.had_seen(ender, mover, version) for mover in movers)
+        movers = [one for one in ledger.makers.get(version, ()) if _has_moved(one, version)]
+        movers += [one for one in ledger.actions if _has_taken_a_name(one, version)]
+        is_moved = any(one is not ender and not ledger.had_seen(ender, one, version) for one in movers)
         if is_moved and not mine.isdisjoint(_versions(ledger, version)):
             return True
     return False
@@ -197,12 +199,12 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
 def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved a directory in which a removed file lay, and whoever removed it had not seen that.
 
-    A directory is known by its own name, whatever stood above it on either disk. He had not seen it where nothing stood at
+    A directory is known by its own names, whatever stood above it on either disk. He had not seen it where nothing stood at
     its new place; and where it was moved later, by who had had it since before the removal, which two names that were
     exchanged do not tell.
     """
     lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
-    above = {part for parts in lay for part in parts}
+    above = _all_names(ledger, {part for parts in lay for part in parts})
     return any(
         one.device != ender.device
         and one.epoch == ender.epoch
@@ -213,6 +215,15 @@ def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
         )
         for one in ledger.actions
     )
+
+
+def _all_names(ledger: Ledger, names: set[str]) -> set[str]:
+    """Return these names of directories, and whatever else somebody called a directory of such a name."""
+    found = set(names)
+    renames = {(_last(was), _last(new)) for action in ledger.actions for was, new in action.moved}
+    while more := {name for pair in renames if not found.isdisjoint(pair) for name in pair} - found:
+        found |= more
+    return found
 
 
 def _met_a_removal(ledger: Ledger, ender: Action, path: str, content: bytes) -> bool:
@@ -243,6 +254,15 @@ def _met_a_removal(ledger: Ledger, ender: Action, path: str, content: bytes) -> 
 def _has_moved(action: Action, content: bytes) -> bool:
     """Tell whether a content went from a path to another, also to that of another file."""
     return any(seen.content == content and _last(path) in action.touched for path, seen in action.before.items())
+
+
+def _has_taken_a_name(action: Action, content: bytes) -> bool:
+    """Tell whether somebody took one of its names from a file that has others: who gave it another one has renamed it so."""
+    if content in action.gone:
+        return False
+    stood = [(path, seen.inode) for path, seen in action.before.items() if seen.content == content]
+    names = Counter(inode for _, inode in stood)
+    return any(names[inode] > 1 and _last(path) in action.touched for path, inode in stood)
 
 
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:

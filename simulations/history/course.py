@@ -331,7 +331,8 @@ class Course:
         with journal.going_back(self.world, self.watch.journals, device):
             device.restore(image, files=files, database=database)
         if database:
-            self.ledger.forget_removals(number, since_ns)
+            others = [held(look(one)) + held(look(one, AWAY)) for one in self.world.devices if one is not device]
+            self.ledger.forget_removals(number, since_ns, set().union(*others))
             self.ledger.forget(device, number)
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)

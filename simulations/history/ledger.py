@@ -204,6 +204,8 @@ class Ledger:
         """By device: when a content was first seen at a path."""
         self.directories: dict[Inode, int] = {}
         """After how many actions a directory was first seen, on whichever disk it is; asked, never gone through."""
+        self.ignored: list[set[str]] = [set() for _ in range(devices)]
+        """By device: paths that rules leave out now; that they vanish is nobody's removal, also once the rules are gone."""
         self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
         """By device: when a process of it last let a content stand where its user sees it."""
         self.snapshots: dict[str, Tree] = {}
@@ -306,7 +308,8 @@ class Ledger:
                 self.replaced.add(content)
         # Under a name that stays on its device it is gone for all others.
         self.replaced |= _shared(before) - _shared(after)
-        for content in gone:
+        ignored = {seen.content for path, seen in before.items() if path in self.ignored[number]}
+        for content in gone - ignored:
             self.enders.setdefault(content, []).append(action)
         for path in after:
             if path not in before:
@@ -404,10 +407,24 @@ class Ledger:
             self.makers[content] = [action]
             self.excused[content] = f"device-{action.device} wrote into a file that another had taken the place of"
 
-    def forget_removals(self, number: int, since_ns: int) -> None:
-        """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of."""
+    def forget_removals(self, number: int, since_ns: int, others: Collection[bytes]) -> None:
+        """Note that a device was put back: whatever it removed or replaced since its backup, nobody may ever hear of.
+
+        Nor of what it removed just before that, if nobody had heard of it when it was put back: it cannot tell which of both
+        is newer, what stands on its disk or what others have, and removes and replaces nothing then.
+
+        Args:
+            number: Of the device.
+            since_ns: When the backup was made.
+            others: Contents that stand on other devices.
+        """
         for content, enders in self.enders.items():
-            self.enders[content] = [one for one in enders if one.device != number or one.time_ns < since_ns]
+            self.enders[content] = [
+                one
+                for one in enders
+                if one.device != number
+                or (one.time_ns < since_ns and (one.epoch < self.epoch or content not in others))
+            ]
 
     def forget(self, device: DeviceMachine, number: int) -> None:
         """Note that a device knows nothing any more of what stands on its disk, or less than it knew."""

@@ -207,9 +207,11 @@ async def ignore(person: Person) -> None:
         if person.hands.exists(rules):
             raise GivenUp(RULES)
         person.hands.create(rules, f"/{path}\n".encode())
+    person.ledger.ignored[person.number].add(path)
     try:
         await person.wait(10.0)
     finally:  # also on a machine that is off by then: nobody is to find rules at rest
+        person.ledger.ignored[person.number].discard(path)
         with person.ledger.acting(person.device, person.number, "removes the rules"):
             if person.hands.exists(rules):
                 person.hands.remove(rules)

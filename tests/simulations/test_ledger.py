@@ -36,7 +36,7 @@ class Scene:
 
     @staticmethod
     def _paths(device, method, args):
-        return [device.path(args[0])] if method in {"rename", "copy"} else args
+        return [device.path(args[0])] if method in {"rename", "copy", "link"} else args
 
 
 def of(data):
@@ -271,10 +271,33 @@ def test_a_command_did_nothing_of_what_a_backup_took_away_meanwhile(scene, forge
 def test_what_a_device_removed_since_its_backup_may_come_back(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.act(0, ("remove", "a.txt"))
-    scene.ledger.forget_removals(1, 0)
+    scene.ledger.forget_removals(1, 0, ())
     assert scene.ledger.enders[of(b"one")]
-    scene.ledger.forget_removals(0, 0)
+    scene.ledger.forget_removals(0, 0, ())
     assert not scene.ledger.enders[of(b"one")]
+
+
+@pytest.mark.parametrize(
+    ("others", "rests", "is_known"), [((), 0, True), ((of(b"one"),), 0, False), ((of(b"one"),), 1, True)]
+)
+def test_what_a_device_removed_before_its_backup_may_come_back_if_nobody_had_heard_of_it(
+    scene, others, rests, is_known
+):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("remove", "a.txt"))
+    for _ in range(rests):
+        scene.ledger.rested(scene.world.devices)
+    scene.ledger.forget_removals(0, scene.ledger.actions[-1].time_ns + 1, others)
+    assert bool(scene.ledger.enders[of(b"one")]) is is_known
+
+
+def test_what_vanishes_while_rules_leave_it_out_was_removed_by_nobody(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    scene.ledger.ignored[0].add("a.txt")
+    action = scene.act(0, ("remove", "a.txt"), ("remove", "b.txt"))
+    assert action.gone == {of(b"one"), of(b"two")}
+    assert not scene.ledger.enders.get(of(b"one"))
+    assert scene.ledger.enders[of(b"two")] == [action]
 
 
 def test_what_was_said_to_be_safe_keeps_its_first_time(scene):

@@ -45,6 +45,37 @@ def test_3_who_moves_another_version_of_a_file_keeps_the_file(scene):
     contents.check_resurrection(scene.ledger, 0, scene.tree(0))
 
 
+def test_3_who_takes_a_name_from_a_file_that_has_others_moves_it(scene):
+    for number in range(3):
+        scene.come(number, "a.txt", b"base")
+    scene.act(0, ("write", "d.txt", b"first"))
+    scene.ledger.rested(scene.world.devices)
+    scene.act(1, ("link", "a.txt", "b.txt"), ("write", "c.txt", b"base"))
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("remove", "a.txt"))
+    scene.come(1, "d.txt", b"one")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.act(1, ("remove", "c.txt"))
+    with breaks(3):  # that is another file
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.act(1, ("remove", "a.txt"))
+    contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_who_moves_a_directory_that_another_calls_otherwise_keeps_what_is_in_it(scene):
+    scene.act(0, ("make_directory", "D"), ("write", "D/a.txt", b"one"))
+    scene.come(1, "D/b.txt", b"two")
+    scene.come(2, "d/a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(2, ("remove_tree", "d"))
+    scene.act(1, ("rename", "D", "E"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+    scene.act(0, ("rename", "D", "between"), ("rename", "between", "d"))
+    contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+
+
 def test_3_who_exchanges_the_names_of_directories_keeps_what_was_removed_from_one_elsewhere(scene):
     for number in range(2):
         scene.come(number, "D/b.txt", b"two")
