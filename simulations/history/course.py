@@ -66,8 +66,10 @@ class Backup(NamedTuple):
     """Of the device."""
     made_ns: int
     image: DeviceImage
-    paths: tuple[str, ...]
+    tree: Tree
     """What stood in the folder."""
+    known: Tree
+    """What of that had stood there when all were at rest last."""
 
 
 class Course:
@@ -311,7 +313,8 @@ class Course:
     def keep_image(self, number: int) -> None:
         """Make an image of a device, to put it back to later."""
         device = self.world.devices[number]
-        self.image = Backup(number, self.world.loop.now_ns, device.image(), tuple(look(device)))
+        tree = look(device)
+        self.image = Backup(number, self.world.loop.now_ns, device.image(), tree, self.ledger.known(number, tree))
 
     async def set_back(self, back: Backup, *, files: bool, database: bool) -> dict[str, Any]:
         """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe.
@@ -319,20 +322,21 @@ class Course:
         Returns:
             What happened, as far as disks show it.
         """
-        number, since_ns, image, stood = back
+        number, since_ns, image, stood, known = back
         device = self.world.devices[number]
         if device.is_running:
             device.kill()
         device.user.close_all()
         before, away = self.ledger.see(device, number), look(device, AWAY)
-        self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database)
+        hides_since_ns = since_ns if files and database else None
+        self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database, hides_since_ns, self.ledger.epoch)
         self.world.may_log("two entries under one number")
         self.put_back.add(device.name)
         with journal.going_back(self.world, self.watch.journals, device):
             device.restore(image, files=files, database=database)
         if database:
             self.ledger.forget_removals(number, since_ns)
-            self.ledger.forget(device, number)
+            self.ledger.forget(device, number, known)
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:

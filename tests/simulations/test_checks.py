@@ -164,6 +164,33 @@ def test_5_a_device_that_was_put_back_is_another_one_to_what_it_did_before(scene
         contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+def test_5_who_was_put_back_to_before_another_wrote_knows_nothing_of_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.rested(scene.world.devices)
+    scene.act(1, ("write", "a.txt", b"two"))
+    scene.come(1, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
+    now_ns, epoch = scene.world.loop.now_ns, scene.ledger.epoch
+    scene.ledger.backs[1] = Back(now_ns, {}, forgets=False, hides_since_ns=0, epoch=epoch)
+    contents.check_copies(scene.ledger, 1, scene.tree(1))
+    scene.ledger.backs[1] = Back(now_ns, {}, forgets=False, hides_since_ns=0, epoch=epoch - 1)
+    with breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
+
+
+def test_5_what_takes_the_place_of_a_directory_on_a_device_that_was_put_back_may_stand_beside_it(scene):
+    scene.world.devices[0].user.make_directory(scene.world.devices[0].path("a.txt"))
+    before = scene.tree(0)
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove_directory", "a.txt"), ("write", "a.txt", b"one"))
+    scene.come(0, COPY, b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.backs[0] = Back(scene.world.loop.now_ns, before, forgets=True, epoch=scene.ledger.epoch)
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
 def test_5_who_had_seen_the_other_is_no_rival(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
