@@ -209,8 +209,10 @@ class Ledger:
         """Actions after which a content that stood there stood nowhere on their device."""
         self.replaced: set[bytes] = set()
         """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
-        self.ended: dict[bytes, set[str]] = {}
-        """Paths at which somebody removed or replaced a content that stood at several."""
+        self.ended: dict[bytes, dict[str, set[int]]] = {}
+        """Paths at which somebody removed or replaced a content that stood at several, with the devices on which that was."""
+        self.returned: Counter[bytes] = Counter()
+        """How often a content was put where it had stood until that instant: whoever looks sees that nothing was done."""
         self.strange: set[bytes] = set()
         """Contents on the disk of a device that knows nothing any more of them: they may be taken for its own."""
         self.rest: list[Tree] = [{} for _ in range(devices)]
@@ -325,11 +327,12 @@ class Ledger:
             self.contents.setdefault(content, action.number)
         for content in dict.fromkeys(came.values()):
             self.makers.setdefault(content, []).append(action)
+        self._take_back(action)
         for content, count in had.items():
             makers = self.makers.get(content, [])
             shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
             if has[content] < count and (
-                has[content] <= shown_twice or self._is_ended(content, count - has[content], before, after)
+                has[content] <= shown_twice or self._is_ended(number, content, count - has[content], before, after)
             ):
                 self.replaced.add(content)
         # Under a name that stays on its device it is gone for all others.
@@ -343,7 +346,7 @@ class Ledger:
         self.on_action(action)
         return action
 
-    def _is_ended(self, content: bytes, count: int, before: Tree, after: Tree) -> bool:
+    def _is_ended(self, number: int, content: bytes, count: int, before: Tree, after: Tree) -> bool:
         """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
         paths = [
             path
@@ -351,9 +354,23 @@ class Ledger:
             if seen.content == content and (path not in after or after[path].content != content)
         ]
         if len(paths) == count:  # else some of it was moved, too
-            self.ended.setdefault(content, set()).update(paths)
-        places = sum(maker.added[content] for maker in self.makers.get(content, ()))
-        return len(self.ended.get(content, ())) >= max(places, 1)
+            for path in paths:
+                self.ended.setdefault(content, {}).setdefault(path, set()).add(number)
+        places = sum(maker.added[content] for maker in self.makers.get(content, ())) - self.returned[content]
+        return sum(map(bool, self.ended.get(content, {}).values())) >= max(places, 1)
+
+    def _take_back(self, action: Action) -> None:
+        """Note what an action puts where its device's user took it away at this very instant: neither was anything."""
+        for earlier in reversed(self.actions[: action.number]):
+            if earlier.time_ns != action.time_ns:
+                break
+            if earlier.device != action.device:
+                continue
+            for path, content in action.came.items():
+                was, became = earlier.before.get(path), earlier.came.get(path)
+                if was is not None and was.content == content and became not in (None, content):
+                    self.ended.get(content, {}).get(path, set()).discard(action.device)
+                    self.returned[content] += bool(action.added[content])
 
     def note_by_command(
         self,
