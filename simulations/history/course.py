@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from protocol.errors import KinfolderError
 from simulations.checks import journal
 from simulations.checks.names import is_local
-from simulations.checks.storage import check_reachability
+from simulations.checks.storage import check_durability, check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import AWAY, DeviceImage
 from simulations.disk import SimDisk
@@ -255,6 +255,7 @@ class Course:
             journal.follow(self.world, self.watch.journals)
             if self.world.coordinator.is_running:
                 check_reachability(self.world, 1)
+                check_durability(self.world)
             return
 
     def _tell(self, action: Action) -> None:

@@ -15,7 +15,7 @@ from protocol.effects import Access
 from simulations.checks import at_rest, contents, load, trees
 from simulations.checks.names import is_copy, is_local, is_made_of, wanted
 from simulations.checks.snapshots import check_restored
-from simulations.checks.storage import check_reachability, needed
+from simulations.checks.storage import check_durability, check_reachability, needed
 from simulations.checks.violation import Violation
 from simulations.checks.watch import Watch, WatchedTrace
 from simulations.devices import FILES, ROOT
@@ -586,6 +586,36 @@ def test_17_every_chunk_of_the_log_lies_whole_on_as_many_nodes_as_it_should():
                 packs.write_at(path, b"damage", 4_000)
         with breaks(17):
             check_reachability(world, 2)
+
+    World(1, prepared()).run(story)
+
+
+@pytest.mark.parametrize("what", ["bytes", "name", "length"])
+def test_16_what_a_node_gave_a_receipt_for_is_durable(what):
+    async def story(world):
+        first, node = world.devices[0], world.nodes[0]
+        first.user.write(first.path("a.txt"), os.urandom(9_000))
+        await world.settle()
+        check_durability(world)
+        names = list(node.disk.tree("/data/packs"))
+        path = max((f"/data/packs/{name}" for name in names), key=lambda path: node.disk.at(path).size)
+        packs, pack = UserFiles(node.disk, uid=0), node.disk.at(path)
+        if what == "bytes":
+            packs.write_at(path, pack.data()[4_000:4_100], 4_000)
+        elif what == "length":
+            data = pack.data()
+            packs.truncate(path, 4_000)
+            packs.write_at(path, data[4_000:], 4_000)
+        else:
+            packs.rename(path, path + "-")
+            packs.rename(path + "-", path)
+        with breaks(16):
+            check_durability(world)
+        node.may_lack = True
+        check_durability(world)
+        node.may_lack = False
+        node.disk.sync_all()
+        check_durability(world)
 
     World(1, prepared()).run(story)
 
