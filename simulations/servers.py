@@ -145,6 +145,8 @@ class NodeMachine(Machine):
         self.disk = self.make_disk()
         self.files = SimFiles(self.disk, life=self.host)
         self.identity: Identity | None = None
+        self.may_lack = False
+        """Whether it may lack something that it gave a receipt for, since its disk was lost, failed or rots."""
         self._index = SimIndexFile()
         self.service: StorageNode
         if image is None:
@@ -201,6 +203,7 @@ class NodeMachine(Machine):
         """Lose all chunks, as with a new disk: the node is who it was, and has nothing; it must not run."""
         assert not self.is_running
         self.loop.note("wipe", self.name)
+        self.may_lack = True
         UserFiles(self.disk, uid=0).remove_tree(f"{DATA}/packs")
         self.disk.sync_all()
         self._index = SimIndexFile()

@@ -223,6 +223,7 @@ class _Planning:
         self._evicted, self._doubted = refusals.evicted, refusals.doubted
         self._anchored = refusals.anchored
         self._displaced = displaced
+        self._busy = busy
         self._seen: set[ItemId] = {ROOT, *busy}
         self._acting: list[_View] = []
         self._views: dict[ItemId, _View] = {}
@@ -465,10 +466,38 @@ class _Planning:
         """Yield the steps: records, then changes of places, at last what needs bytes."""
         yield from self._records
         yield from (Forget(item) for item in self._forgotten if item.id not in self._removed_along)
-        shifts = possible(self._shifts, self._local)
+        staying = self._staying()
+        shifts = possible({id: shift for id, shift in self._shifts.items() if id not in staying}, self._local)
         for motion, id in ordered(shifts, self._local):
             yield move_step(motion, shifts[id])
         yield from self._filling(shifts)
+
+    def _staying(self) -> set[ItemId]:
+        """Return the files that are to go, and hold bytes that another one here is still to get: until then, they stay.
+
+        So it is with a conflict copy that somebody made the file. Who is to get them stays where it is, or the one would wait
+        for the place of the other.
+        """
+        going = {
+            id: shift.source.content.hash
+            for id, shift in self._shifts.items()
+            if shift.target is None and shift.source is not None and shift.source.content.kind is Kind.FILE
+        }
+        if not going:
+            return set()
+        hashes = set(going.values())
+        files = (view.id for view in self._changed if view.id not in self._shifts and view.id not in self._uncopied)
+        awaited = {hash for id in (*files, *self._busy) if (hash := self._awaited(id)) in hashes}
+        return {id for id, hash in going.items() if hash in awaited}
+
+    def _awaited(self, id: ItemId) -> bytes | None:
+        """Return the hash of what a file that stands here is still to get."""
+        want = self._remote.item(id)
+        if want is None or want.content.kind is not Kind.FILE:
+            return None
+        here = self._local.item(id)
+        is_awaited = here is not None and not here.is_directory and not here.content.same_bytes(want.content)
+        return want.content.hash if is_awaited else None
 
     def _filling(self, shifts: Mapping[ItemId, Shift]) -> Iterator[Step]:
         """Yield what changes contents: attributes, then bytes that replace others, then new files."""

@@ -100,7 +100,10 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
         made = sum(maker.made[content] for maker in makers) + len(ledger.restores)
-        made += sum(any(maker.epoch == epoch for maker in makers[1:]) for epoch in ledger.when_forgotten(content))
+        made += sum(
+            any(maker.epoch == one.epoch and not one.could_tell(maker) for maker in makers[1:])
+            for one in ledger.when_forgotten(content)
+        )
         made += sum(maker.is_unseen and not maker.made[content] for maker in makers[1:])
         if count > max(made, 1):
             made += _put_beside(ledger, tree, content)
@@ -118,7 +121,7 @@ def _put_beside(ledger: Ledger, tree: Tree, content: bytes) -> int:
     makers = ledger.makers.get(content, [])
     copies = [path for path, seen in tree.items() if seen.content == content and is_copy(_last(path))]
     unnamed = sum(not any(maker.came.get(path) == content for maker in makers) for path in copies)
-    forgot = sum(bool(makers) and epoch == makers[0].epoch for epoch in ledger.when_forgotten(content))
+    forgot = sum(bool(makers) and one.epoch == makers[0].epoch for one in ledger.when_forgotten(content))
     return min(unnamed, forgot)
 
 
@@ -136,11 +139,14 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
         if seen.content in ledger.strange:
             continue
         makers = ledger.makers.get(seen.content, [])
-        if any(not ledger.could_tell(maker, one) for maker in makers for one in _versions(ledger, seen.content)):
+        versions = _versions(ledger, seen.content)
+        if any(not ledger.could_tell(maker, one) for maker in makers for one in versions):
+            continue
+        if any(ledger.stood_at_a_backup(maker, put) for maker in makers for put in _paths_of(seen.content, [maker])):
             continue
         names = {_one(wanted(name))} | {
             _one(wanted(_last(path)))
-            for version in _versions(ledger, seen.content)
+            for version in versions
             for path in _paths_of(version, ledger.makers.get(version, []))
         }
         if not any(_has_rival(ledger, maker, names) for maker in makers):
@@ -296,6 +302,8 @@ def _is_respelled(action: Action, names: set[str]) -> bool:
 
 def _knew(ledger: Ledger, later: Action, earlier: Action) -> bool:
     """Tell whether who did the later action surely had seen all that the earlier one brought; of a removal nobody is sure."""
+    if ledger.is_hidden(earlier, later):
+        return False
     if earlier.epoch < later.epoch:
         return True
     return bool(earlier.came) and all(ledger.had_seen(later, earlier, content) for content in earlier.came.values())

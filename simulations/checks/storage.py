@@ -1,10 +1,11 @@
-"""What the storage nodes really hold, of all that the folder's log needs: invariant 17.
+"""What the storage nodes really hold: of all that the folder's log needs (17), and of what they gave receipts for (16).
 
 Rule 1: what lies in their packs counts, byte for byte; what a node or the coordinator says of it is not asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from protocol.chunks import check_chunk
@@ -12,14 +13,17 @@ from protocol.entries import parse_entry
 from protocol.errors import KinfolderError
 from protocol.history import ItemKind
 from protocol.ids import ChunkId
-from simulations.checks.violation import REACHABILITY, Violation
-from simulations.inodes import File
+from simulations.checks.violation import DURABILITY, REACHABILITY, Violation
+from simulations.inodes import Change, Fate, File
 from simulations.servers import DATA, NodeMachine
 from simulations.world import World
 from storage_node.chunks.records import PACK_HEADER_BYTES, RECORD_HEADER_BYTES, Kind, decode_pack_header, scan
 
 _LOG: Final = "SELECT position, kind, data FROM log ORDER BY position"
 _SEGMENTS: Final = "SELECT segment, chunks FROM segments"
+_NODE: Final = "SELECT number FROM storage_nodes WHERE node = x'{node}'"
+_TOLD: Final = "SELECT chunk, nodes FROM chunks"
+_NUMBER_BYTES: Final = 2
 _REF_BYTES: Final = 36
 _ID_BYTES: Final = 32
 _PACKS: Final = f"{DATA}/packs"
@@ -54,20 +58,28 @@ def needed(world: World) -> Needs:
 
 def held_by(node: NodeMachine) -> frozenset[ChunkId]:
     """Return the chunks that are whole in a node's packs."""
-    found: set[ChunkId] = set()
-    packs = node.disk.tree(_PACKS)
-    for name in packs:
+    return frozenset(chunk.id for number, pack in _packs(node) for chunk in _whole(pack.data(), number))
+
+
+class _Chunk(NamedTuple):
+    """A whole chunk, and where its record lies in a pack."""
+
+    id: ChunkId
+    offset: int
+    end: int
+
+
+def _packs(node: NodeMachine) -> Iterator[tuple[int, File]]:
+    for name in node.disk.tree(_PACKS):
         inode = node.disk.at(f"{_PACKS}/{name}")
         if isinstance(inode, File) and name.endswith(".pack"):
-            found |= _whole(inode.data(), int(name.removesuffix(".pack")))
-    return frozenset(found)
+            yield int(name.removesuffix(".pack")), inode
 
 
-def _whole(data: bytes, number: int) -> set[ChunkId]:
+def _whole(data: bytes, number: int) -> Iterator[_Chunk]:
     secret = decode_pack_header(data[:PACK_HEADER_BYTES])
-    found: set[ChunkId] = set()
     if secret is None:
-        return found
+        return
     records = scan(
         lambda offset, count: data[offset : offset + count],
         pack=number,
@@ -81,8 +93,59 @@ def _whole(data: bytes, number: int) -> set[ChunkId]:
                 check_chunk(data[record.offset + RECORD_HEADER_BYTES : record.end], record.id)
             except KinfolderError:
                 continue
-            found.add(record.id)
-    return found
+            yield _Chunk(record.id, record.offset, record.end)
+
+
+def check_durability(world: World) -> None:
+    """Invariant 16: of what the coordinator has a node's receipt for, a power cut at this instant would take nothing.
+
+    The coordinator must run. A node that may have lost what it gave receipts for, and may be getting it again, is left out.
+
+    Raises:
+        Violation: It would take something.
+    """
+    for node in world.nodes:
+        at_risk = set() if node.may_lack else _at_risk(node)
+        told = at_risk and at_risk & _told(world, node)
+        if told:
+            text = f"{node.name} gave a receipt for {min(told).hex()[:8]}, which is not durable there"
+            raise Violation(DURABILITY, text)
+
+
+def _at_risk(node: NodeMachine) -> set[ChunkId]:
+    """Return the chunks that are whole in a node's packs, and would not all be after a power cut."""
+    found: set[ChunkId] = set()
+    durable: set[ChunkId] = set()
+    for number, pack in _packs(node):
+        is_named = not any(pack in change.inodes() for change in node.disk.pending)
+        changes = [one for one in pack.pending if one.is_bytes and one.fate is not Fate.DURABLE]
+        if is_named and not changes:
+            continue
+        for chunk in _whole(pack.data(), number):
+            touched = any(_reaches(change, chunk) for change in changes)
+            (durable if is_named and not touched else found).add(chunk.id)
+    return found - durable
+
+
+def _reaches(change: Change, chunk: _Chunk) -> bool:
+    """Tell whether a change of a pack is of what a chunk's record lies in, or cut the pack before it."""
+    if change.data is None:
+        return change.size is not None and change.size < chunk.end
+    return change.offset < chunk.end and chunk.offset < change.offset + len(change.data)
+
+
+def _told(world: World, node: NodeMachine) -> set[ChunkId]:
+    """Return the chunks for which the coordinator has a node's receipt."""
+    assert node.identity is not None
+    numbers = world.coordinator.rows(_NODE.format(node=node.identity.node.hex()))
+    if not numbers:
+        return set()
+    packed = numbers[0][0].to_bytes(_NUMBER_BYTES, "big")
+    return {
+        ChunkId(chunk)
+        for chunk, nodes in world.coordinator.rows(_TOLD)
+        if packed in {nodes[at : at + _NUMBER_BYTES] for at in range(0, len(nodes), _NUMBER_BYTES)}
+    }
 
 
 def check_reachability(world: World, copies: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from protocol.errors import KinfolderError
 from simulations.checks import journal
 from simulations.checks.names import is_local
-from simulations.checks.storage import check_reachability
+from simulations.checks.storage import check_durability, check_reachability
 from simulations.checks.watch import Watch
 from simulations.devices import AWAY, DeviceImage
 from simulations.disk import SimDisk
@@ -66,8 +66,10 @@ class Backup(NamedTuple):
     """Of the device."""
     made_ns: int
     image: DeviceImage
-    paths: tuple[str, ...]
+    tree: Tree
     """What stood in the folder."""
+    known: Tree
+    """What of that had stood there when all were at rest last."""
 
 
 class Course:
@@ -253,6 +255,7 @@ class Course:
             journal.follow(self.world, self.watch.journals)
             if self.world.coordinator.is_running:
                 check_reachability(self.world, 1)
+                check_durability(self.world)
             return
 
     def _tell(self, action: Action) -> None:
@@ -311,7 +314,8 @@ class Course:
     def keep_image(self, number: int) -> None:
         """Make an image of a device, to put it back to later."""
         device = self.world.devices[number]
-        self.image = Backup(number, self.world.loop.now_ns, device.image(), tuple(look(device)))
+        tree = look(device)
+        self.image = Backup(number, self.world.loop.now_ns, device.image(), tree, self.ledger.known(number, tree))
 
     async def set_back(self, back: Backup, *, files: bool, database: bool) -> dict[str, Any]:
         """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe.
@@ -319,13 +323,14 @@ class Course:
         Returns:
             What happened, as far as disks show it.
         """
-        number, since_ns, image, stood = back
+        number, since_ns, image, stood, known = back
         device = self.world.devices[number]
         if device.is_running:
             device.kill()
         device.user.close_all()
         before, away = self.ledger.see(device, number), look(device, AWAY)
-        self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database)
+        hides_since_ns = since_ns if files and database else None
+        self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database, hides_since_ns, self.ledger.epoch)
         self.world.may_log("two entries under one number")
         self.put_back.add(device.name)
         with journal.going_back(self.world, self.watch.journals, device):
@@ -333,7 +338,7 @@ class Course:
         if database:
             others = [held(look(one)) + held(look(one, AWAY)) for one in self.world.devices if one is not device]
             self.ledger.forget_removals(number, since_ns, set().union(*others))
-            self.ledger.forget(device, number)
+            self.ledger.forget(device, number, known)
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:

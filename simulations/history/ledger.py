@@ -136,6 +136,10 @@ class Opened(NamedTuple):
         return f"device-{self.device} opens {self.path} at {self.time_ns / 1e9:.3f} s"
 
 
+def _is_same(one: Seen, other: Seen) -> bool:
+    return (one.kind, one.content) == (other.kind, other.content)
+
+
 def _is_new(action: Action, content: bytes) -> bool:
     """Tell whether a content stood nowhere on the disk of who brought it to a path."""
     return all(seen.content != content for seen in action.before.values())
@@ -155,6 +159,27 @@ class Back(NamedTuple):
     """What stood there until then."""
     forgets: bool
     """Whether it knows nothing any more of what its user did since its backup."""
+    hides_since_ns: int | None = None
+    """When the backup was made, where its user sees nothing any more of what came since."""
+    epoch: int = 0
+    """How often all devices had come to rest before it was put back."""
+
+
+class Forgotten(NamedTuple):
+    """That a device knew a content less well than before, since it was put back."""
+
+    number: int
+    """Of the device."""
+    epoch: int
+    """In which it was put back."""
+    is_known: bool
+    """Whether it knew all the same that others have it, and where: what others do to it, it can tell."""
+
+    def could_tell(self, action: Action) -> bool:
+        """Tell whether an action cannot have to do with that."""
+        if self.is_known and action.device != self.number:
+            return True
+        return action.epoch > self.epoch or (self.is_known and action.epoch < self.epoch)
 
 
 class Decision(NamedTuple):
@@ -184,12 +209,17 @@ class Ledger:
         """Actions after which a content that stood there stood nowhere on their device."""
         self.replaced: set[bytes] = set()
         """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
-        self.ended: dict[bytes, set[str]] = {}
-        """Paths at which somebody removed or replaced a content that stood at several."""
+        self.ended: dict[bytes, dict[str, set[int]]] = {}
+        """Paths at which somebody removed or replaced a content that stood at several, with the devices on which that was."""
+        self.returned: Counter[bytes] = Counter()
+        """How often a content was put where it had stood until that instant: whoever looks sees that nothing was done."""
         self.strange: set[bytes] = set()
-        """Contents on the disk of a device that forgot what it knew of them: they may be taken for its own."""
-        self.forgotten: dict[tuple[int, bytes], int] = {}
-        """Of these, by device, the epoch in which it forgot: until all are at rest again, it takes others' for another file."""
+        """Contents on the disk of a device that knows nothing any more of them: they may be taken for its own."""
+        self.rest: list[Tree] = [{} for _ in range(devices)]
+        """By device: what stood there when all were at rest last."""
+        self.forgotten: dict[tuple[int, bytes], Forgotten] = {}
+        """By device and content: until all are at rest again, it takes others' for another file, or at least what its own
+        user makes of it."""
         self.backs: list[Back | None] = [None] * devices
         """By device: when it was last put back."""
         self.restores: list[Action] = []
@@ -299,11 +329,12 @@ class Ledger:
             self.contents.setdefault(content, action.number)
         for content in dict.fromkeys(came.values()):
             self.makers.setdefault(content, []).append(action)
+        self._take_back(action)
         for content, count in had.items():
             makers = self.makers.get(content, [])
             shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
             if has[content] < count and (
-                has[content] <= shown_twice or self._is_ended(content, count - has[content], before, after)
+                has[content] <= shown_twice or self._is_ended(number, content, count - has[content], before, after)
             ):
                 self.replaced.add(content)
         # Under a name that stays on its device it is gone for all others.
@@ -318,7 +349,7 @@ class Ledger:
         self.on_action(action)
         return action
 
-    def _is_ended(self, content: bytes, count: int, before: Tree, after: Tree) -> bool:
+    def _is_ended(self, number: int, content: bytes, count: int, before: Tree, after: Tree) -> bool:
         """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
         paths = [
             path
@@ -326,9 +357,23 @@ class Ledger:
             if seen.content == content and (path not in after or after[path].content != content)
         ]
         if len(paths) == count:  # else some of it was moved, too
-            self.ended.setdefault(content, set()).update(paths)
-        places = sum(maker.added[content] for maker in self.makers.get(content, ()))
-        return len(self.ended.get(content, ())) >= max(places, 1)
+            for path in paths:
+                self.ended.setdefault(content, {}).setdefault(path, set()).add(number)
+        places = sum(maker.added[content] for maker in self.makers.get(content, ())) - self.returned[content]
+        return sum(map(bool, self.ended.get(content, {}).values())) >= max(places, 1)
+
+    def _take_back(self, action: Action) -> None:
+        """Note what an action puts where its device's user took it away at this very instant: neither was anything."""
+        for earlier in reversed(self.actions[: action.number]):
+            if earlier.time_ns != action.time_ns:
+                break
+            if earlier.device != action.device:
+                continue
+            for path, content in action.came.items():
+                was, became = earlier.before.get(path), earlier.came.get(path)
+                if was is not None and was.content == content and became not in (None, content):
+                    self.ended.get(content, {}).get(path, set()).discard(action.device)
+                    self.returned[content] += bool(action.added[content])
 
     def note_by_command(
         self,
@@ -408,10 +453,10 @@ class Ledger:
             self.excused[content] = f"device-{action.device} wrote into a file that another had taken the place of"
 
     def forget_removals(self, number: int, since_ns: int, others: Collection[bytes]) -> None:
-        """Note that a device was put back: whatever it removed or replaced since its backup, nobody may ever hear of.
+        """Note that a device was put back: whatever it removed or replaced since, nobody may ever hear of, but at rest all had.
 
-        Nor of what it removed just before that, if nobody had heard of it when it was put back: it cannot tell which of both
-        is newer, what stands on its disk or what others have, and removes and replaces nothing then.
+        Nor of what it removed just before its backup, if nobody had heard of it when it was put back: it cannot tell which of
+        both is newer, what stands on its disk or what others have, and removes and replaces nothing then.
 
         Args:
             number: Of the device.
@@ -422,33 +467,72 @@ class Ledger:
             self.enders[content] = [
                 one
                 for one in enders
-                if one.device != number
-                or (one.time_ns < since_ns and (one.epoch < self.epoch or content not in others))
+                if one.device != number or one.epoch < self.epoch or (one.time_ns < since_ns and content not in others)
             ]
 
-    def forget(self, device: DeviceMachine, number: int) -> None:
-        """Note that a device knows nothing any more of what stands on its disk, or less than it knew."""
-        for content in held(self.see(device, number)):
-            self.strange.add(content)
-            self.forgotten[number, content] = self.epoch
+    def known(self, number: int, here: Tree) -> Tree:
+        """Return of what stands on a device what stood there when all were at rest: it knows that others have that, and where."""
+        rest = self.rest[number]
+        return {path: seen for path, seen in here.items() if path in rest and _is_same(rest[path], seen)}
 
-    def when_forgotten(self, content: bytes) -> list[int]:
-        """Return the epochs in which a device forgot that it had a content from others, or they from it."""
+    def forget(self, device: DeviceMachine, number: int, known: Tree) -> None:
+        """Note that a device was put back to when it knew this of what stands on its disk, and nothing for sure of the rest."""
+        for path, seen in self.see(device, number).items():
+            if seen.kind is Kind.FILE and seen.content != EMPTY:
+                is_known = path in known and _is_same(known[path], seen)
+                before = self.forgotten.get((number, seen.content))
+                if before is not None and before.epoch == self.epoch:
+                    is_known = is_known and before.is_known
+                self.forgotten[number, seen.content] = Forgotten(number, self.epoch, is_known)
+                if not is_known:
+                    self.strange.add(seen.content)
+
+    def when_forgotten(self, content: bytes) -> list[Forgotten]:
+        """Return when devices forgot that they had a content from others, or they from them."""
         found = (self.forgotten.get((number, content)) for number in range(len(self.sights)))
-        return [epoch for epoch in found if epoch is not None]
+        return [one for one in found if one is not None]
 
     def forgot_between(self, earlier: Action, later: Action) -> bool:
         """Tell whether a device was put back between two of its user's actions, and knew nothing of the earlier one any more."""
         back = self.backs[earlier.device]
         return back is not None and back.forgets and earlier.time_ns <= back.time_ns <= later.time_ns
 
+    def stood_at_a_backup(self, action: Action, path: str) -> bool:
+        """Tell whether a directory or a link stood at a path before an action, on a device that forgets what its user does to it.
+
+        Its directories and links are as those that it knew at the backup, or were not; of the latter nobody can say more.
+        """
+        back, seen = self.backs[action.device], action.before.get(path)
+        return (
+            back is not None
+            and back.forgets
+            and back.epoch == action.epoch
+            and back.time_ns <= action.time_ns
+            and seen is not None
+            and seen.kind in (Kind.DIRECTORY, Kind.LINK)
+            and path in back.stood
+        )
+
+    def is_hidden(self, earlier: Action, later: Action) -> bool:
+        """Tell whether a device was put back to before what another did, and had not seen that again when its user did something."""
+        back = self.backs[later.device]
+        return (
+            back is not None
+            and back.hides_since_ns is not None
+            and back.epoch == later.epoch
+            and back.time_ns <= later.time_ns
+            and back.hides_since_ns <= earlier.time_ns <= back.time_ns
+            and not held(dict(later.before)).keys() & set(earlier.came.values())
+        )
+
     def could_tell(self, ender: Action, content: bytes) -> bool:
-        """Tell whether all who had what somebody removed or replaced knew that it is what others have, since all were at rest.
+        """Tell whether all who had what somebody removed or replaced knew that it is what others have.
 
         Who forgot it cannot say that he replaces it, and brings back what another removed while it stood there, or before
-        a backup put it there again.
+        a backup put it there again. Of what he had at rest before the backup he knows what others do to it; yet what his own
+        user does to it stands beside that until all are at rest again.
         """
-        return all(ender.epoch > epoch for epoch in self.when_forgotten(content))
+        return all(one.could_tell(ender) for one in self.when_forgotten(content))
 
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""
@@ -477,7 +561,7 @@ class Ledger:
         """Note that all devices came to rest: everybody has seen everything."""
         self.epoch += 1
         for number, device in enumerate(devices):
-            self.see(device, number)
+            self.rest[number] = self.see(device, number)
 
     def had_directory(self, mover: Action, path: str, earlier: Action) -> bool:
         """Tell whether a directory that somebody moved stood on his disk before an earlier action."""

@@ -147,6 +147,7 @@ async def rot(course: Course, chance: Random) -> Made:
     offset = chance.randrange(_HEADER_BYTES, len(_bytes(node, path.rpartition("/")[2])))
     course.lost_disks += 1
     course.world.may_log("a chunk is damaged", node.name)
+    node.may_lack = True
     _flip(node, path, offset)
     course.later(chance.random() * 5 * _AWAY_S, partial(_mend, course, node, path, offset))
     return Made(f"byte {offset} of {path} on {node.name}", (node.name,), {"times": 1})

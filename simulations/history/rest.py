@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from protocol.errors import KinfolderError
 from simulations.checks import at_rest, leaks, load
 from simulations.checks.snapshots import check_restored
-from simulations.checks.storage import check_reachability
+from simulations.checks.storage import check_durability, check_reachability
 from simulations.checks.violation import IDEMPOTENCE, LIVENESS, SNAPSHOTS, Violation
 from simulations.devices import FOLDER, ROOT, DeviceMachine
 from simulations.history.ledger import Tree, look
@@ -68,6 +68,7 @@ async def look_at_all(course: Course) -> None:
     """
     course.ledger.rested(course.world.devices)
     await at_rest.check(course.world, course.ledger, course.watch)
+    check_durability(course.world)
     await _wait_for_copies(course)
 
 

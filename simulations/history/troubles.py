@@ -22,6 +22,7 @@ from simulations.history import deeds
 from simulations.history.people import GivenUp
 from simulations.loop import SECOND_NS
 from simulations.machines import Machine
+from simulations.servers import NodeMachine
 
 if TYPE_CHECKING:
     from simulations.history.course import Course
@@ -230,6 +231,8 @@ async def fail_disk(course: Course, chance: Random) -> Made:
     course.world.may_log(
         "a chunk is damaged" if machine in course.world.nodes else "a spooled chunk is damaged", machine.name
     )
+    if isinstance(machine, NodeMachine):
+        machine.may_lack = True
     most = chance.randint(1, 30)
     faults = disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=most)
     facts: dict[str, Any] = {"times": 0}

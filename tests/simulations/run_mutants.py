@@ -188,8 +188,7 @@ RUN: Final = (
         PackFiles.sync,
         "self._disk.sync(self._writable)",
         "pass",
-        (16, 0, 17),
-        first=169,
+        (16,),
     ),
     Mutant(
         "an entry is ordered before its contents are stored",

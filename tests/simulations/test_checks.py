@@ -15,7 +15,7 @@ from protocol.effects import Access
 from simulations.checks import at_rest, contents, load, trees
 from simulations.checks.names import is_copy, is_local, is_made_of, wanted
 from simulations.checks.snapshots import check_restored
-from simulations.checks.storage import check_reachability, needed
+from simulations.checks.storage import check_durability, check_reachability, needed
 from simulations.checks.violation import Violation
 from simulations.checks.watch import Watch, WatchedTrace
 from simulations.devices import FILES, ROOT
@@ -162,6 +162,33 @@ def test_5_a_device_that_was_put_back_is_another_one_to_what_it_did_before(scene
     scene.come(1, COPY, b"one")
     with nullcontext() if forgets else breaks(5):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
+
+
+def test_5_who_was_put_back_to_before_another_wrote_knows_nothing_of_it(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.rested(scene.world.devices)
+    scene.act(1, ("write", "a.txt", b"two"))
+    scene.come(1, COPY, b"two")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
+    now_ns, epoch = scene.world.loop.now_ns, scene.ledger.epoch
+    scene.ledger.backs[1] = Back(now_ns, {}, forgets=False, hides_since_ns=0, epoch=epoch)
+    contents.check_copies(scene.ledger, 1, scene.tree(1))
+    scene.ledger.backs[1] = Back(now_ns, {}, forgets=False, hides_since_ns=0, epoch=epoch - 1)
+    with breaks(5):
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
+
+
+def test_5_what_takes_the_place_of_a_directory_on_a_device_that_was_put_back_may_stand_beside_it(scene):
+    scene.world.devices[0].user.make_directory(scene.world.devices[0].path("a.txt"))
+    before = scene.tree(0)
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove_directory", "a.txt"), ("write", "a.txt", b"one"))
+    scene.come(0, COPY, b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+    scene.ledger.backs[0] = Back(scene.world.loop.now_ns, before, forgets=True, epoch=scene.ledger.epoch)
+    contents.check_copies(scene.ledger, 0, scene.tree(0))
 
 
 def test_5_who_had_seen_the_other_is_no_rival(scene):
@@ -559,6 +586,36 @@ def test_17_every_chunk_of_the_log_lies_whole_on_as_many_nodes_as_it_should():
                 packs.write_at(path, b"damage", 4_000)
         with breaks(17):
             check_reachability(world, 2)
+
+    World(1, prepared()).run(story)
+
+
+@pytest.mark.parametrize("what", ["bytes", "name", "length"])
+def test_16_what_a_node_gave_a_receipt_for_is_durable(what):
+    async def story(world):
+        first, node = world.devices[0], world.nodes[0]
+        first.user.write(first.path("a.txt"), os.urandom(9_000))
+        await world.settle()
+        check_durability(world)
+        names = list(node.disk.tree("/data/packs"))
+        path = max((f"/data/packs/{name}" for name in names), key=lambda path: node.disk.at(path).size)
+        packs, pack = UserFiles(node.disk, uid=0), node.disk.at(path)
+        if what == "bytes":
+            packs.write_at(path, pack.data()[4_000:4_100], 4_000)
+        elif what == "length":
+            data = pack.data()
+            packs.truncate(path, 4_000)
+            packs.write_at(path, data[4_000:], 4_000)
+        else:
+            packs.rename(path, path + "-")
+            packs.rename(path + "-", path)
+        with breaks(16):
+            check_durability(world)
+        node.may_lack = True
+        check_durability(world)
+        node.may_lack = False
+        node.disk.sync_all()
+        check_durability(world)
 
     World(1, prepared()).run(story)
 

@@ -29,7 +29,7 @@ def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
 def test_9_a_device_that_forgot_a_file_may_have_it_twice_once_somebody_moved_it(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
-    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.ledger.forget(scene.world.devices[1], 1, {})
     scene.come(1, "b.txt", b"one")
     with breaks(9):
         contents.check_identity(scene.ledger, 1, scene.tree(1))
@@ -47,7 +47,7 @@ def test_9_a_device_that_forgot_a_file_may_put_it_beside_an_older_version_of_it(
     scene.come(1, COPY, b"one")
     with breaks(9):
         contents.check_identity(scene.ledger, 1, scene.tree(1))
-    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.ledger.forget(scene.world.devices[1], 1, {})
     contents.check_identity(scene.ledger, 1, scene.tree(1))
     scene.come(1, f"b/{COPY}", b"one")
     with breaks(9):
@@ -56,7 +56,7 @@ def test_9_a_device_that_forgot_a_file_may_put_it_beside_an_older_version_of_it(
     scene.ledger.rested(scene.world.devices)
     scene.come(1, "b.txt", b"two")
     scene.come(1, "b (conflict, device-1, 0123abcd).txt", b"two")
-    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.ledger.forget(scene.world.devices[1], 1, {})
     with breaks(9):  # everybody had heard of it
         contents.check_identity(scene.ledger, 1, scene.tree(1))
 

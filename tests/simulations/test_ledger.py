@@ -118,6 +118,21 @@ def test_what_stood_at_two_paths_is_replaced_once_somebody_ended_each(scene):
     assert of(b"one") in scene.ledger.replaced
 
 
+@pytest.mark.parametrize("later_ns", [0, 1_000])
+def test_what_is_written_over_and_put_back_at_one_instant_was_not_put_there_once_more(scene, later_ns):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("copy", "a.txt", "b.txt"))
+    scene.come(1, "a.txt", b"one")
+    scene.come(1, "b.txt", b"one")
+    scene.act(0, ("write", "a.txt", b"two"))
+    scene.world.loop.now_ns += later_ns
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(1, ("write", "a.txt", b"three"))
+    assert of(b"one") not in scene.ledger.replaced
+    scene.act(0, ("remove", "b.txt"))
+    assert (of(b"one") in scene.ledger.replaced) is (later_ns == 0)
+
+
 def test_who_edits_what_a_conflict_copy_shows_too_replaces_it(scene):
     scene.act(0, ("write", "tmp", b"one"), ("write", "a.txt", b"zero"))
     scene.act(0, ("rename", "tmp", "a.txt"))

@@ -135,7 +135,7 @@ def test_3_what_stays_on_its_device_was_removed_nowhere_else(scene):
 def test_3_a_device_that_forgot_what_it_has_cannot_tell_what_it_removes(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
-    scene.ledger.forget(scene.world.devices[0], 0)
+    scene.ledger.forget(scene.world.devices[0], 0, {})
     scene.act(0, ("write", "a.txt", b"two"))
     contents.check_resurrection(scene.ledger, 1, scene.tree(1))
     scene.come(1, COPY, b"two")
@@ -154,8 +154,25 @@ def test_3_a_device_that_forgot_what_it_has_brings_back_what_another_removed_mea
     scene.act(0, ("remove", "a.txt"))
     with breaks(3):
         contents.check_resurrection(scene.ledger, 1, scene.tree(1))
-    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.ledger.forget(scene.world.devices[1], 1, {})
     contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_what_a_device_knew_at_rest_before_its_backup_others_can_remove(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.come(1, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    known = scene.ledger.known(1, scene.tree(1))
+    assert list(known) == ["a.txt"]
+    scene.act(0, ("remove", "a.txt"))
+    scene.ledger.forget(scene.world.devices[1], 1, known)
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+    scene.act(
+        1, ("write", "a.txt", b"two")
+    )  # its own user's work before all are at rest again stands beside the folder's
+    scene.come(1, COPY, b"two")
+    contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
 def test_3_a_backup_brings_back_what_was_removed_long_before(scene):
@@ -165,14 +182,14 @@ def test_3_a_backup_brings_back_what_was_removed_long_before(scene):
     scene.come(1, "a.txt", b"one")
     with breaks(3):
         contents.check_resurrection(scene.ledger, 1, scene.tree(1))
-    scene.ledger.forget(scene.world.devices[1], 1)
+    scene.ledger.forget(scene.world.devices[1], 1, {})
     contents.check_resurrection(scene.ledger, 1, scene.tree(1))
 
 
 def test_3_at_rest_a_device_knows_again(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.come(1, "a.txt", b"one")
-    scene.ledger.forget(scene.world.devices[0], 0)
+    scene.ledger.forget(scene.world.devices[0], 0, {})
     scene.ledger.rested(scene.world.devices)
     scene.act(0, ("write", "a.txt", b"two"))
     with breaks(3):
