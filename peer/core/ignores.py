@@ -4,6 +4,7 @@ Rule 1: ``.kinignore`` has the syntax of gitignore; the last rule that fits a pa
 directory is ignored. What cannot be read as a rule is reported and has no effect.
 Rule 2: a rule is no deletion. What was synced and is now ignored stays, here and elsewhere, and is left alone from then on.
 Rule 3: bounded: the file comes from anyone who may write to the folder.
+Rule 4: what was kept beside its name (:mod:`peer.core.leftovers`) is ignored where it was before: it was moved by nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from peer.core.globs import translate
+from peer.core.leftovers import unmarked
 from protocol.entries import is_reserved
 from protocol.errors import ProtocolError
 
@@ -111,7 +113,10 @@ class Ignores:
             if len(self._remembered) >= _REMEMBERED_MAX:
                 self._remembered = {"": False}
             self._remembered[above] = ignored
-        return ignored or (not above and _is_ours(name)) or self._decide(path, name, is_directory)
+        if ignored or (not above and _is_ours(name)) or self._decide(path, name, is_directory):
+            return True
+        before = unmarked(path)
+        return before != path and self.is_ignored(before, is_directory)
 
     def _decide(self, path: str, name: str, is_directory: bool) -> bool:  # noqa: FBT001 - see is_ignored
         for (ignores, only_name, only_directories), regex in self._rules:

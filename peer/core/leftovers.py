@@ -7,6 +7,7 @@ Rule 3: as long as nothing else is to have its name, it keeps it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -19,6 +20,8 @@ from peer.core.tree import Item, ItemId, Tree
 from protocol import limits
 
 _DIGEST_BYTES: Final = 4
+_MARK: Final = " (kept, "
+_MARKED: Final = re.compile(r" \(kept, [0-9a-f]{8}\)")
 NOTHING_DISPLACED: Final[Mapping[ItemId, Item]] = MappingProxyType({})
 
 
@@ -73,7 +76,7 @@ def kept_name(name: str, id: bytes) -> str:
     """Return the name beside ``name`` under which what is a user's is kept, at most 255 bytes long."""
     stem, dot, extension = name[1:].partition(".")
     stem, extension = name[:1] + stem, dot + extension
-    mark = f" (kept, {id[:_DIGEST_BYTES].hex()})"
+    mark = f"{_MARK}{id[:_DIGEST_BYTES].hex()})"
     room = limits.NAME_BYTES_MAX - len(mark)
     raw_extension = bytes_of(extension)
     if len(raw_extension) > room // 2:
@@ -82,6 +85,11 @@ def kept_name(name: str, id: bytes) -> str:
     while _ends_torn(raw):
         raw = raw[:-1]
     return text_of(raw.rstrip(b" ")) + mark + text_of(raw_extension)
+
+
+def unmarked(path: str) -> str:
+    """Return a path as it was before anything in it was kept beside its name."""
+    return path if _MARK not in path else _MARKED.sub("", path)
 
 
 def _ends_torn(raw: bytes) -> bool:

@@ -78,6 +78,19 @@ def test_each_built_in_rule_has_a_reason_and_is_well_formed():
     assert Ignores().problems == ()
 
 
+def test_what_was_kept_beside_its_name_is_ignored_as_under_its_name():
+    ignores = Ignores(b"/D/secret\nbuild/\n*.log\n")
+    kept = "D (kept, 0123abcd)"
+    assert ignores.is_ignored(f"{kept}/secret", False)
+    assert ignores.is_ignored("build (kept, 0123abcd)", True)
+    assert ignores.is_ignored("build (kept, 0123abcd)/x", False)
+    assert ignores.is_ignored("x (kept, 0123abcd) (kept, 01234567).log", False)
+    assert not ignores.is_ignored(kept, True)
+    assert not ignores.is_ignored(f"{kept}/other", False)
+    assert not ignores.is_ignored("build (kept, 0123abcd)", False)
+    assert not ignores.is_ignored("D (kept, by me)/secret", False)
+
+
 def test_malformed_lines_are_reported_and_have_no_effect():
     ignores = Ignores(b"a\nfoo[\n\\\n!\nb//c\n[z-a]\n[[:what:]]\nz")
     assert [problem.line for problem in ignores.problems] == [2, 3, 4, 5, 6, 7]
