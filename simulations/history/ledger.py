@@ -136,8 +136,8 @@ class Opened(NamedTuple):
         return f"device-{self.device} opens {self.path} at {self.time_ns / 1e9:.3f} s"
 
 
-def _is_same(one: Seen, other: Seen) -> bool:
-    return (one.kind, one.content) == (other.kind, other.content)
+def _stamp(seen: Seen) -> tuple[bytes, int]:
+    return seen.content, seen.inode.mtime_ns
 
 
 def _is_new(action: Action, content: bytes) -> bool:
@@ -215,8 +215,8 @@ class Ledger:
         """How often a content was put where it had stood until that instant: whoever looks sees that nothing was done."""
         self.strange: set[bytes] = set()
         """Contents on the disk of a device that knows nothing any more of them: they may be taken for its own."""
-        self.rest: list[Tree] = [{} for _ in range(devices)]
-        """By device: what stood there when all were at rest last."""
+        self.rest: list[dict[str, tuple[bytes, int]]] = [{} for _ in range(devices)]
+        """By device: which files stood there when all were at rest last, with their content and time."""
         self.forgotten: dict[tuple[int, bytes], Forgotten] = {}
         """By device and content: until all are at rest again, it takes others' for another file, or at least what its own
         user makes of it."""
@@ -471,15 +471,15 @@ class Ledger:
             ]
 
     def known(self, number: int, here: Tree) -> Tree:
-        """Return of what stands on a device what stood there when all were at rest: it knows that others have that, and where."""
+        """Return the files on a device that nobody has touched there since all were at rest: it knows that others have them."""
         rest = self.rest[number]
-        return {path: seen for path, seen in here.items() if path in rest and _is_same(rest[path], seen)}
+        return {path: seen for path, seen in here.items() if rest.get(path) == _stamp(seen)}
 
     def forget(self, device: DeviceMachine, number: int, known: Tree) -> None:
         """Note that a device was put back to when it knew this of what stands on its disk, and nothing for sure of the rest."""
         for path, seen in self.see(device, number).items():
             if seen.kind is Kind.FILE and seen.content != EMPTY:
-                is_known = path in known and _is_same(known[path], seen)
+                is_known = path in known and known[path].content == seen.content
                 before = self.forgotten.get((number, seen.content))
                 if before is not None and before.epoch == self.epoch:
                     is_known = is_known and before.is_known
@@ -561,7 +561,8 @@ class Ledger:
         """Note that all devices came to rest: everybody has seen everything."""
         self.epoch += 1
         for number, device in enumerate(devices):
-            self.rest[number] = self.see(device, number)
+            tree = self.see(device, number)
+            self.rest[number] = {path: _stamp(seen) for path, seen in tree.items() if seen.kind is Kind.FILE}
 
     def had_directory(self, mover: Action, path: str, earlier: Action) -> bool:
         """Tell whether a directory that somebody moved stood on his disk before an earlier action."""

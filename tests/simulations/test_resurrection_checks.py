@@ -164,13 +164,17 @@ def test_3_what_a_device_knew_at_rest_before_its_backup_others_can_remove(scene)
     scene.ledger.rested(scene.world.devices)
     known = scene.ledger.known(1, scene.tree(1))
     assert list(known) == ["a.txt"]
+    device = scene.world.devices[1]
+    time_ns = device.user.stat(device.path("a.txt")).mtime_ns
+    device.user.set_mtime(device.path("a.txt"), 1)
+    assert not scene.ledger.known(1, scene.tree(1))
+    device.user.set_mtime(device.path("a.txt"), time_ns)
     scene.act(0, ("remove", "a.txt"))
     scene.ledger.forget(scene.world.devices[1], 1, known)
     with breaks(3):
         contents.check_resurrection(scene.ledger, 1, scene.tree(1))
-    scene.act(
-        1, ("write", "a.txt", b"two")
-    )  # its own user's work before all are at rest again stands beside the folder's
+    # Its own user's work before all are at rest again stands beside the folder's.
+    scene.act(1, ("write", "a.txt", b"two"))
     scene.come(1, COPY, b"two")
     contents.check_copies(scene.ledger, 1, scene.tree(1))
 
