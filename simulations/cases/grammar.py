@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +37,10 @@ _SET_BY_STEPS: Final = frozenset({"chain_root", "every_step"})
 
 class Skipped(Exception):
     """The case cannot be run or judged here; the text is its reason."""
+
+
+class BadCasesError(ValueError):
+    """A file holds no cases; the text names it and says why."""
 
 
 class Case(NamedTuple):
@@ -73,12 +77,68 @@ def load(path: Path) -> list[Mapping[str, Any]]:
     """Return the cases of a file, as they stand there.
 
     Raises:
-        ValueError: It holds no list of cases.
+        BadCasesError: It cannot be read, or holds no list of cases.
     """
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, list) or not all(isinstance(each, dict) and "id" in each for each in found):
-        raise ValueError(f"{path}: not a list of cases")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadCasesError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadCasesError(f"{path} is no JSON: {error}") from None
+    if not isinstance(found, list):
+        raise BadCasesError(f"{path}: not a list of cases")
+    for number, case in enumerate(found, 1):
+        if wrong := _wrong(case):
+            raise BadCasesError(f"{path}: case {number} of {len(found)}: {wrong}")
     return found
+
+
+def _wrong(case: Any) -> str:
+    """Return what makes something no case, in words; "" for nothing."""
+    if not isinstance(case, dict):
+        return "not an object"
+    if not isinstance(case.get("id"), str):
+        return "it has no id"
+    for key, (is_right, words) in _SHAPES.items():
+        if key not in case and key not in _NEEDED:
+            continue
+        if key not in case or not is_right(case[key]):
+            return f"{case['id']} needs {words} as its {key}"
+    try:
+        for _ in expand(case):
+            pass
+    except Skipped:
+        return ""  # that is told when it is run
+    except Exception as error:  # noqa: BLE001 - whatever else it says that no case says
+        return f"{case['id']} says what cannot be read: {type(error).__name__}: {error}"
+    return ""
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+def _are_steps(value: Any, *keys: str) -> bool:
+    return _is_list(value, dict) and all(isinstance(each.get(key), str) for each in value for key in keys)
+
+
+def _is_grid(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(_is_list(each, object) and each for each in value.values()):
+        return False
+    return _is_list(value.get("variants", []), dict)
+
+
+_NEEDED: Final = frozenset({"devices", "setup", "steps", "expectation"})
+_SHAPES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "devices": (lambda value: _is_list(value, str) and bool(value), "a list of names"),
+    "setup": (lambda value: _are_steps(value, "op"), "a list of objects with op"),
+    "steps": (lambda value: _are_steps(value, "op", "device"), "a list of objects with op and device"),
+    "expectation": (lambda value: isinstance(value, dict), "an object"),
+    "needs": (lambda value: _is_list(value, str), "a list of words"),
+    "title": (lambda value: isinstance(value, str), "a text"),
+    "params": (_is_grid, "an object of lists, none of them empty"),
+}
+"""By key: what may stand there, in words."""
 
 
 def expand(raw: Mapping[str, Any]) -> Iterator[Case]:

@@ -43,6 +43,11 @@ class Crash(NamedTuple):
     again: int = 0
     """The effect of its next life before which it ends once more; 0 for none."""
 
+    @property
+    def planned(self) -> int:
+        """How many crashes are planned."""
+        return 2 if self.again else 1
+
     def __str__(self) -> str:
         kind = "loses power" if self.loses_power else "is killed"
         more = f", and at effect {self.again} of its next life" if self.again else ""
@@ -64,6 +69,13 @@ class Told(NamedTuple):
     """Of the trace."""
     events: tuple[str, ...]
     """What people did and what went wrong, in order."""
+
+    def missed(self, crash: Crash) -> str:
+        """Return why a planned crash did not come, so that nothing is known of it; "" if all came, or it failed before."""
+        if self.failure or self.crashes >= crash.planned:
+            return ""
+        life = "its next life" if self.crashes else "this story"
+        return f"never: {crash.machine} has only {self.effects[crash.machine]} effects in {life}"
 
 
 class _Telling(Course):

@@ -27,6 +27,7 @@ from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
 from simulations.history.script import THEN, Event, Script, What
 from simulations.machines import Machine, MachineGone
+from simulations.printing import one_line
 from simulations.servers import CoordinatorImage
 from simulations.situations.observer import Observer
 from simulations.situations.record import Fault
@@ -261,7 +262,7 @@ class Course:
     def _tell(self, action: Action) -> None:
         if self.observer is not None:
             self.observer.act(action)
-        self.told.append(str(action))
+        self.told.append(one_line(str(action)))
         number = _DEED.get()
         if self._begun.get(number):
             self._begun[number] -= 1
@@ -269,7 +270,7 @@ class Course:
     def tell(self, what: str) -> None:
         """Note something that is no action."""
         self.world.loop.note("trouble", what)
-        self.told.append(f"   {self.world.loop.now_ns / 1e9:.3f} s {what}")
+        self.told.append(one_line(f"   {self.world.loop.now_ns / 1e9:.3f} s {what}"))
 
     def later(self, seconds: float, act: Callable[[], Awaitable[None] | Any]) -> None:
         """Have something end after so much time, or with the safety phase."""

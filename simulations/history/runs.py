@@ -18,6 +18,7 @@ from simulations.history.repertoire import DEEDS, TROUBLES
 from simulations.history.script import Event, Script
 from simulations.mishaps import SimulationError, swept
 from simulations.preparation import prepared
+from simulations.printing import one_line
 from simulations.situations.catalogue import reached
 from simulations.situations.record import Record
 from simulations.world import World, WorldImage
@@ -49,6 +50,11 @@ class Result(NamedTuple):
     is_observed: bool
     played: tuple[Event, ...]
     """What came to happen, to be played again."""
+
+    @property
+    def faults(self) -> int:
+        """How many troubles were made."""
+        return sum(count for name, count in self.counts.items() if name in TROUBLES)
 
     @property
     def kind(self) -> tuple[int, str]:
@@ -138,6 +144,8 @@ def _play(history: Script, trace: WatchedTrace, *, observes: bool) -> Lived:
         failure = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         if isinstance(error, Violation):
             invariant, involved = error.invariant.number, error.actions
+            what, actions = f"{error.invariant.name}): {error.text}", [f"  {action}" for action in involved]
+            failure = "\n".join(map(one_line, [f"Violation: invariant {invariant} ({what}", *actions]))
     except Exception as error:  # noqa: BLE001  # a defect of what is around the product, told like any other failure
         failure = "".join(traceback.format_exception(error)[-2:]).strip()
     cpu_s = time.process_time() - began

@@ -6,17 +6,13 @@ Rule 2: a history is drawn with kinds of events, and written down with what came
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from simulations.history.options import PAUSES_S, Options
-from simulations.loop import Schedule
 
-VERSION: Final = 1
 THEN: Final = "+"
 SPARE_S: Final = 0.5
 """By so much the pause after a spare deed is longer than after the one before."""
@@ -67,10 +63,6 @@ class Script(NamedTuple):
         return Random(f"{self.options.seed}/{purpose}/{number}")
 
 
-class BadScriptError(Exception):
-    """A file is no history; the text says why."""
-
-
 def drawn(options: Options, deeds: int) -> Script:
     """Return what a history of these options is to be.
 
@@ -89,33 +81,3 @@ def drawn(options: Options, deeds: int) -> Script:
 def _drawn(options: Options, what: What, number: int) -> Event:
     chance = Random(f"{options.seed}/pause/{number}")
     return Event(number, what, chance.random() * chance.choice(PAUSES_S[options.pauses]))
-
-
-def write(script: Script) -> str:
-    """Return a history as JSON, an event a line."""
-    options = {**script.options._asdict(), "schedule": script.options.schedule.value}
-    events = ",\n".join(json.dumps(event._asdict()) for event in script.events)
-    return f'{{"version": {VERSION},\n"is_drawn": {json.dumps(script.is_drawn)},\n"options": {json.dumps(options)},\n"events": [\n{events}\n]}}\n'
-
-
-def read(path: Path) -> Script:
-    """Read a history.
-
-    Raises:
-        BadScriptError: There is none, or it is one of another version.
-    """
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        if found["version"] != VERSION:
-            raise BadScriptError(f"{path} is a history of version {found['version']}; this is version {VERSION}")
-        options = found["options"]
-        for name in ("deeds", "troubles"):
-            options[name] = tuple((kind, int(weight)) for kind, weight in options[name])
-        options |= {name: tuple(options[name]) for name in ("personalities", "lans")}
-        options |= {"schedule": Schedule(options["schedule"])}
-        events = [Event(**{**event, "what": What(event["what"])}) for event in found["events"]]
-        return Script(Options(**options), tuple(events), bool(found["is_drawn"]))
-    except OSError as error:
-        raise BadScriptError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadScriptError(f"{path} is no history: {error}") from None

@@ -14,8 +14,6 @@ from simulations.history.script import Event, Script
 from simulations.loop import Schedule
 from simulations.shrinking import minimise
 
-SHRINK_S: Final = 60.0
-"""So long one failing history is made smaller, unless told otherwise."""
 DEVICES_MIN: Final = 2
 PLAIN: Final = "plain"
 FINE: Final = "fine"
@@ -29,7 +27,7 @@ class Smaller(NamedTuple):
     tries: int
 
 
-def shrink(history: Script, result: Result, *, seconds: float = SHRINK_S) -> Smaller:
+def shrink(history: Script, result: Result, *, seconds: float) -> Smaller:
     """Return a history that fails in the same way and of which nothing can be left out, or not in that time.
 
     Args:
@@ -82,7 +80,8 @@ def _fewer_devices(history: Script) -> Script:
     options = history.options
     needed = max([DEVICES_MIN, *(event.who + 1 for event in history.events)])
     devices = min(options.devices, needed)
-    return history._replace(options=options._replace(devices=devices, personalities=options.personalities[:devices]))
+    personalities, lans = options.personalities[:devices], options.lans[:devices]
+    return history._replace(options=options._replace(devices=devices, personalities=personalities, lans=lans))
 
 
 def _plain_disks(history: Script) -> Script:

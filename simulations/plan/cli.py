@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from simulations.commands import arguments
+from simulations.commands.console import EXIT_DONE, EXIT_FAILED, misused
+from simulations.commands.workers import JOBS_MAX
+
 if TYPE_CHECKING:
     from simulations.plan.runner import Outcome
 
-EXIT_DONE: Final = 0
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
+NAME: Final = "plan"
 COUNT: Final = 10_000
 SEEDS: Final = 1 << 40
 PROGRESS_S: Final = 1.0
@@ -40,58 +40,38 @@ exit codes: 0 all held, 1 an invariant is broken, 2 usage, 130 interrupted"""
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to those of ``kin-sim``."""
     parser = commands.add_parser(
-        "plan",
+        NAME,
         help="identify, planner, authoring and fold alone, on random histories and trees",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seeds", metavar="A..B", type=_seeds, help="these, both included")
+    which.add_argument("--seeds", metavar="A..B", type=arguments.seeds, help="these, both included")
     which.add_argument(
-        "--count", metavar="N", type=_count, help=f"so many, from a fresh one on ({COUNT:,} if not told)"
+        "--count",
+        metavar="N",
+        type=arguments.number(1, SEEDS),
+        help=f"so many, from a fresh one on ({COUNT:,} if not told)",
     )
-    which.add_argument("--seed", metavar="S", type=_seed, help="this one alone")
+    which.add_argument("--seed", metavar="S", type=arguments.seed, help="this one alone")
     parser.add_argument("--kind", choices=("both", "history", "triple"), default="both", help="what seeds stand for")
-    parser.add_argument("--jobs", metavar="N", type=_count, default=1, help="processes side by side (1)")
+    parser.add_argument(
+        "--jobs", metavar="N", type=arguments.number(1, JOBS_MAX), default=1, help="processes side by side (1)"
+    )
     parser.add_argument("--trace", action="store_true", help="with --seed: tell what happens")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: a number from 0 on")
-    return int(text)
-
-
-def _seeds(text: str) -> tuple[int, int]:
-    first, dots, last = text.partition("..")
-    if not dots or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
-        raise argparse.ArgumentTypeError(f"{text!r} is no range of seeds, such as 0..999")
-    return int(first), int(last)
 
 
 def main(options: argparse.Namespace) -> int:
     """Do what was typed; return the exit code."""
     if options.trace and options.seed is None:
-        sys.stderr.write("kin-sim plan: --trace tells one seed: name it with --seed\n")
-        return EXIT_USAGE
-    try:
-        if options.seed is not None:
-            return _one(options.kind, options.seed, trace=options.trace, as_json=options.json)
-        return _many(options)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nkin-sim plan: interrupted\n")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_INTERRUPTED
+        return misused(NAME, "--trace tells one seed: name it with --seed")
+    if options.trace and options.json:
+        return misused(NAME, "--trace is for people: it goes without --json")
+    if options.seed is not None:
+        return _one(options.kind, options.seed, trace=options.trace, as_json=options.json)
+    return _many(options)
 
 
 def _one(kind: str, seed: int, *, trace: bool, as_json: bool) -> int:
@@ -122,10 +102,8 @@ def _one(kind: str, seed: int, *, trace: bool, as_json: bool) -> int:
 def _many(options: argparse.Namespace) -> int:
     from simulations.plan.runner import run
 
-    first, last = options.seeds or (None, None)
-    if first is None or last is None:
-        first = random.SystemRandom().randrange(SEEDS)
-        last = first + (options.count or COUNT) - 1
+    seeds = options.seeds or _fresh(options.count or COUNT)
+    first, last = seeds[0], seeds[-1]
     progress = _Progress(last - first + 1, as_json=options.json)
     if not options.json:
         print(f"seeds {first}..{last}", flush=True)
@@ -136,6 +114,11 @@ def _many(options: argparse.Namespace) -> int:
     else:
         _print(outcome)
     return EXIT_FAILED if outcome.failures else EXIT_DONE
+
+
+def _fresh(count: int) -> range:
+    first = random.SystemRandom().randrange(SEEDS)
+    return range(first, first + count)
 
 
 class _Progress:

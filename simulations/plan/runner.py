@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from simulations.commands.workers import Workers
 from simulations.plan import history, triples
 from simulations.plan.checkers import TITLES, Violation
 from simulations.plan.shrink import shrink, shrink_triple
@@ -159,16 +158,8 @@ def run(
 
 
 def _played(pieces: Sequence[tuple[int, int, str]], jobs: int) -> Iterator[_Piece]:
-    if jobs == 1:
-        yield from map(_play_piece, pieces)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs, _leave_interrupts) as pool:
-        yield from pool.imap_unordered(_play_piece, pieces)
-
-
-def _leave_interrupts() -> None:
-    """Who started the processes ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Workers(jobs, how="spawn") as workers:
+        yield from workers.map(_play_piece, pieces, in_order=False)
 
 
 def _play_piece(piece: tuple[int, int, str]) -> _Piece:

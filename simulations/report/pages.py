@@ -7,7 +7,6 @@ Rule 2: whatever comes from a history is escaped: people there choose names free
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from protocol.entries import Kind
 from simulations.checks.names import is_copy
+from simulations.commands import failures
+from simulations.commands.tally import Row, Tally
 from simulations.history import runs
 from simulations.history.options import NODES
+from simulations.history.repertoire import TROUBLES
 from simulations.history.runs import Lived, Result
 from simulations.history.script import Script
 from simulations.report.assets import SCRIPT, STYLE
@@ -31,44 +33,58 @@ if TYPE_CHECKING:
 INDEX: Final = "index.html"
 
 
-def write_report(
-    directory: Path,
-    results: Sequence[Result],
-    failed: Sequence[Told],
-    totals: Mapping[str, Any],
-    *,
-    history: Script | None = None,
-    full: int,
-) -> Path:
-    """Write pages for histories, those that fail first, and an index if there are several; return what to open.
+class Report:
+    """Writes pages for histories as they come, so that all are there of whatever ends early: all that fail, and some others.
 
     Args:
-        directory: Made if it is missing.
-        results: Of all histories.
-        failed: What is told of those that fail.
-        totals: Of all.
-        history: The one that was played, where it does not come from a seed.
+        directory: That is there.
         full: How many get a page beside those that fail: each is lived through once more.
-
-    Raises:
-        OSError: They cannot be written.
+        history: The one that is played, where it does not come from a seed.
+        file: Where that stands.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    chosen = [result for result in results if result.failure]
-    chosen += [result for result in results if not result.failure][:full]
-    pages: dict[int, str] = {}
-    for result in chosen:
-        script = runs.script_of(result.options.seed) if history is None else history
-        name = f"seed-{result.options.seed}.html"
+
+    def __init__(self, directory: Path, *, full: int, history: Script | None = None, file: Path | None = None) -> None:
+        self._directory = directory
+        self._left = full
+        self._history = history
+        self._file = file
+        self._pages: dict[int, str] = {}
+
+    def add(self, result: Result, told: Told | None = None) -> None:
+        """Write the page of a history, if it gets one.
+
+        Args:
+            result: Of it.
+            told: What is told of its failure.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if not result.failure:
+            self._left -= 1
+            if self._left < 0:
+                return
+        seed = result.options.seed
+        script = runs.script_of(seed) if self._history is None else self._history
         lived = runs.play(script, trace=PictureTrace(), observes=True)
-        story = next((one for one in failed if one.result is result), None)
-        (directory / name).write_text(page(lived, story), encoding="utf-8", errors="backslashreplace")
-        pages[result.options.seed] = name
-    if len(results) == 1:
-        return directory / pages[results[0].options.seed]
-    index = directory / INDEX
-    index.write_text(index_page(results, pages, totals), encoding="utf-8", errors="backslashreplace")
-    return index
+        self._pages[seed] = f"seed-{seed}.html"
+        self._write(self._pages[seed], page(lived, told, file=self._file))
+
+    def end(self, tally: Tally, totals: Mapping[str, Any]) -> Path | None:
+        """Write an index if there are several histories; return what to open, if there is anything.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if len(tally.rows) == 1 and self._pages:
+            return self._directory / next(iter(self._pages.values()))
+        if not tally.rows:
+            return None
+        self._write(INDEX, index_page(tally, self._pages, totals))
+        return self._directory / INDEX
+
+    def _write(self, name: str, text: str) -> None:
+        (self._directory / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _document(title: str, body: str, script: str = "") -> str:
@@ -84,24 +100,25 @@ def _document(title: str, body: str, script: str = "") -> str:
 # --- One history
 
 
-def page(lived: Lived, failed: Told | None = None) -> str:
+def page(lived: Lived, failed: Told | None = None, *, file: Path | None = None) -> str:
     """Return the page of a history.
 
     Args:
         lived: It, lived through with a :class:`simulations.report.messages.PictureTrace`.
         failed: What else is told of its failure.
+        file: Where the history stands; None: it is that of its seed.
     """
     result, record = lived.result, lived.record
     messages = lived.trace.messages if isinstance(lived.trace, PictureTrace) else []
     shown = picture(
         record, messages, nodes=NODES, involved=result.involved, end_ns=round(result.virtual_s * 1_000_000_000)
     )
-    seed = result.options.seed
+    seed, again = result.options.seed, failures.command(result, file)
     names = {str(number): list(paths) for number, paths in shown.stories.names.items()}
     body = "\n".join(
         [
             f"<h1>History of seed {seed}</h1>",
-            *_verdict(lived, failed),
+            *_verdict(lived, failed, again),
             *_figures(result),
             "<h2>What happened</h2>",
             _legend(),
@@ -124,7 +141,7 @@ def page(lived: Lived, failed: Told | None = None) -> str:
             *_list(lived),
         ]
     )
-    return _document(f"kin-sim run --seed {seed}", body, SCRIPT)
+    return _document(again, body, SCRIPT)
 
 
 def _json(value: object) -> str:
@@ -132,7 +149,7 @@ def _json(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _verdict(lived: Lived, failed: Told | None) -> Iterator[str]:
+def _verdict(lived: Lived, failed: Told | None, again: str) -> Iterator[str]:
     result = lived.result
     if not result.failure:
         yield (
@@ -150,7 +167,7 @@ def _verdict(lived: Lived, failed: Told | None) -> Iterator[str]:
         yield "</ul>"
     elif rest:
         yield f"<pre>{escape(rest)}</pre>"
-    yield f"<p>Again: <code>kin-sim run --seed {result.options.seed}</code></p>"
+    yield f"<p>Again: <code>{escape(again)}</code></p>"
     if failed is not None:
         yield (
             f"<details open><summary>Made smaller: {len(failed.smaller.played)} of {len(failed.result.played)} events"
@@ -165,7 +182,7 @@ def _figures(result: Result) -> Iterator[str]:
     yield '<div class="figures">'
     for figure, words in (
         (f"{result.actions}", "actions"),
-        (f"{sum(count for name, count in result.counts.items() if name in dict(result.options.troubles))}", "faults"),
+        (f"{result.faults}", "faults"),
         (f"{len(result.situations)}", "situations reached"),
         (told(round(result.virtual_s * 1e9)), "virtual time"),
         (f"{cpu_s:.2f} s", "of one core"),
@@ -284,21 +301,21 @@ def _list(lived: Lived) -> Iterator[str]:
 # --- Many histories
 
 
-def index_page(results: Sequence[Result], pages: Mapping[int, str], totals: Mapping[str, Any]) -> str:
+def index_page(tally: Tally, pages: Mapping[int, str], totals: Mapping[str, Any]) -> str:
     """Return the page that lists histories."""
-    counts = Counter(number for result in results for number in result.situations)
+    counts = tally.situations
     failed = totals["failed"]
     body = "\n".join(
         [
-            f"<h1>{len(results)} histories</h1>",
+            f"<h1>{len(tally.rows)} histories</h1>",
             f'<div class="verdict{" failed" if failed else ""}"><strong>'
             + (f"{failed} failed" if failed else "Everything held in all of them.")
             + "</strong></div>",
             *_totals(totals, counts),
             "<h2>Histories</h2>",
-            *_table(results, pages),
-            *_coverage(counts, len(results)),
-            *_done(totals["done"], results),
+            *_table(tally.rows, pages),
+            *_coverage(counts, len(tally.rows)),
+            *_done(totals["done"]),
         ]
     )
     return _document("kin-sim run", body)
@@ -318,24 +335,21 @@ def _totals(totals: Mapping[str, Any], counts: Mapping[int, int]) -> Iterator[st
     yield "</div>"
 
 
-def _table(results: Sequence[Result], pages: Mapping[int, str]) -> Iterator[str]:
+def _table(rows: Sequence[Row], pages: Mapping[int, str]) -> Iterator[str]:
     yield (
         '<table><thead><tr><th class="number">seed</th><th>verdict</th><th class="number">devices</th>'
         '<th class="number">actions</th><th class="number">faults</th><th class="number">situations</th>'
         '<th class="number">virtual time</th><th class="number">CPU</th><th>what does not hold</th></tr></thead><tbody>'
     )
-    for result in sorted(results, key=lambda one: not one.failure):
-        seed = result.options.seed
-        link = f'<a href="{pages[seed]}">{seed}</a>' if seed in pages else f"{seed}"
-        kinds = dict(result.options.troubles)
-        faults = sum(count for name, count in result.counts.items() if name in kinds)
-        verdict = '<span class="fail">fail</span>' if result.failure else '<span class="pass">pass</span>'
+    for row in sorted(rows, key=lambda one: not one.failure):
+        link = f'<a href="{pages[row.seed]}">{row.seed}</a>' if row.seed in pages else f"{row.seed}"
+        verdict = '<span class="fail">fail</span>' if row.failure else '<span class="pass">pass</span>'
         yield (
-            f'<tr{" class=failed" if result.failure else ""}><td class="number">{link}</td><td>{verdict}</td>'
-            f'<td class="number">{result.options.devices}</td><td class="number">{result.actions}</td>'
-            f'<td class="number">{faults}</td><td class="number">{len(result.situations)}</td>'
-            f'<td class="number">{told(round(result.virtual_s * 1e9))}</td><td class="number">{result.cpu_s:.2f} s</td>'
-            f"<td>{escape(result.failure.partition(chr(10))[0])}</td></tr>"
+            f'<tr{" class=failed" if row.failure else ""}><td class="number">{link}</td><td>{verdict}</td>'
+            f'<td class="number">{row.devices}</td><td class="number">{row.actions}</td>'
+            f'<td class="number">{row.faults}</td><td class="number">{row.situations}</td>'
+            f'<td class="number">{told(round(row.virtual_s * 1e9))}</td><td class="number">{row.cpu_s:.2f} s</td>'
+            f"<td>{escape(row.failure)}</td></tr>"
         )
     yield "</tbody></table>"
 
@@ -358,11 +372,10 @@ def _coverage(counts: Mapping[int, int], seeds: int) -> Iterator[str]:
     yield "</table>"
 
 
-def _done(done: Mapping[str, int], results: Sequence[Result]) -> Iterator[str]:
-    troubles = {name for result in results for name, _ in result.options.troubles}
+def _done(done: Mapping[str, int]) -> Iterator[str]:
     for title, wanted in (("Faults made", True), ("Actions done", False)):
         yield f'<h2>{title}</h2><div class="columns">'
         for name, count in sorted(done.items(), key=lambda item: -item[1]):
-            if (name in troubles) is wanted:
+            if (name in TROUBLES) is wanted:
                 yield f"<p>{escape(name)}: {count}</p>"
         yield "</div>"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from simulations.printing import one_line
 from simulations.situations import breakage, habits, pairs
 from simulations.situations.pairs import Judge
 from simulations.situations.record import Record
@@ -236,7 +237,7 @@ def reached(record: Record) -> dict[int, str]:
     for number, judge in JUDGES.items():
         evidence = next(judge(record), None)
         if evidence is not None:
-            found[number] = ", ".join(map(str, evidence))
+            found[number] = one_line(", ".join(map(str, evidence)))
     return found
 
 

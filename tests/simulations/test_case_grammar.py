@@ -12,7 +12,8 @@ import pytest
 from simulations.cases import contents, grammar, real, virtual
 from simulations.cases.grammar import Skipped
 from simulations.cases.judgement import is_copy_of
-from simulations.cases.runner import check
+from simulations.cases.runner import check, run_virtual
+from simulations.commands.cases import run_cases
 
 CASE = {"id": "X-1", "devices": ["A", "B"], "setup": [], "steps": [], "expectation": {"converged": True}}
 
@@ -178,18 +179,49 @@ def test_what_is_not_there_yet_says_so():
     assert "not in this version" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '[{"no": "id"}]'])
-def test_a_file_that_holds_no_cases_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is no JSON"),
+        ("{}", "not a list of cases"),
+        ("[]", "no cases in"),
+        ("[3]", "case 1 of 1: not an object"),
+        ('[{"no": "id"}]', "case 1 of 1: it has no id"),
+        ('[{"id": "X"}]', "X needs a list of names as its devices"),
+        (json.dumps([CASE, a_case(devices=[])]), "case 2 of 2: X-1 needs a list of names as its devices"),
+        (json.dumps([a_case(steps=[{"op": "write"}])]), "X-1 needs a list of objects with op and device as its steps"),
+        (json.dumps([a_case(expectation=[])]), "X-1 needs an object as its expectation"),
+        (json.dumps([a_case(params={"n": []})]), "X-1 needs an object of lists, none of them empty"),
+        (json.dumps([a_case(params={"side": ["middle"]})]), "X-1 says what cannot be read: KeyError: 'middle'"),
+    ],
+)
+def test_a_file_that_holds_no_cases_is_named(tmp_path, capsys, text, words):
     file = tmp_path / "cases.json"
     file.write_text(text)
-    result = kin_sim("cases", str(file), "--real")
-    assert result.returncode == 2
-    assert result.stderr.startswith("kin-sim: ")
-    assert result.stderr.count("\n") == 1
+    assert run_cases([file], [], run_virtual, as_json=False) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("kin-sim cases: ")
+    assert str(file) in line
+    assert words in line
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    assert run_cases([tmp_path / "none.json"], [], run_virtual, as_json=False) == 2
+    said = capsys.readouterr().err
+    assert said == f"kin-sim cases: cannot read {tmp_path / 'none.json'}: No such file or directory\n"
+
+
+def test_cases_of_which_all_are_skipped_show_nothing(tmp_path, capsys):
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps([a_case(needs=["gc"])]))
+    assert run_cases([file], [], run_virtual, as_json=False) == 0
+    told = capsys.readouterr()
+    assert told.out.endswith("0 pass, 0 fail, 1 skipped\n")
+    assert told.err == "kin-sim cases: nothing was checked\n"
 
 
 def test_a_case_that_is_not_there_is_named(tmp_path):
     file = tmp_path / "cases.json"
     file.write_text(json.dumps([CASE]))
     result = kin_sim("cases", str(file), "--real", "--only", "X-2")
-    assert (result.returncode, result.stderr) == (2, "kin-sim: no case X-2 in these files\n")
+    assert (result.returncode, result.stderr) == (2, "kin-sim cases: no case X-2 in these files\n")

@@ -1,12 +1,13 @@
 """Histories as files: written down, read again, played again, and made smaller."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from simulations.commands.failures import Teller
 from simulations.commands.run import main
-from simulations.history import deeds, repertoire, runs, script
+from simulations.history import deeds, files, repertoire, runs, script
 from simulations.history.shrink import shrink
 from simulations.mishaps import SimulationError
 from simulations.shrinking import minimise
@@ -21,8 +22,8 @@ class Broken(SimulationError):
 def test_a_history_is_what_its_file_says(tmp_path):
     first = runs.script_of(SEED)
     file = tmp_path / "history.json"
-    file.write_text(script.write(first))
-    assert script.read(file) == first
+    file.write_text(files.write(first))
+    assert files.read(file) == first
 
 
 def test_what_was_played_is_played_again():
@@ -66,19 +67,69 @@ def test_a_failure_is_told_with_a_trace_and_a_history_to_play(broken, tmp_path):
     result = runs.live(broken)
     told = Teller(tmp_path, shrink_s=30.0).explain(runs.script_of(broken), result)
     assert "device-" in told.trace.read_text()
-    again = runs.play(script.read(told.history)).result
+    again = runs.play(files.read(told.history)).result
     assert again.failure.startswith("Broken")
     lines = list(told.lines())
     assert f"again: kin-sim run --seed {broken}" in lines
     assert f"again, smaller: kin-sim run --history {told.history}" in lines
 
 
+def test_a_history_from_a_file_is_played_again_from_that_file(broken, tmp_path, capsys):
+    """The seed alone is another history; and what is kept beside the file does not take its place."""
+    file = tmp_path / "history.json"
+    first = runs.script_of(broken)
+    file.write_text(files.write(first))
+    before = file.read_bytes()
+    assert main(["--history", str(file), "--shrink", "20", "--keep", str(tmp_path), "--report", str(tmp_path)]) == 1
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert f"again: kin-sim run --history {file}" in lines
+    assert not any("--seed" in line for line in lines)
+    assert file.read_bytes() == before
+    [smaller] = [line.rpartition(" ")[2] for line in lines if line.startswith("again, smaller: ")]
+    assert runs.play(files.read(Path(smaller))).result.failure.startswith("Broken")
+    assert not any("--seed" in page.read_text() for page in tmp_path.glob("*.html"))
+
+
+def test_what_is_not_made_smaller_is_not_told_twice(broken, tmp_path, capsys):
+    assert main(["--seed", str(broken), "--shrink", "0", "--keep", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if line.strip()]
+    assert len(set(told)) == len(told)
+    assert not any("made smaller" in line or "making it smaller" in line or "again, smaller" in line for line in lines)
+    [kept] = tmp_path.glob("*.json")
+    assert f"      again, from what is kept: kin-sim run --history {kept}" in lines
+    assert files.read(kept) == runs.script_of(broken)
+
+
+def test_a_directory_that_cannot_be_used_is_told_before_anything_is_played(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for name in ("--keep", "--report"):
+        assert main([name, str(tmp_path / "file")]) == 2
+        assert said(capsys) == f"kin-sim run: {name} {tmp_path / 'file'}: is no directory"
+
+
+def test_a_failure_that_cannot_be_kept_ends_nothing(broken, tmp_path, capsys):
+    keep = tmp_path / "keep"
+    (keep / f"seed-{broken}.json").mkdir(parents=True)
+    assert main(["--seeds", f"{broken}..{broken + 1}", "--once", "--shrink", "0", "--keep", str(keep)]) == 1
+    told = capsys.readouterr()
+    assert f"seed-{broken}.json: Is a directory" in told.err
+    assert told.out.splitlines()[-1].startswith("2 histories, ")
+
+
 def test_the_command_plays_a_file(tmp_path, capsys):
     file = tmp_path / "history.json"
     first = runs.script_of(SEED)
-    file.write_text(script.write(first._replace(events=first.events[:3])))
+    file.write_text(files.write(first._replace(events=first.events[:3])))
     assert main(["--history", str(file), "--once"]) == 0
     assert f"pass  seed {SEED} " in capsys.readouterr().out
+
+
+def said(capsys):
+    """Return what was said of wrong usage: one line."""
+    [line] = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in line
+    return line
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", json.dumps({"version": 2}), '{"version": 1, "options": {}}'])
@@ -86,7 +137,43 @@ def test_what_is_no_history_is_told_in_words(tmp_path, capsys, text):
     file = tmp_path / "history.json"
     file.write_text(text)
     assert main(["--history", str(file)]) == 2
-    assert str(file) in capsys.readouterr().err
+    assert str(file) in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        (("options", "weather"), "hail", "'hail' in its weather"),
+        (("options", "personalities"), ["plain", "plain", "odd"], "'odd' in its personalities"),
+        (("options", "personalities"), ["plain"], "1 personalities for 3 devices"),
+        (("options", "lans"), [1], "1 lans for 3 devices"),
+        (("options", "devices"), 0, "0 as its devices"),
+        (("options", "devices"), "3", "$.options.devices"),
+        (("options", "seed"), "abc", "$.options.seed"),
+        (("options", "pauses"), "zzz", "'zzz' in its pauses"),
+        (("options", "deeds"), [], "its options name no deed"),
+        (("options", "deeds"), [["edit", 0]], "weight below 1"),
+        (("options", "more"), 1, "$.options"),
+        (("events", 0, "name"), "nonsense", "'nonsense'"),
+        (("events", 0, "pause_s"), "x", "$.events[0].pause_s"),
+        (("events", 0, "pause_s"), -5, "pause of -5"),
+        (("events", 0, "who"), 17, "user 17"),
+        (("events", 0, "number"), "x", "$.events[0].number"),
+        (("events", 0, "number"), 1, "stands there twice"),
+        (("events", 0, "what"), "party", "'party'"),
+        (("events",), 3, "$.events"),
+    ],
+)
+def test_what_no_history_can_be_is_told_with_where_it_stands(tmp_path, capsys, where, value, words):
+    file = tmp_path / "history.json"
+    found = json.loads(files.write(runs.script_of(SEED)))
+    inside = found
+    for key in where[:-1]:
+        inside = inside[key]
+    inside[where[-1]] = value
+    file.write_text(json.dumps(found))
+    assert main(["--history", str(file)]) == 2
+    assert words in said(capsys)
 
 
 def test_a_missing_file_is_told_in_words(tmp_path, capsys):

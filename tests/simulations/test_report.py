@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from simulations.commands.run import main
+from simulations.commands.tally import Tally
 from simulations.history import runs
 from simulations.report.messages import PictureTrace
 from simulations.report.pages import index_page, page
@@ -111,15 +112,10 @@ def test_what_is_printed_is_all_of_the_diagram_in_pieces_that_fit_a_sheet(lived)
 
 def test_several_histories_have_an_index(lived):
     failed = lived.result._replace(failure="Violation: invariant 2", invariant=2)
-    totals = {
-        "histories": 2,
-        "failed": 1,
-        "histories_a_second": 1.0,
-        "actions_a_second": 1.0,
-        "steps_a_second": 1.0,
-        "done": {"kill": 2, "edit": 3},
-    }
-    shown = Page(index_page([lived.result, failed], {SEED: "seed.html"}, totals))
+    tally = Tally()
+    for result in (lived.result, failed):
+        tally.add(result)
+    shown = Page(index_page(tally, {SEED: "seed.html"}, tally.totals(1.0)))
     assert shown.links == ["seed.html", "seed.html"]
     assert "invariant 2" in shown.text
     assert "1 failed" in shown.text
