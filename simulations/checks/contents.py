@@ -67,7 +67,8 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     move removes nothing. He did not know of the removal unless he did it before, on the same device or where the remover had seen it.
     A device that was put back to when it did not know the file, and was not at rest since, cannot tell what it removes: what
     it had handed in before is another's to it, and stays beside its own. Nor can it tell what others removed meanwhile.
-    And of a file whose two versions were removed at once by who had not seen the other's, the conflict's copy stays.
+    What it wrote over a file it hands in anew, beside all versions of that: the file is no more removed or replaced by who knew
+    of none but those. And of a file whose two versions were removed at once by who had not seen the other's, the copy stays.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY or is_local(path):
@@ -80,6 +81,7 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
                 and not _is_moved_otherwise(ledger, ender, seen.content)
                 and not _went_along(ledger, ender, seen.content)
                 and not _met_a_removal(ledger, ender, path, seen.content)
+                and not _was_handed_in_anew(ledger, ender, seen.content)
             ):
                 raise Violation(
                     NO_RESURRECTION,
@@ -254,6 +256,18 @@ def _met_a_removal(ledger: Ledger, ender: Action, path: str, content: bytes) -> 
         and one.before[was].content != content
         for one in ledger.actions
         for was in mine
+    )
+
+
+def _was_handed_in_anew(ledger: Ledger, ender: Action, content: bytes) -> bool:
+    """Tell whether a device that was put back since all were at rest holds a version of a file that it cannot know to be one.
+
+    To all others that is written at once with what they did, and replaces nothing; and who removes a file that another writes
+    to removes nothing.
+    """
+    return any(
+        one.epoch == ender.epoch and not one.is_known and content in _versions(ledger, version)[1:]
+        for (_, version), one in ledger.forgotten.items()
     )
 
 

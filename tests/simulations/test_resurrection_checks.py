@@ -179,6 +179,24 @@ def test_3_what_a_device_knew_at_rest_before_its_backup_others_can_remove(scene)
     contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+def test_3_what_a_device_that_was_put_back_had_written_over_is_not_removed_by_who_did_not_know_of_that(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    for number in (1, 2):
+        scene.come(number, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "a.txt"))
+    scene.act(1, ("write", "a.txt", b"two"))
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    scene.ledger.forget(scene.world.devices[1], 1, {})
+    contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    scene.ledger.rested(scene.world.devices)
+    scene.act(2, ("remove", "a.txt"))
+    scene.come(2, "a.txt", b"one")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+
+
 def test_3_a_backup_brings_back_what_was_removed_long_before(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     scene.act(0, ("remove", "a.txt"))
