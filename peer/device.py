@@ -77,6 +77,8 @@ ROUNDS_MAX: Final = 5
 MOVING: Final = frozenset(["queued", "transferring"])
 TIDY_S: Final = 2.0
 """How long a command that ends may empty the trash for."""
+BREAKS_MAX: Final = 2
+"""So often the link may break under a pass that has no time to wait for the coordinator."""
 RETRY_LOOK_S: Final = 0.1
 RETRY_LINK_S: Final = 0.5
 NEEDS_PERSON: Final = frozenset(["held", "frozen", "unreadable", "name", "disk_full", "quota", "read_only"])
@@ -554,15 +556,20 @@ class Device:
             engine.observer.look_everywhere()
             engine.retry_all()
         asked: set[int] = set()
+        breaks = 0
         while True:
+            is_linked = False
             try:
                 await self.need_link()
+                is_linked = True
                 if await self._is_settled(engines, asked, patient=patient):
                     return
             except UnavailableError:
-                if not patient:
+                # A link that broke may have been of no use for long: whether there is another one shows at once.
+                breaks += is_linked
+                if not patient and (not is_linked or breaks > BREAKS_MAX):
                     raise
-                await asyncio.sleep(RETRY_LINK_S)
+                await asyncio.sleep(RETRY_LINK_S if patient else 0.0)
             await asyncio.sleep(RETRY_LOOK_S)
 
     async def _is_settled(self, engines: Sequence[FolderEngine], asked: set[int], *, patient: bool) -> bool:

@@ -50,7 +50,8 @@ class StoredJournal:
         def operation(db: sqlite3.Connection) -> None:
             noted(db)
             self._put(db, swaps)
-            db.executemany("INSERT OR REPLACE INTO intent (folder, id, as_user, row) VALUES (?, ?, ?, ?)", rows)
+            if rows:
+                db.executemany("INSERT OR REPLACE INTO intent (folder, id, as_user, row) VALUES (?, ?, ?, ?)", rows)
 
         self._database.call(operation)
 

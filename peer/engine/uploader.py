@@ -11,6 +11,7 @@ Rule 3: a chunk is noted as stored only after its receipts were handed in, so a 
     A content counts as stored only if its chunks were put or opened here; a row in another's segment is his word.
     What is spooled counts as stored once the spool was sent.
 Rule 4: of a large file only the rows of the segment in work are in memory; those of the segments before are stored.
+    What is read in one step goes to the nodes together with the segments that list it: one put, and one report of receipts.
 Rule 5: a job uses the spool only if there is room for all of it; one that finds none waits for storage, and its contents
     for their entry.
 """
@@ -89,6 +90,8 @@ class _Source:
         self._chunker = chunker
         self._steps = self._read_all()
         self.problems: dict[int, str] = {}
+        self.is_at_end = False
+        """Whether the newest pieces are the last, and all problems are known."""
 
     def step(self) -> list[RawChunk] | None:
         """Return the next pieces, None at the end; call it from one thread at a time."""
@@ -118,6 +121,7 @@ class _Source:
                     if size >= READ_BYTES or len(pending) >= READ_CHUNKS:
                         yield _take_all(pending)
                         size = 0
+            self.is_at_end = True
             if pending:
                 yield _take_all(pending)
 
@@ -184,6 +188,12 @@ class _Job:
         self.rows: list[list[Row]] = [[] for _ in files]
         self.spans: list[list[tuple[SegmentKey, int, int]]] = [[] for _ in files]
         self.puts: dict[asyncio.Task[None], _Batch] = {}
+        self.is_begun = False
+        """Whether some of its pieces were read."""
+        self.whole: _Batch | None = None
+        """All of its pieces, where they are so few that they are put together with the segments that list them."""
+        self.keeps_turn = False
+        """Whether it has kept its turn with them, to its end."""
         self.room = 0
         """Bytes of the spool that are kept for this job."""
         self.is_refused = False
@@ -238,19 +248,23 @@ class Uploader:
         source = _Source(self._guard, files, self._context.folder_keys(self._record().key).chunker)
         job = _Job(source, files, progress)
         try:
-            while (index := await self._take_step(job)) is not None:
+            while job.whole is None and (index := await self._take_step(job)) is not None:
                 if len(job.rows[index]) >= ROWS_PENDING_MAX:
                     complete, job.rows[index] = _complete_segments(job.rows[index])
                     job.spans[index] += await self._store_whole_segments(job, complete)
             while job.puts:
                 await self._await_put(job)
-            return await self._describe_all(job)
+            stored = await self._describe_all(job)
+            await self._put_whole(job)
+            return stored
         except UnavailableError as error:
             if job.is_refused and not isinstance(error, SpoolFullError):
                 raise SpoolFullError("storage is away, and the spool of this device is full") from error
             raise
         finally:
             await end(job.puts)
+            if job.keeps_turn:
+                self._context.steps.release()
             source.close()
             self.spool.release(job.room)
 
@@ -271,7 +285,7 @@ class Uploader:
         Nothing of them is held by the caller, so that whoever waits for his turn holds no memory.
         """
         await self._context.steps.acquire()
-        put = None
+        is_kept = False
         try:
             step = await self._context.processor.run(job.source.step)
             if step is None:
@@ -281,6 +295,11 @@ class Uploader:
             for raw in step:
                 job.rows[raw.file].append(made[raw.hash])
             batch = _Batch(new, held, found, sum(len(raw.data) for raw in step))
+            is_begun, job.is_begun = job.is_begun, True
+            if job.source.is_at_end and not (is_begun or is_behind):
+                job.whole = batch
+                job.keeps_turn = is_kept = True
+                return step[-1].file
             while len(job.puts) >= BATCHES_AHEAD:
                 is_behind |= await self._await_put(job)
             if is_behind and await self._may_spool(job):
@@ -288,10 +307,10 @@ class Uploader:
                 return step[-1].file
             put = asyncio.create_task(self._store(batch))
             put.add_done_callback(lambda _: self._context.steps.release())
-            job.puts[put] = batch
+            job.puts[put], is_kept = batch, True
             return step[-1].file
         finally:
-            if put is None:
+            if not is_kept:
                 self._context.steps.release()
 
     async def _seal_missing(
@@ -330,15 +349,22 @@ class Uploader:
             await self._put([(chunk.ref, chunk.data) for chunk in batch.chunks])
         await self._note(batch, [*(chunk.row for chunk in batch.chunks), *batch.held])
 
+    async def _put_whole(self, job: _Job) -> None:
+        """Put the pieces of a job that was to put them with its segments, where all of these were stored already."""
+        if job.whole is not None:
+            put = asyncio.create_task(self._store(job.whole))
+            job.puts[put], job.whole = job.whole, None
+            while job.puts:
+                await self._await_put(job)
+
     async def _note(self, batch: _Batch, rows: Sequence[Row]) -> None:
+        await self._context.database.run(lambda db: self._note_pieces(db, batch, rows))
+
+    def _note_pieces(self, db: sqlite3.Connection, batch: _Batch, rows: Sequence[Row]) -> None:
         folder = self._record().key
-
-        def note(db: sqlite3.Connection) -> None:
-            note_rows(db, folder, rows)
-            drop_received(db, folder, [row.raw_hash for row in rows])
-            note_places(db, folder, batch.found)
-
-        await self._context.database.run(note)
+        note_rows(db, folder, rows)
+        drop_received(db, folder, [row.raw_hash for row in rows])
+        note_places(db, folder, batch.found)
 
     async def _find_received(self, pieces: Mapping[bytes, bytes]) -> dict[bytes, Row]:
         """Return, by raw hash, the rows of pieces that came over the LAN and that a write quorum turns out to hold.
@@ -481,24 +507,34 @@ class Uploader:
     async def _store_new_segments(
         self, job: _Job, new: Sequence[Sealed], lists: Sequence[tuple[ChunkId, Sequence[Row]]], *, is_behind: bool
     ) -> None:
+        whole, job.whole = job.whole, None
         if not (is_behind and await self._may_spool(job)):
-            put = asyncio.create_task(self._put_segments(new, lists))
+            put = asyncio.create_task(self._put_segments(new, lists, whole))
             try:
                 await self._arrivals(job, [put])
                 if await self._is_put(job, put):
+                    job.progress(0 if whole is None else whole.raw_bytes)
                     return
             finally:
                 await end([put])
+        if whole is not None:
+            await self._spool_batch(job, whole)
         await self._context.database.run(lambda db: note_lists(db, self._record().key, lists))
         await self.spool.keep(new)
 
-    async def _put_segments(self, new: Sequence[Sealed], lists: Sequence[tuple[ChunkId, Sequence[Row]]]) -> None:
-        await self._put([(each.ref, each.data) for each in new])
+    async def _put_segments(
+        self, new: Sequence[Sealed], lists: Sequence[tuple[ChunkId, Sequence[Row]]], whole: _Batch | None
+    ) -> None:
+        """Put segments, with all pieces that they list where a job has few, and tell the coordinator what they list."""
+        pieces = () if whole is None else whole.chunks
+        await self._put([*((chunk.ref, chunk.data) for chunk in pieces), *((each.ref, each.data) for each in new)])
         for part in pin_messages([each.what for each in new if isinstance(each.what, m.PinnedSegment)]):
             await self._context.link.ask(m.PinSegments(self._record().id, part), m.Ok)
         folder = self._record().key
 
         def note(db: sqlite3.Connection) -> None:
+            if whole is not None:
+                self._note_pieces(db, whole, [*(chunk.row for chunk in whole.chunks), *whole.held])
             note_segments(db, folder, [each.ref.id for each in new])
             note_lists(db, folder, lists)
 

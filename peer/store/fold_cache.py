@@ -86,8 +86,9 @@ class _CachedTable(_Memory[K, V]):
 
     def write(self) -> None:
         """Write what was changed."""
-        self._stored.write(self.changed)
-        self.changed = {}
+        if self.changed:
+            self._stored.write(self.changed)
+            self.changed = {}
 
 
 class _CachedPairTable(_Memory[tuple[bytes, S], V]):
@@ -122,8 +123,9 @@ class _CachedPairTable(_Memory[tuple[bytes, S], V]):
 
     def write(self) -> None:
         """Write what was changed."""
-        self._stored.write(self.changed)
-        self.changed = {}
+        if self.changed:
+            self._stored.write(self.changed)
+            self.changed = {}
 
 
 class _CachedItems(_Memory[ItemId, Item]):
@@ -165,8 +167,9 @@ class _CachedItems(_Memory[ItemId, Item]):
 
     def write(self) -> None:
         """Write what was changed."""
-        self._stored.write(self.changed)
-        self.changed = {}
+        if self.changed:
+            self._stored.write(self.changed)
+            self.changed = {}
 
 
 class CachedState(FoldState):

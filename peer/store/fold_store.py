@@ -15,8 +15,9 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from peer.core.fold_state import ContentRow, EntryRow, FoldState, NameRow, NodeRow, PlaceRow
-from peer.core.tree import Content, Item, ItemId, Member
+from peer.core.tree import Item, ItemId
 from peer.store.lookups import together
+from peer.store.trees import read_content, read_members
 from protocol.entries import AdmittedEntry
 from protocol.ids import Dot, NodeId
 
@@ -63,6 +64,13 @@ def _int_key(key: int) -> bytes:
     return key.to_bytes(4, "big")
 
 
+def _run_each(db: sqlite3.Connection, *statements: tuple[str, Sequence[tuple[Any, ...]]]) -> None:
+    """Run each statement for each of its rows; most have none, and to begin one costs as much as a row."""
+    for text, rows in statements:
+        if rows:
+            db.executemany(text, rows)
+
+
 class KeyTable(Generic[K, V]):
     """Rows by key."""
 
@@ -99,9 +107,8 @@ class KeyTable(Generic[K, V]):
         """Add or replace these rows; drop those that are None."""
         key, folder = self._key, self._folder
         gone = [(folder, key(each)) for each, row in rows.items() if row is None]
-        self._db.executemany(self._drop, gone)
         kept = [(folder, key(each), _encode(row)) for each, row in rows.items() if row is not None]
-        self._db.executemany(self._put, kept)
+        _run_each(self._db, (self._drop, gone), (self._put, kept))
 
 
 class PairTable(Generic[S, V]):
@@ -150,9 +157,8 @@ class PairTable(Generic[S, V]):
         """Add or replace these rows; drop those that are None."""
         key, folder = self._key, self._folder
         gone = [(folder, first, key(second)) for (first, second), row in rows.items() if row is None]
-        self._db.executemany(self._drop, gone)
         kept = [(folder, first, key(second), _encode(row)) for (first, second), row in rows.items() if row is not None]
-        self._db.executemany(self._put, kept)
+        _run_each(self._db, (self._drop, gone), (self._put, kept))
 
     def under(self, first: bytes, /) -> Iterator[tuple[S, V]]:
         """Yield second part and row of every row with this first part, by second part."""
@@ -166,11 +172,9 @@ class ItemTable:
     def __init__(self, db: sqlite3.Connection, folder: int) -> None:
         self._db = db
         self._folder = folder
-        self._content = msgspec.msgpack.Decoder(Content).decode
-        self._members = msgspec.msgpack.Decoder(tuple[Member, ...]).decode
 
     def _item(self, row: tuple[bytes, bytes, bytes, bytes, bytes]) -> Item:
-        return Item(NodeId(row[0]), NodeId(row[1]), os.fsdecode(row[2]), self._content(row[3]), self._members(row[4]))
+        return Item(NodeId(row[0]), NodeId(row[1]), os.fsdecode(row[2]), read_content(row[3]), read_members(row[4]))
 
     def item(self, id: ItemId) -> Item | None:
         """Return the item, or None."""
@@ -213,13 +217,16 @@ class ItemTable:
         """Add or replace these items; drop those that are None."""
         folder = self._folder
         gone = [(folder, id) for id, item in items.items() if item is None]
-        self._db.executemany("DELETE FROM fold_item WHERE folder = ? AND id = ?", gone)
         kept = [
             (folder, i.id, i.parent, os.fsencode(i.name), _encode(i.content), _encode(i.members))
             for i in items.values()
             if i is not None
         ]
-        self._db.executemany("INSERT OR REPLACE INTO fold_item VALUES (?, ?, ?, ?, ?, ?)", kept)
+        _run_each(
+            self._db,
+            ("DELETE FROM fold_item WHERE folder = ? AND id = ?", gone),
+            ("INSERT OR REPLACE INTO fold_item VALUES (?, ?, ?, ?, ?, ?)", kept),
+        )
 
 
 def places_named(db: sqlite3.Connection, folder: int, names: Sequence[bytes]) -> Iterator[PlaceRow]:

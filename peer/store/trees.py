@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -19,9 +20,11 @@ from protocol.ids import NodeId
 INODE_MASK: Final = (1 << 63) - 1
 """SQLite's integers have a sign."""
 
-_content = msgspec.msgpack.Decoder(Content)
-_members = msgspec.msgpack.Decoder(tuple[Member, ...])
-_fingerprint = msgspec.msgpack.Decoder(Fingerprint)
+DECODED_MAX: Final = 4_096
+"""Values of a kind that are remembered decoded: rows are read again and again while their item changes."""
+read_content: Final = lru_cache(DECODED_MAX)(msgspec.msgpack.Decoder(Content).decode)
+read_members: Final = lru_cache(DECODED_MAX)(msgspec.msgpack.Decoder(tuple[Member, ...]).decode)
+_fingerprint: Final = lru_cache(DECODED_MAX)(msgspec.msgpack.Decoder(Fingerprint).decode)
 
 
 def _name(raw: bytes) -> str:
@@ -90,9 +93,10 @@ class _Rows:
 
     def drop_all(self, ids: Collection[ItemId]) -> None:
         """Remove items; what stands under them stays."""
-        rows = [(self._folder, id) for id in ids]
-        self._db.executemany(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", rows)
-        mark_dirty(self._db, self._folder, ids)
+        if ids:
+            rows = [(self._folder, id) for id in ids]
+            self._db.executemany(f"DELETE FROM {self._table} WHERE folder = ? AND id = ?", rows)
+            mark_dirty(self._db, self._folder, ids)
 
     def all(self) -> Iterator[Item]:
         """Yield every item."""
@@ -110,7 +114,7 @@ class LocalTree(_Rows):
     _columns = "content, fingerprint"
 
     def _item(self, row: tuple[Any, ...]) -> Item:
-        return Item(NodeId(row[0]), NodeId(row[1]), _name(row[2]), _content.decode(row[3]))
+        return Item(NodeId(row[0]), NodeId(row[1]), _name(row[2]), read_content(row[3]))
 
     def rows(self, parent: ItemId) -> Iterator[tuple[Item, Fingerprint]]:
         """Yield the items of a directory with how they looked when they were hashed, by name."""
@@ -119,13 +123,13 @@ class LocalTree(_Rows):
             (self._folder, parent),
         ).fetchall()
         for row in found:
-            yield self._item(row), _fingerprint.decode(row[4])
+            yield self._item(row), _fingerprint(row[4])
 
     def seen(self, ids: Sequence[ItemId]) -> Iterator[tuple[Item, Fingerprint]]:
         """Yield those of these items that are there, with how they looked when they were hashed."""
         query = "SELECT id, parent, name, content, fingerprint FROM local_item WHERE folder = ? AND id IN"
         for row in together(self._db, query, (self._folder,), ids):
-            yield self._item(row), _fingerprint.decode(row[4])
+            yield self._item(row), _fingerprint(row[4])
 
     def holders(self, device: int, inode: int) -> Iterator[tuple[Item, Fingerprint]]:
         """Yield the rows that were seen with this inode."""
@@ -134,7 +138,7 @@ class LocalTree(_Rows):
             (self._folder, inode & INODE_MASK),
         ).fetchall()
         for row in found:
-            seen = _fingerprint.decode(row[4])
+            seen = _fingerprint(row[4])
             if (seen.device, seen.inode) == (device, inode):
                 yield self._item(row), seen
 
@@ -143,7 +147,7 @@ class LocalTree(_Rows):
         row = self._db.execute(
             "SELECT fingerprint FROM local_item WHERE folder = ? AND id = ?", (self._folder, id)
         ).fetchone()
-        return None if row is None else _fingerprint.decode(row[0])
+        return None if row is None else _fingerprint(row[0])
 
     def doubt(self, ids: Sequence[ItemId]) -> None:
         """Have the bytes of these items read again when they are looked at next, however they look."""
@@ -174,7 +178,7 @@ class SyncedTree(_Rows):
     _columns = "content, members"
 
     def _item(self, row: tuple[Any, ...]) -> Item:
-        return Item(NodeId(row[0]), NodeId(row[1]), _name(row[2]), _content.decode(row[3]), _members.decode(row[4]))
+        return Item(NodeId(row[0]), NodeId(row[1]), _name(row[2]), read_content(row[3]), read_members(row[4]))
 
     def put(self, item: Item) -> None:
         """Add an item or replace the one with its id."""
@@ -202,7 +206,9 @@ def remembered(tree: LocalTree | SyncedTree, ids: Sequence[ItemId]) -> Remembere
 
 def mark_dirty(connection: sqlite3.Connection, folder: int, ids: Iterable[ItemId]) -> None:
     """Have the next planning look at these items."""
-    connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", [(folder, id) for id in ids])
+    rows = [(folder, id) for id in ids]
+    if rows:
+        connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", rows)
 
 
 def mark_all_dirty(connection: sqlite3.Connection, folder: int) -> None:
@@ -221,7 +227,8 @@ def dirty(connection: sqlite3.Connection, folder: int, most: int, *, after: byte
 
 def clean(connection: sqlite3.Connection, folder: int, ids: Collection[ItemId]) -> None:
     """Take items off the set: their three trees agree."""
-    connection.executemany("DELETE FROM dirty WHERE folder = ? AND id = ?", [(folder, id) for id in ids])
+    if ids:
+        connection.executemany("DELETE FROM dirty WHERE folder = ? AND id = ?", [(folder, id) for id in ids])
 
 
 def rekey(db: sqlite3.Connection, folder: int, old: ItemId, new: ItemId) -> None:

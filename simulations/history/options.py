@@ -14,7 +14,7 @@ from simulations.personalities import PERSONALITIES, Personality
 from simulations.watcher import FINE, Weather
 
 ACTIONS_MIN: Final = 30
-ACTIONS_MAX: Final = 32
+ACTIONS_MAX: Final = 31
 FAULTS_MIN: Final = 3
 FAULTS_MAX: Final = 4
 DEVICES: Final = (3,) * 17 + (4,) * 2 + (5,)
@@ -29,8 +29,8 @@ PAUSES_S: Final = {
     "slow": (1.0, 10.0, 120.0),
 }
 """By name, what people wait between two actions, at most."""
-_PAUSES: Final = ("storm", "storm", "rushed") * 5 + ("brisk", "brisk", "brisk", "mixed", "slow")
-REST_SHARE: Final = 0.15
+_PAUSES: Final = ("storm",) * 12 + ("rushed",) * 5 + ("brisk", "mixed", "slow")
+REST_SHARE: Final = 0.1
 """How many histories come to rest once in between."""
 RESTART_SHARE: Final = 0.25
 """How many histories end with a restart of everything."""
