@@ -472,6 +472,14 @@ def destroy(world, ledger, _):
     first.files.unlink(first.files.open_root(ROOT), "only.txt")
 
 
+def destroy_what_another_shows(world, ledger, _):
+    others = world.devices[1]
+    world.network.go_offline(others.name)
+    others.user.write(others.path("only.txt"), b"only here")
+    ledger.acknowledge(look(others), 0)
+    destroy(world, ledger, _)
+
+
 def cut_short(world, ledger, _):
     first = world.devices[0]
     world.network.go_offline(first.name)
@@ -517,6 +525,7 @@ STEPS = {
     "a device asks nodes for many things at once": (25, dial_many),
     "a process works outside the folder": (27, stray),
     "the only copy is removed": (6, destroy),
+    "what is in no log is removed, though another shows it": (6, destroy_what_another_shows),
     "the only copy is cut short": (7, cut_short),
     "half a file is shown": (7, show_half),
     "a name is sent in clear": (15, say_in_clear),
