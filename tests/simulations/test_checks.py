@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from contextlib import nullcontext
+from functools import partial
 from random import Random
 
 import pytest
@@ -163,6 +164,67 @@ def test_2_what_a_disk_has_no_name_for_keeps_the_one_that_it_had():
             trees.check_convergence(world, [look(device) for device in world.devices])
 
     World(1, prepared(), personalities=kinds).run(story)
+
+
+def folding(*plain):
+    """Have these stand on two devices, files but what ends in a slash; compare with what stands on a disk that folds case."""
+
+    def compare(*there, kind="mac"):
+        async def story(world):
+            one, two, three = world.devices
+            for device, paths in ((one, plain), (two, there), (three, plain)):
+                for path in paths:
+                    name, _, content = path.partition("=")
+                    if name.endswith("/"):
+                        device.user.make_directories(device.path(name[:-1]))
+                    else:
+                        device.user.write(device.path(name), content.encode(), parents=True)
+            trees.check_convergence(world, [look(device) for device in world.devices])
+
+        World(1, prepared(), personalities=[PERSONALITIES[name] for name in ("plain", kind, "plain")]).run(story)
+
+    return compare
+
+
+def test_2_a_disk_that_folds_names_shows_all_that_has_a_place_there():
+    compare = folding("a.txt=one", "D/b.txt=two", "E/")
+    compare("a.txt=one", "D/b.txt=two", "E/")
+    compare("A.TXT=one", "d/b.txt=two", "e/", "E/~1.tmp=three")
+    for there in (
+        (),
+        ("a.txt=one", "D/b.txt=two"),
+        ("a.txt=one", "D/", "E/"),
+        ("a.txt=two", "D/b.txt=two", "E/"),
+        ("a.txt=one", "D/b.txt=two", "E=one"),
+    ):
+        with breaks(2):
+            compare(*there)
+
+
+def test_2_what_has_no_place_on_a_disk_excuses_nothing_else():
+    compare = folding("a.txt=one", "A.TXT=two", "D/c.txt=three", "d/c.txt=four", "E/b.txt=five", "F/")
+    compare("a.txt=one", "D/c.txt=three", "E/b.txt=five", "F/")
+    compare("A.txt=two", "d/c.txt=four", "old/c.txt=three", "E/b.txt=five", "F/")
+    compare("A.txt=two", "d/c.txt=four", "old/", "E/b.txt=five", "F/")
+    compare("A.txt=two", "d/", "E=one", "F/")  # where what was renamed stands, nothing else can
+    for there in (
+        ("a.txt=one", "D/c.txt=three", "E/b.txt=five"),
+        ("a.txt=one", "D/c.txt=three", "F/"),
+        ("a.txt=one", "D/c.txt=three", "E/b.txt=five", "F/", "x/", "y/", "z/"),
+        ("D/c.txt=three", "E/b.txt=six", "F/"),
+    ):
+        with breaks(2):
+            compare(*there)
+
+
+def test_2_a_name_that_a_disk_refuses_is_missed_by_nobody():
+    compare = folding("a.txt=one", "\udcff/b.txt=two", "\u0151" * 100 + "=three")
+    compare("a.txt=one", "\u0151" * 100 + "=three")
+    compare("a.txt=one", kind="old-mac")
+    with breaks(2):
+        compare("\u0151" * 100 + "=three")
+    with breaks(2):
+        compare("a.txt=one")
 
 
 def test_2_a_directory_may_stay_for_what_never_leaves_its_device():
@@ -547,16 +609,16 @@ def test_at_each_step(what):
 # --- Coming to rest
 
 
-def lived(act):
+def lived(act, kinds=("plain",) * 3):
     """Run a history of no actions in which something else happens."""
-    options = options_of(0)._replace(devices=3, personalities=("plain",) * 3, actions=1, faults=0)
+    options = options_of(0)._replace(devices=3, personalities=kinds, actions=1, faults=0)
 
     async def story(world):
         course = Course(world, drawn(options, options.actions))
         course.ledger.rested(world.devices)
         await act(course)
 
-    World(1, prepared()).run(story)
+    World(1, prepared(), personalities=options.kinds()).run(story)
 
 
 async def write_later(course, is_time):
@@ -578,6 +640,16 @@ def test_22_what_cannot_come_to_rest_is_told():
 
     with breaks(22):
         lived(act)
+
+
+def test_22_a_disk_that_can_hold_every_name_refuses_none():
+    async def act(course, *, of):
+        device = next(one for one in course.world.devices if one.disk.personality.changes_names is of)
+        status = {"folders": [{"held": None, "unsynced": [{"path": "a.txt", "reason": "name"}]}]}
+        assert await rest._help(course, device, status) == ([] if of else None)
+
+    lived(partial(act, of=False))
+    lived(partial(act, of=True), kinds=("plain", "mac", "plain"))
 
 
 def test_22_nothing_may_move_when_nobody_does_anything():
