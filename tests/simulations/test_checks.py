@@ -27,7 +27,6 @@ from simulations.history.course import Course
 from simulations.history.ledger import Back, Ledger, look
 from simulations.history.runs import options_of
 from simulations.history.script import drawn
-from simulations.personalities import PERSONALITIES
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
@@ -46,81 +45,6 @@ def scene():
 
 
 # --- By the ledger alone
-
-
-def test_1_what_nobody_removed_must_be_there(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    contents.check_loss(scene.ledger, 0, scene.tree(0))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.act(0, ("remove", "a.txt"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_1_who_gives_a_file_a_name_that_stays_on_its_device_takes_it_from_the_others(scene):
-    scene.act(0, ("write", "~1.tmp", b"one"))
-    scene.act(0, ("rename", "~1.tmp", "a.txt"))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.act(0, ("rename", "a.txt", "~1.tmp"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_1_what_somebody_put_there_again_after_all_that_removed_it_must_be_there(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    scene.ledger.rested(scene.world.devices)
-    scene.act(0, ("remove", "a.txt"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.act(1, ("write", "a.txt", b"one"))
-    contents.check_loss(scene.ledger, 2, scene.tree(2))  # who wrote it knew nothing of the removal: it may be no change
-    scene.act(0, ("write", "b.txt", b"one"))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 2, scene.tree(2))
-    scene.act(0, ("rename", "b.txt", "c.txt"))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 2, scene.tree(2))
-    scene.act(0, ("remove", "c.txt"))
-    contents.check_loss(scene.ledger, 2, scene.tree(2))
-
-
-def test_1_of_what_was_put_there_again_each_place_is_removed_anew(scene):
-    scene.act(0, ("write", "a.txt", b"one"), ("make_directory", "D"))
-    scene.act(0, ("copy", "a.txt", "b.txt"))
-    scene.act(0, ("remove", "a.txt"), ("remove", "b.txt"))
-    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"one"))
-    scene.act(0, ("remove", "a.txt"))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 2, scene.tree(2))
-    scene.come(1, "b.txt", b"one")
-    scene.come(1, "a.txt", b"one")
-    scene.act(1, ("remove", "b.txt"))
-    contents.check_loss(scene.ledger, 2, scene.tree(2))
-
-
-def test_1_what_got_a_name_again_that_others_see_must_be_there(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    scene.act(0, ("rename", "a.txt", "~1.tmp"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.act(0, ("rename", "~1.tmp", "a.txt"))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_16_what_was_said_to_be_safe_must_be_there(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    scene.ledger.acknowledge(scene.tree(0), 0)
-    with breaks(16):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_1_says_nothing_of_what_stays_on_a_device_and_of_what_a_backup_took(scene):
-    scene.act(0, ("write", "~1.tmp", b"one"), ("write", "b.txt", b"two"))
-    scene.ledger.excused[next(iter(scene.ledger.contents))] = ""
-    scene.ledger.excused.update(dict.fromkeys(scene.ledger.contents, "put back"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.ledger.excused.clear()
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
 
 
 def test_4_nobody_invents_bytes(scene):
@@ -146,102 +70,6 @@ def test_4_only_a_disk_that_respells_names_may_show_them_in_another_form(scene):
     contents.check_invention(scene.ledger, 1, scene.tree(1), respells=True)
     with breaks(4):
         contents.check_invention(scene.ledger, 1, scene.tree(1))
-
-
-def test_2_what_a_disk_has_no_name_for_keeps_the_one_that_it_had():
-    kinds = [PERSONALITIES[name] for name in ("plain", "mac", "plain")]
-
-    async def story(world):
-        one, two, three = world.devices
-        for device in world.devices:
-            device.user.write(device.path("a.txt"), b"one")
-        for device in (one, three):
-            device.user.write(device.path("A.TXT"), b"two")
-        two.user.write(two.path("old"), b"two")
-        trees.check_convergence(world, [look(device) for device in world.devices])
-        two.user.write(two.path("old"), b"three")
-        with breaks(2):
-            trees.check_convergence(world, [look(device) for device in world.devices])
-
-    World(1, prepared(), personalities=kinds).run(story)
-
-
-def folding(*plain):
-    """Have these stand on two devices, files but what ends in a slash; compare with what stands on a disk that folds case."""
-
-    def compare(*there, kind="mac"):
-        async def story(world):
-            one, two, three = world.devices
-            for device, paths in ((one, plain), (two, there), (three, plain)):
-                for path in paths:
-                    name, _, content = path.partition("=")
-                    if name.endswith("/"):
-                        device.user.make_directories(device.path(name[:-1]))
-                    else:
-                        device.user.write(device.path(name), content.encode(), parents=True)
-            trees.check_convergence(world, [look(device) for device in world.devices])
-
-        World(1, prepared(), personalities=[PERSONALITIES[name] for name in ("plain", kind, "plain")]).run(story)
-
-    return compare
-
-
-def test_2_a_disk_that_folds_names_shows_all_that_has_a_place_there():
-    compare = folding("a.txt=one", "D/b.txt=two", "E/")
-    compare("a.txt=one", "D/b.txt=two", "E/")
-    compare("A.TXT=one", "d/b.txt=two", "e/", "E/~1.tmp=three")
-    for there in (
-        (),
-        ("a.txt=one", "D/b.txt=two"),
-        ("a.txt=one", "D/", "E/"),
-        ("a.txt=two", "D/b.txt=two", "E/"),
-        ("a.txt=one", "D/b.txt=two", "E=one"),
-    ):
-        with breaks(2):
-            compare(*there)
-
-
-def test_2_what_has_no_place_on_a_disk_excuses_nothing_else():
-    compare = folding("a.txt=one", "A.TXT=two", "D/c.txt=three", "d/c.txt=four", "E/b.txt=five", "F/")
-    compare("a.txt=one", "D/c.txt=three", "E/b.txt=five", "F/")
-    compare("A.txt=two", "d/c.txt=four", "old/c.txt=three", "E/b.txt=five", "F/")
-    compare("A.txt=two", "d/c.txt=four", "old/", "E/b.txt=five", "F/")
-    compare("A.txt=two", "d/", "E=one", "F/")  # where what was renamed stands, nothing else can
-    for there in (
-        ("a.txt=one", "D/c.txt=three", "E/b.txt=five"),
-        ("a.txt=one", "D/c.txt=three", "F/"),
-        ("a.txt=one", "D/c.txt=three", "E/b.txt=five", "F/", "x/", "y/", "z/"),
-        ("D/c.txt=three", "E/b.txt=six", "F/"),
-    ):
-        with breaks(2):
-            compare(*there)
-
-
-def test_2_a_name_that_a_disk_refuses_is_missed_by_nobody():
-    compare = folding("a.txt=one", "\udcff/b.txt=two", "\u0151" * 100 + "=three")
-    compare("a.txt=one", "\u0151" * 100 + "=three")
-    compare("a.txt=one", kind="old-mac")
-    with breaks(2):
-        compare("\u0151" * 100 + "=three")
-    with breaks(2):
-        compare("a.txt=one")
-
-
-def test_2_a_directory_may_stay_for_what_never_leaves_its_device():
-    async def story(world):
-        one, two, _ = world.devices
-        one.user.write(one.path("D/E/~1.tmp"), b"one", parents=True)
-        trees.check_convergence(world, [look(device) for device in world.devices])
-        two.user.make_directories(two.path("D/F"))
-        with breaks(2):
-            trees.check_convergence(world, [look(device) for device in world.devices])
-        two.user.remove_directory(two.path("D/F"))
-        two.user.remove_directory(two.path("D"))
-        one.user.make_directory(one.path("D/F"))
-        with breaks(2):
-            trees.check_convergence(world, [look(device) for device in world.devices])
-
-    World(1, prepared()).run(story)
 
 
 def test_5_a_copy_needs_a_conflict(scene):
