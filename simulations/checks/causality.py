@@ -20,6 +20,7 @@ from simulations.devices import DeviceMachine
 from simulations.history.ledger import EMPTY, Ledger
 from simulations.world import World
 
+_ENTRIES: Final = f"SELECT data FROM log WHERE kind = {ItemKind.ENTRY:d}"  # noqa: S608 - a number of our own
 _FOLDER: Final = 1
 """The number of the folder in a device's database."""
 
@@ -76,6 +77,25 @@ class Contents:
 
     def _known(self, dots: Iterable[Dot]) -> list[tuple[Dot, bytes]]:
         return [(dot, self.hashes[dot]) for dot in dots if dot in self.hashes]
+
+
+class Known:
+    """The contents of files that are in the log, as far as each device has it."""
+
+    def __init__(self) -> None:
+        self._written: dict[bytes, frozenset[bytes]] = {}
+        """By the hash of an item's bytes: what an entry wrote. Each device that has it has the same."""
+
+    def holds(self, device: DeviceMachine, content: bytes) -> bool:
+        """Tell whether an entry in the log of a device that runs wrote a content."""
+        return any(content in self._of(device, data) for (data,) in device.rows(_ENTRIES))
+
+    def _of(self, device: DeviceMachine, data: bytes) -> frozenset[bytes]:
+        if data not in self._written:
+            payload = _open(device, parse_entry(data))
+            values = () if payload is None else payload.values
+            self._written[data] = frozenset(value.hash for value in values if isinstance(value, ContentValue))
+        return self._written[data]
 
 
 def check(world: World, ledger: Ledger, log: Sequence[tuple[bytes, int, bytes, int]], contents: Contents) -> None:

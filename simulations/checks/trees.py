@@ -19,7 +19,8 @@ def check_convergence(world: World, trees: list[Tree]) -> None:
     """Invariant 2: at rest, all devices have the same position of the log and show the same tree.
 
     Compared are paths, kinds, the bytes of files, targets of links and the executable bit, but for what stays on one device
-    by its name, directories that hold nothing else, and on a disk that cannot hold every name, for what it cannot hold.
+    by its name, directories that hold nothing else, and on a disk that cannot hold every name, for what it cannot hold
+    (:class:`_Whole`).
     """
     positions = [device.position for device in world.devices]
     if len(set(positions)) > 1:
@@ -31,10 +32,11 @@ def check_convergence(world: World, trees: list[Tree]) -> None:
         _compare((one, shown[one], kept[one]), (other, shown[other], kept[other]))
     for number, device in enumerate(world.devices):
         if plain and number not in plain:
-            personality = device.disk.personality
-            whole, homeless = _shown(trees[plain[0]], personality), _homeless(trees[plain[0]], personality)
-            here = {path: seen for path, seen in shown[number].items() if path not in kept[number]}
-            _check_part(number, here, whole, homeless, plain[0])
+            whole = _Whole(trees[plain[0]], plain[0], device.disk.personality)
+            whole.check_nothing_else(
+                number, {path: one for path, one in shown[number].items() if path not in kept[number]}
+            )
+            whole.check_all(number, shown[number])
 
 
 def _shown(tree: Tree, personality: Personality) -> Shown:
@@ -65,27 +67,62 @@ def _compare(one: tuple[int, Shown, set[str]], other: tuple[int, Shown, set[str]
     )
 
 
-def _homeless(tree: Tree, personality: Personality) -> set[tuple[Kind | None, bytes, bool]]:
-    """Return what has no place on a disk for which its name is another's, or that of a directory above it."""
-    by_key: dict[str, list[str]] = {}
-    for path in tree:
-        by_key.setdefault("/".join(personality.key(part) for part in path.split("/")), []).append(path)
-    taken = [path for paths in by_key.values() if len(paths) > 1 for path in paths]
-    return {seen[:3] for path, seen in tree.items() if any(f"{path}/".startswith(f"{one}/") for one in taken)}
+class _Whole:
+    """What a device with a disk that can hold every name shows, as another disk would have to show it.
 
-
-def _check_part(
-    number: int, here: Shown, whole: Shown, homeless: set[tuple[Kind | None, bytes, bool]], other: int
-) -> None:
-    """Check that a device with a disk that folds names shows nothing that others do not show.
-
-    What was renamed to what counts as another's name here keeps the name that it had, with the directories above it.
+    What has no place there is homeless: whose name the disk refuses, or takes for another's, or so that of a directory above it.
+    What was renamed to such a name keeps the one that it had, and so the place of what has that by now.
     """
-    strays = [path for path, seen in here.items() if path not in whole and seen[0] is not Kind.DIRECTORY]
-    above = {path[:end] for path in strays for end, char in enumerate(path) if char == "/"}
-    for path, seen in here.items():
-        if path not in whole and path not in above and seen not in homeless:
-            raise Violation(CONVERGENCE, f"{path} is on device-{number} and not on device-{other}")
+
+    def __init__(self, tree: Tree, number: int, personality: Personality) -> None:
+        self.number = number
+        self._paths: dict[str, list[str]] = {}
+        """By what counts as one path on the other disk, those that do."""
+        for path in tree:
+            if not is_local(path):
+                self._paths.setdefault("/".join(map(personality.key, path.split("/"))), []).append(path)
+        self._seen = {key: [tree[path][:3] for path in paths] for key, paths in self._paths.items()}
+        self._kept = _kept(tree, personality)
+        bad = {key for key, paths in self._paths.items() if len(paths) > 1 or _is_refused(paths[0], personality)}
+        self._homeless = {key for key in self._paths if any(one in bad for one in _with_above(key))}
+        self._strays = {seen for key in self._homeless for seen in self._seen[key] if seen[0] is not Kind.DIRECTORY}
+        """What may stand under another name: a directory shows itself by what is in it."""
+
+    def check_nothing_else(self, number: int, here: Shown) -> None:
+        """Check that a device shows nothing that is not in the tree, but for what keeps a name, with the directories above it."""
+        strays = [path for path, seen in here.items() if path not in self._seen and seen[0] is not Kind.DIRECTORY]
+        above = {one for path in strays for one in _with_above(path)}
+        empty = [path for path, seen in here.items() if path not in self._seen and path not in above]
+        directories = sum(seen[0] is Kind.DIRECTORY for key in self._homeless for seen in self._seen[key])
+        for path in [one for one in strays if here[one] not in self._strays] + empty[directories:]:
+            raise Violation(CONVERGENCE, f"{path} is on device-{number} and not on device-{self.number}")
+
+    def check_all(self, number: int, here: Shown) -> None:
+        """Check that a device shows all that has a place on its disk, unless what keeps a name has that place."""
+        taken = {key for key, seen in here.items() if seen in self._strays and seen not in self._seen.get(key, ())}
+        for key, seen in self._seen.items():
+            if key in self._homeless or any(one in taken for one in _with_above(key)):
+                continue
+            if here.get(key) not in seen and not (key in self._kept and key not in here):
+                text = (
+                    f"{key} is {_told(here.get(key))} on device-{number} and {_told(seen[0])} on device-{self.number}"
+                )
+                raise Violation(CONVERGENCE, text)
+
+
+def _with_above(path: str) -> list[str]:
+    """Return a path and those of the directories above it."""
+    return [path, *(path[:end] for end, char in enumerate(path) if char == "/")]
+
+
+def _is_refused(path: str, personality: Personality) -> bool:
+    """Tell whether a disk has no place for the last part of a path, whatever else stands there."""
+    name = path.rpartition("/")[2]
+    try:
+        personality.check(name)
+    except OSError:
+        return True
+    return personality.is_too_long(name)
 
 
 def _told(seen: tuple[Kind | None, bytes, bool] | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.causality import Contents
+from simulations.checks.causality import Contents, Known
 from simulations.checks.journal import Journals, is_forked
 from simulations.checks.load import find_channels, find_handles
 from simulations.checks.violation import (
@@ -25,7 +25,7 @@ from simulations.checks.violation import (
 from simulations.devices import AWAY, CONTROL, ROOT, DeviceMachine
 from simulations.disk_hooks import Call, joined
 from simulations.history.contents import CANARY, about
-from simulations.history.ledger import Ledger, look
+from simulations.history.ledger import Ledger
 from simulations.inodes import File, Inode
 from simulations.situations.observer import HEARD
 from simulations.trace import Trace
@@ -52,6 +52,7 @@ class Watch:
         self.ledger = ledger
         self.journals = Journals()
         self.contents = Contents()
+        self.known = Known()
         self.guard_rollback = False
         """Whether no device may take anything from a user's sight that knows more of the log than the coordinator has."""
         for device in world.devices:
@@ -98,22 +99,19 @@ class Watch:
                 self.fail(LOCAL_SAFETY, f"{device.name} changes {path} ({call.call}), which is outside the folder")
 
     def _check_destroyed(self, device: DeviceMachine, call: Call) -> None:
-        """Invariant 6: bytes that somebody wrote are destroyed only where they stand elsewhere, or he had them replaced.
+        """Invariant 6: bytes are destroyed only where this device knows them from the log, or who wrote them had them replaced.
 
-        Elsewhere is: under a user's name on any device. A file that only a person's act put out of the way may go, and so
-        may what its user was told is safe.
+        What is in the log lies on storage nodes (invariant 17). What another device shows does not count: it may be about to
+        destroy it, too. A file that only a person's act put out of the way may go.
         """
         assert isinstance(call.inode, File)
         content = call.inode.digest()
         ledger = self.ledger
         if content not in ledger.contents or content in ledger.replaced or content in ledger.excused:
             return
-        if content in ledger.acknowledged or self._stands_elsewhere(content, call.inode):
-            return
-        self.fail(
-            DESTRUCTION,
-            f"{device.name} destroys {content.hex()[:6]} ({call.call} {call.path()}), which stands nowhere else",
-        )
+        if not self.known.holds(device, content):
+            text = f"{content.hex()[:6]} ({call.call} {call.path()}), which it does not know from the log"
+            self.fail(DESTRUCTION, f"{device.name} destroys {text}")
 
     def _check_rollback(self, device: DeviceMachine, call: Call) -> None:
         """Invariant 13: while the coordinator has less of the log than a device, that takes nothing from its user's sight."""
@@ -124,14 +122,6 @@ class Watch:
                     f"{device.name} takes {call.path()} away ({call.call}) while the coordinator has only {head} items"
                 )
                 self.fail(ROLLBACK_SAFETY, text)
-
-    def _stands_elsewhere(self, content: bytes, than: Inode) -> bool:
-        return any(
-            seen.content == content and seen.inode is not than
-            for device in self.world.devices
-            for root in (ROOT, AWAY)
-            for seen in look(device, root).values()
-        )
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:
         """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote."""

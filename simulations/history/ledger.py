@@ -68,9 +68,9 @@ def held(tree: Tree) -> Counter[bytes]:
     return Counter(seen.content for seen in tree.values() if seen.kind is Kind.FILE and seen.content != EMPTY)
 
 
-def _shared(tree: Tree) -> set[bytes]:
-    """Return the contents that stand at a path which does not stay on its device by its name."""
-    return {seen.content for path, seen in tree.items() if seen.kind is Kind.FILE and not is_local(path)} - {EMPTY}
+def _shared(tree: Tree) -> Counter[bytes]:
+    """Return how often each content stands at a path which does not stay on its device by its name."""
+    return held({path: seen for path, seen in tree.items() if not is_local(path)})
 
 
 class Action(NamedTuple):
@@ -207,8 +207,11 @@ class Ledger:
         """Actions that brought a content to some path."""
         self.enders: dict[bytes, list[Action]] = {}
         """Actions after which a content that stood there stood nowhere on their device."""
-        self.replaced: set[bytes] = set()
-        """Contents that somebody who had them removed or replaced, wherever else the product showed them, too."""
+        self.replaced: dict[bytes, list[Action]] = {}
+        """Contents that somebody who had them removed or replaced, wherever else the product showed them, too, and who did:
+        until somebody who knew of all these puts such a content there again."""
+        self._again: dict[bytes, int] = {}
+        """Of contents that were put there again after all that: the action that did so."""
         self.ended: dict[bytes, dict[str, set[int]]] = {}
         """Paths at which somebody removed or replaced a content that stood at several, with the devices on which that was."""
         self.returned: Counter[bytes] = Counter()
@@ -330,15 +333,7 @@ class Ledger:
         for content in dict.fromkeys(came.values()):
             self.makers.setdefault(content, []).append(action)
         self._take_back(action)
-        for content, count in had.items():
-            makers = self.makers.get(content, [])
-            shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
-            if has[content] < count and (
-                has[content] <= shown_twice or self._is_ended(number, content, count - has[content], before, after)
-            ):
-                self.replaced.add(content)
-        # Under a name that stays on its device it is gone for all others.
-        self.replaced |= _shared(before) - _shared(after)
+        self._note_ends(action, before, after)
         ignored = {seen.content for path, seen in before.items() if path in self.ignored[number]}
         for content in gone - ignored:
             self.enders.setdefault(content, []).append(action)
@@ -348,6 +343,39 @@ class Ledger:
         device.loop.note("action", f"{action}")
         self.on_action(action)
         return action
+
+    def _note_ends(self, action: Action, before: Tree, after: Tree) -> None:
+        """Note which contents an action removed or replaced, and which it put there again of those that were."""
+        had, has = held(before), held(after)
+        shared_before, shared = _shared(before), _shared(after)
+        for content in shared - shared_before:
+            ends = self.replaced.get(content)
+            if ends is not None and all(self.had_seen(action, end, content) for end in ends):
+                del self.replaced[content]
+                self.ended.pop(content, None)
+                del self.returned[content]
+                self._again[content] = action.number
+        for content, count in had.items():
+            makers = self._putters(content)
+            shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
+            if has[content] < count and (
+                has[content] <= shown_twice
+                or self._is_ended(action.device, content, count - has[content], before, after)
+            ):
+                self._replace(content, action)
+        # Under a name that stays on its device it is gone for all others.
+        for content in shared_before.keys() - shared.keys():
+            self._replace(content, action)
+
+    def _replace(self, content: bytes, action: Action) -> None:
+        ends = self.replaced.setdefault(content, [])
+        if not any(end.number == action.number for end in ends):
+            ends.append(action)
+
+    def _putters(self, content: bytes) -> list[Action]:
+        """Return the actions that brought a content to some path since it was last put there again, or ever."""
+        since = self._again.get(content, 0)
+        return [maker for maker in self.makers.get(content, ()) if maker.number >= since]
 
     def _is_ended(self, number: int, content: bytes, count: int, before: Tree, after: Tree) -> bool:
         """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
@@ -359,7 +387,7 @@ class Ledger:
         if len(paths) == count:  # else some of it was moved, too
             for path in paths:
                 self.ended.setdefault(content, {}).setdefault(path, set()).add(number)
-        places = sum(maker.added[content] for maker in self.makers.get(content, ())) - self.returned[content]
+        places = sum(maker.added[content] for maker in self._putters(content)) - self.returned[content]
         return sum(map(bool, self.ended.get(content, {}).values())) >= max(places, 1)
 
     def _take_back(self, action: Action) -> None:
@@ -419,7 +447,8 @@ class Ledger:
             for content in ended:
                 enders = self.enders.setdefault(content, [])
                 enders[:] = [ender for ender in enders if ender.number != action.number] + [action]
-            self.replaced |= action.gone
+            for content in action.gone:
+                self._replace(content, action)
         if back is not None and back.forgets:
             for content in action.gone:
                 enders = self.enders.get(content, [])

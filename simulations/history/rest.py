@@ -2,7 +2,7 @@
 
 Rule 1: what waits for a person gets one: a mass change is approved or taken back, a network that was stopped is resumed, what
     is left out is taken up.
-Rule 2: a name that a device's disk cannot hold stays in its report and is no unrest.
+Rule 2: a name that a device's disk cannot hold stays in its report and is no unrest, on a disk that cannot hold every name.
 """
 
 from __future__ import annotations
@@ -288,6 +288,6 @@ async def _help(course: Course, device: DeviceMachine, status: dict[str, Any]) -
             course.ledger.note_by_command(device, number, f"{method}s a mass change", before, since_ns=began_ns)
             return ["a mass change waited"]
         reasons = {row["reason"] for row in folder["unsynced"]}
-        if reasons and reasons <= TELLS:
+        if reasons and reasons <= TELLS and device.disk.personality.changes_names:
             return []
     return None

@@ -18,7 +18,7 @@ from peer.core import (
     steps,
 )
 from peer.device import Device
-from peer.disk import groups, recovery, roots, stages, swaps
+from peer.disk import groups, naming, recovery, roots, stages, swaps
 from peer.engine import journal, past, waiting
 from peer.engine.folder import FolderEngine
 from peer.engine.follower import Follower
@@ -113,6 +113,14 @@ RUN: Final = (
         "if not directories:",
         "if True:",
         (1, 3, 6, 16, 20),
+    ),
+    Mutant(
+        "a disk that shows names in another Unicode form takes some of them only",
+        naming.Spelling.check,
+        "if not name.isascii():",
+        'if self.respells and "b" in name:\n        raise DiskError("name", _CANNOT_HOLD)\n    if not name.isascii():',
+        (2,),
+        first=21,
     ),
     Mutant("outcomes leave their intents", journal.drop_intents, "db.executemany(", "0 and db.executemany(", (20,)),
     Mutant(

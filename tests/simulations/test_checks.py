@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from contextlib import nullcontext
+from functools import partial
 from random import Random
 
 import pytest
@@ -26,7 +27,6 @@ from simulations.history.course import Course
 from simulations.history.ledger import Back, Ledger, look
 from simulations.history.runs import options_of
 from simulations.history.script import drawn
-from simulations.personalities import PERSONALITIES
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
@@ -45,41 +45,6 @@ def scene():
 
 
 # --- By the ledger alone
-
-
-def test_1_what_nobody_removed_must_be_there(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    contents.check_loss(scene.ledger, 0, scene.tree(0))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.act(0, ("remove", "a.txt"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_1_who_gives_a_file_a_name_that_stays_on_its_device_takes_it_from_the_others(scene):
-    scene.act(0, ("write", "~1.tmp", b"one"))
-    scene.act(0, ("rename", "~1.tmp", "a.txt"))
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.act(0, ("rename", "a.txt", "~1.tmp"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_16_what_was_said_to_be_safe_must_be_there(scene):
-    scene.act(0, ("write", "a.txt", b"one"))
-    scene.ledger.acknowledge(scene.tree(0), 0)
-    with breaks(16):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
-
-
-def test_1_says_nothing_of_what_stays_on_a_device_and_of_what_a_backup_took(scene):
-    scene.act(0, ("write", "~1.tmp", b"one"), ("write", "b.txt", b"two"))
-    scene.ledger.excused[next(iter(scene.ledger.contents))] = ""
-    scene.ledger.excused.update(dict.fromkeys(scene.ledger.contents, "put back"))
-    contents.check_loss(scene.ledger, 1, scene.tree(1))
-    scene.ledger.excused.clear()
-    with breaks(1):
-        contents.check_loss(scene.ledger, 1, scene.tree(1))
 
 
 def test_4_nobody_invents_bytes(scene):
@@ -105,41 +70,6 @@ def test_4_only_a_disk_that_respells_names_may_show_them_in_another_form(scene):
     contents.check_invention(scene.ledger, 1, scene.tree(1), respells=True)
     with breaks(4):
         contents.check_invention(scene.ledger, 1, scene.tree(1))
-
-
-def test_2_what_a_disk_has_no_name_for_keeps_the_one_that_it_had():
-    kinds = [PERSONALITIES[name] for name in ("plain", "mac", "plain")]
-
-    async def story(world):
-        one, two, three = world.devices
-        for device in world.devices:
-            device.user.write(device.path("a.txt"), b"one")
-        for device in (one, three):
-            device.user.write(device.path("A.TXT"), b"two")
-        two.user.write(two.path("old"), b"two")
-        trees.check_convergence(world, [look(device) for device in world.devices])
-        two.user.write(two.path("old"), b"three")
-        with breaks(2):
-            trees.check_convergence(world, [look(device) for device in world.devices])
-
-    World(1, prepared(), personalities=kinds).run(story)
-
-
-def test_2_a_directory_may_stay_for_what_never_leaves_its_device():
-    async def story(world):
-        one, two, _ = world.devices
-        one.user.write(one.path("D/E/~1.tmp"), b"one", parents=True)
-        trees.check_convergence(world, [look(device) for device in world.devices])
-        two.user.make_directories(two.path("D/F"))
-        with breaks(2):
-            trees.check_convergence(world, [look(device) for device in world.devices])
-        two.user.remove_directory(two.path("D/F"))
-        two.user.remove_directory(two.path("D"))
-        one.user.make_directory(one.path("D/F"))
-        with breaks(2):
-            trees.check_convergence(world, [look(device) for device in world.devices])
-
-    World(1, prepared()).run(story)
 
 
 def test_5_a_copy_needs_a_conflict(scene):
@@ -432,6 +362,14 @@ def destroy(world, ledger, _):
     first.files.unlink(first.files.open_root(ROOT), "only.txt")
 
 
+def destroy_what_another_shows(world, ledger, _):
+    others = world.devices[1]
+    world.network.go_offline(others.name)
+    others.user.write(others.path("only.txt"), b"only here")
+    ledger.acknowledge(look(others), 0)
+    destroy(world, ledger, _)
+
+
 def cut_short(world, ledger, _):
     first = world.devices[0]
     world.network.go_offline(first.name)
@@ -477,6 +415,7 @@ STEPS = {
     "a device asks nodes for many things at once": (25, dial_many),
     "a process works outside the folder": (27, stray),
     "the only copy is removed": (6, destroy),
+    "what is in no log is removed, though another shows it": (6, destroy_what_another_shows),
     "the only copy is cut short": (7, cut_short),
     "half a file is shown": (7, show_half),
     "a name is sent in clear": (15, say_in_clear),
@@ -498,16 +437,16 @@ def test_at_each_step(what):
 # --- Coming to rest
 
 
-def lived(act):
+def lived(act, kinds=("plain",) * 3):
     """Run a history of no actions in which something else happens."""
-    options = options_of(0)._replace(devices=3, personalities=("plain",) * 3, actions=1, faults=0)
+    options = options_of(0)._replace(devices=3, personalities=kinds, actions=1, faults=0)
 
     async def story(world):
         course = Course(world, drawn(options, options.actions))
         course.ledger.rested(world.devices)
         await act(course)
 
-    World(1, prepared()).run(story)
+    World(1, prepared(), personalities=options.kinds()).run(story)
 
 
 async def write_later(course, is_time):
@@ -529,6 +468,16 @@ def test_22_what_cannot_come_to_rest_is_told():
 
     with breaks(22):
         lived(act)
+
+
+def test_22_a_disk_that_can_hold_every_name_refuses_none():
+    async def act(course, *, of):
+        device = next(one for one in course.world.devices if one.disk.personality.changes_names is of)
+        status = {"folders": [{"held": None, "unsynced": [{"path": "a.txt", "reason": "name"}]}]}
+        assert await rest._help(course, device, status) == ([] if of else None)
+
+    lived(partial(act, of=False))
+    lived(partial(act, of=True), kinds=("plain", "mac", "plain"))
 
 
 def test_22_nothing_may_move_when_nobody_does_anything():

@@ -1,0 +1,89 @@
+"""Which contents may be gone: invariants 1 and 16, by the ledger alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulations.checks import contents
+from tests.simulations.test_checks import breaks
+from tests.simulations.test_ledger import Scene
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_1_what_nobody_removed_must_be_there(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    contents.check_loss(scene.ledger, 0, scene.tree(0))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("remove", "a.txt"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_1_who_gives_a_file_a_name_that_stays_on_its_device_takes_it_from_the_others(scene):
+    scene.act(0, ("write", "~1.tmp", b"one"))
+    scene.act(0, ("rename", "~1.tmp", "a.txt"))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("rename", "a.txt", "~1.tmp"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_1_what_somebody_put_there_again_after_all_that_removed_it_must_be_there(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "a.txt"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.act(1, ("write", "a.txt", b"one"))
+    contents.check_loss(scene.ledger, 2, scene.tree(2))  # who wrote it knew nothing of the removal: it may be no change
+    scene.act(0, ("write", "b.txt", b"one"))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 2, scene.tree(2))
+    scene.act(0, ("rename", "b.txt", "c.txt"))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 2, scene.tree(2))
+    scene.act(0, ("remove", "c.txt"))
+    contents.check_loss(scene.ledger, 2, scene.tree(2))
+
+
+def test_1_of_what_was_put_there_again_each_place_is_removed_anew(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("make_directory", "D"))
+    scene.act(0, ("copy", "a.txt", "b.txt"))
+    scene.act(0, ("remove", "a.txt"), ("remove", "b.txt"))
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"one"))
+    scene.act(0, ("remove", "a.txt"))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 2, scene.tree(2))
+    scene.come(1, "b.txt", b"one")
+    scene.come(1, "a.txt", b"one")
+    scene.act(1, ("remove", "b.txt"))
+    contents.check_loss(scene.ledger, 2, scene.tree(2))
+
+
+def test_1_what_got_a_name_again_that_others_see_must_be_there(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, ("rename", "a.txt", "~1.tmp"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.act(0, ("rename", "~1.tmp", "a.txt"))
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_16_what_was_said_to_be_safe_must_be_there(scene):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.acknowledge(scene.tree(0), 0)
+    with breaks(16):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_1_says_nothing_of_what_stays_on_a_device_and_of_what_a_backup_took(scene):
+    scene.act(0, ("write", "~1.tmp", b"one"), ("write", "b.txt", b"two"))
+    scene.ledger.excused[next(iter(scene.ledger.contents))] = ""
+    scene.ledger.excused.update(dict.fromkeys(scene.ledger.contents, "put back"))
+    contents.check_loss(scene.ledger, 1, scene.tree(1))
+    scene.ledger.excused.clear()
+    with breaks(1):
+        contents.check_loss(scene.ledger, 1, scene.tree(1))
