@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.causality import Contents, Known
+from simulations.checks.causality import Contents, Known, shown_to
 from simulations.checks.journal import Journals, is_forked
 from simulations.checks.load import find_channels, find_handles
 from simulations.checks.violation import (
@@ -102,14 +102,17 @@ class Watch:
         """Invariant 6: bytes are destroyed only where this device knows them from the log, or who wrote them had them replaced.
 
         What is in the log lies on storage nodes (invariant 17). What another device shows does not count: it may be about to
-        destroy it, too. A file that only a person's act put out of the way may go.
+        destroy it, too. A file that only a person's act put out of the way may go, and so may a download of what its user never
+        saw here.
         """
         assert isinstance(call.inode, File)
         content = call.inode.digest()
         ledger = self.ledger
         if content not in ledger.contents or content in ledger.replaced or content in ledger.excused:
             return
-        if not self.known.holds(device, content):
+        if self.known.holds(device, content):
+            return
+        if content in shown_to(ledger, self.world.devices.index(device)):
             text = f"{content.hex()[:6]} ({call.call} {call.path()}), which it does not know from the log"
             self.fail(DESTRUCTION, f"{device.name} destroys {text}")
 
