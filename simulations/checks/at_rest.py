@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulations.checks import causality, contents, journal, rows, trees
+from simulations.checks import causality, contents, journal, rows, trees, turns
 from simulations.checks.watch import Watch
 from simulations.history.ledger import Ledger, look
 from simulations.world import World
@@ -20,6 +20,7 @@ async def check(world: World, ledger: Ledger, watch: Watch) -> None:
     whole = [number for number, device in enumerate(world.devices) if not device.disk.personality.changes_names]
     for number in whole:
         contents.check_loss(ledger, number, shown[number])
+        turns.check_turns(ledger, number, shown[number], whole)
     for number, tree in enumerate(shown):
         contents.check_invention(ledger, number, tree, respells=world.devices[number].disk.personality.stores_nfd)
         contents.check_resurrection(ledger, number, tree)

@@ -11,6 +11,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from blake3 import blake3
@@ -96,6 +97,8 @@ class Action(NamedTuple):
     touched: frozenset[str]
     """All parts of paths at which something else stands than before, or nothing any more: who puts something into a directory
     is a rival of who puts a file in its place."""
+    left: Mapping[str, Seen | None] = MappingProxyType({})
+    """What stands at each path at which something else stands than before, None for nothing."""
     moved: tuple[tuple[str, str], ...] = ()
     """Directories that stand elsewhere: where they stood, and where they stand."""
     is_unseen: bool = False
@@ -225,6 +228,8 @@ class Ledger:
         user makes of it."""
         self.backs: list[Back | None] = [None] * devices
         """By device: when it was last put back."""
+        self.by_command: set[int] = set()
+        """Actions that a command did, with whatever came and went meanwhile."""
         self.restores: list[Action] = []
         """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
         self.names: set[str] = set()
@@ -300,12 +305,8 @@ class Ledger:
         for path, content in came.items():
             if path in before and before[path].kind is Kind.FILE and not made[content]:
                 made[content] = 1
-        touched = frozenset(
-            part
-            for path in before.keys() | after.keys()
-            if before.get(path) != after.get(path)
-            for part in path.split("/")
-        )
+        left = {path: after.get(path) for path in [*before, *after] if before.get(path) != after.get(path)}
+        touched = frozenset(part for path in left for part in path.split("/"))
         stood = {seen.inode: path for path, seen in before.items() if seen.kind is Kind.DIRECTORY}
         moved = tuple(
             (stood[seen.inode], path)
@@ -324,6 +325,7 @@ class Ledger:
             added,
             gone,
             touched,
+            left,
             moved,
             device.is_cut_off,
         )
@@ -423,6 +425,7 @@ class Ledger:
         """
         back = self._back(number, since_ns)
         action = self.note(device, number, what, before, None if back is None else back.stood)
+        self.by_command.add(action.number)
         inner = {seen.content for path, seen in before.items() if f"{path}/".startswith(f"{inside}/")}
         others = action.gone - inner if inside else frozenset[bytes]()
         for other in reversed(self.actions[: action.number]):

@@ -248,6 +248,9 @@ def checked(tamper, trace=None):
         with ledger.acting(first, 0, "writes"):
             first.user.write(first.path("D/a.txt"), b"one", parents=True)
             first.user.write(first.path("b.txt"), b"two")
+            first.user.make_link(first.path("link"), "none/77")
+            first.user.make_directory(first.path("E"))
+            first.user.create(first.path("empty"))
         await world.settle()
         ledger.rested(world.devices)
         await at_rest.check(world, ledger, watch)
@@ -282,9 +285,14 @@ async def fall_behind(world, ledger, _):
     await first.sync()
 
 
-def remove_everywhere(world, *_):
+def remove_everywhere(world, *_, name="b.txt"):
     for device in world.devices:
-        device.user.remove(device.path("b.txt"))
+        device.user.remove(device.path(name))
+
+
+def remove_directory_everywhere(world, *_):
+    for device in world.devices:
+        device.user.remove_directory(device.path("E"))
 
 
 def write_everywhere(world, ledger, _):
@@ -306,6 +314,9 @@ WRONG = {
     "other attributes on one device": (2, make_executable),
     "one device is behind": (2, fall_behind),
     "gone from all disks": (1, remove_everywhere),
+    "a link is gone from all disks": (1, partial(remove_everywhere, name="link")),
+    "an empty file is gone from all disks": (1, partial(remove_everywhere, name="empty")),
+    "a directory is gone from all disks": (1, remove_directory_everywhere),
     "on all disks and in no rows": (20, write_everywhere),
     "a row of the local tree is missing": (
         20,
