@@ -110,7 +110,7 @@ def check(world: World, ledger: Ledger, log: Sequence[tuple[bytes, int, bytes, i
     Raises:
         Violation: Something never stood there.
     """
-    shown = [shown_to(ledger, number) for number in range(len(world.devices))]
+    shown = [_shown(ledger, number) for number in range(len(world.devices))]
     names = [device.name for device in world.devices]
     for position, (_, kind, data, _) in enumerate(log, start=1):
         if position <= contents.position or kind != ItemKind.ENTRY:
@@ -127,7 +127,7 @@ def check(world: World, ledger: Ledger, log: Sequence[tuple[bytes, int, bytes, i
     contents.position = max(contents.position, len(log))
 
 
-def shown_to(ledger: Ledger, number: int) -> set[bytes]:
+def _shown(ledger: Ledger, number: int) -> set[bytes]:
     """Return all contents that ever stood on a device's disk where its user could see them."""
     seen = {content for _, content in ledger.sights[number]}
     own = {content for action in ledger.actions if action.device == number for content in action.came.values()}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.causality import Contents, Known, shown_to
+from simulations.checks.causality import Contents, Known
 from simulations.checks.journal import Journals, is_forked
 from simulations.checks.load import find_channels, find_handles
 from simulations.checks.violation import (
@@ -25,13 +25,15 @@ from simulations.checks.violation import (
 from simulations.devices import AWAY, CONTROL, ROOT, DeviceMachine
 from simulations.disk_hooks import Call, joined
 from simulations.history.contents import CANARY, about
-from simulations.history.ledger import Ledger
+from simulations.history.ledger import Ledger, look
 from simulations.inodes import File, Inode
 from simulations.situations.observer import HEARD
 from simulations.trace import Trace
 from simulations.world import World
 
 _HIDDEN: Final = f"{ROOT}/{CONTROL}"
+_BEGUN: Final = f"{_HIDDEN}/tmp/"  # noqa: S108 - of a simulated disk
+"""Where files lie that a process has begun to write."""
 _NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
 DEVICE: Final = "device-"
 _HEAD: Final = "SELECT coalesce(max(position), 0) FROM log"
@@ -53,6 +55,8 @@ class Watch:
         self.journals = Journals()
         self.contents = Contents()
         self.known = Known()
+        self._seen: set[Inode] = set()
+        """Files that stood under a user's name when a process did something to them; asked, never gone through."""
         self.guard_rollback = False
         """Whether no device may take anything from a user's sight that knows more of the log than the coordinator has."""
         for device in world.devices:
@@ -63,6 +67,7 @@ class Watch:
     def _before(self, device: DeviceMachine) -> Callable[[Call], None]:
         def check(call: Call) -> None:
             self._check_place(device, call)
+            self._seen.update(one for one in (call.inode, call.other) if isinstance(one, File) and _is_shown(one))
             destroyed = call.destroyed()
             if destroyed is not None:
                 self._check_destroyed(device, call)
@@ -101,19 +106,19 @@ class Watch:
     def _check_destroyed(self, device: DeviceMachine, call: Call) -> None:
         """Invariant 6: bytes are destroyed only where this device knows them from the log, or who wrote them had them replaced.
 
-        What is in the log lies on storage nodes (invariant 17). What another device shows does not count: it may be about to
-        destroy it, too. A file that only a person's act put out of the way may go, and so may a download of what its user never
-        saw here.
+        What is in the log lies on storage nodes (invariant 17). Else they must stand here once more, and are not destroyed there
+        either before they are in the log. What another device shows does not count: it may be about to destroy it, too. A
+        process's own file that no user ever saw, and a file that only a person's act put out of the way, may go.
         """
         assert isinstance(call.inode, File)
         content = call.inode.digest()
         ledger = self.ledger
         if content not in ledger.contents or content in ledger.replaced or content in ledger.excused:
             return
-        if self.known.holds(device, content):
+        if call.inode not in self._seen and call.path().startswith(_BEGUN):
             return
-        if content in shown_to(ledger, self.world.devices.index(device)):
-            text = f"{content.hex()[:6]} ({call.call} {call.path()}), which it does not know from the log"
+        if not self.known.holds(device, content) and not _stands(device, content, call.inode):
+            text = f"{content.hex()[:6]} ({call.call} {call.path()}), which is not in the log as it knows it, nor here again"
             self.fail(DESTRUCTION, f"{device.name} destroys {text}")
 
     def _check_rollback(self, device: DeviceMachine, call: Call) -> None:
@@ -175,6 +180,15 @@ class WatchedTrace(Trace):
 
 def _leaks(data: bytes) -> bool:
     return CANARY in data or _CAPITAL in data
+
+
+def _stands(device: DeviceMachine, content: bytes, but: Inode) -> bool:
+    """Tell whether a device has a content under a user's name, in another file than one."""
+    return any(
+        seen.content == content and seen.inode is not but
+        for root in (ROOT, AWAY)
+        for seen in look(device, root).values()
+    )
 
 
 def _is_shown(inode: Inode) -> bool:

@@ -238,8 +238,8 @@ def test_names_that_stay_on_a_device():
 # --- Compared with a world that runs
 
 
-def checked(tamper, trace=None):
-    """Write on one device, come to rest, tamper with something, and check all that must hold at rest."""
+def checked(tamper, trace=None, *, again=True):
+    """Write on one device, come to rest, tamper with something, and check all that must hold at rest, twice or before that."""
 
     async def story(world):
         ledger = Ledger(3)
@@ -257,7 +257,8 @@ def checked(tamper, trace=None):
         done = tamper(world, ledger, watch)
         if asyncio.iscoroutine(done):
             await done
-        await at_rest.check(world, ledger, watch)
+        if again:
+            await at_rest.check(world, ledger, watch)
 
     world = World(1, prepared(), trace=trace)
     if trace is not None:
@@ -381,6 +382,23 @@ def destroy_what_another_shows(world, ledger, _):
     destroy(world, ledger, _)
 
 
+def begin(world, ledger, *, is_seen):
+    """Let a process begin a file that holds what somebody wrote elsewhere, and give that up."""
+    first, files = world.devices[0], world.devices[0].files
+    world.network.go_offline(first.name)
+    with ledger.acting(first, 0, "writes"):
+        first.user.write(first.path("only.txt"), b"only here")
+        assert first.is_running
+    tmp = files.open_directory(files.open_directory(files.open_root(ROOT), ".kinfolder"), "tmp")
+    handle = files.open_file(tmp, "begun", Access.CREATE)
+    files.write(handle, b"only here", 0)
+    if is_seen:
+        files.rename(tmp, "begun", files.open_root(ROOT), "shown.txt")
+        files.rename(files.open_root(ROOT), "shown.txt", tmp, "begun")
+    first.user.remove(first.path("only.txt"))
+    files.unlink(tmp, "begun")
+
+
 def cut_short(world, ledger, _):
     first = world.devices[0]
     world.network.go_offline(first.name)
@@ -431,6 +449,28 @@ STEPS = {
     "half a file is shown": (7, show_half),
     "a name is sent in clear": (15, say_in_clear),
 }
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_6_only_a_file_that_no_user_saw_is_a_process_s_own(is_seen):
+    with breaks(6) if is_seen else nullcontext():
+        checked(lambda world, ledger, _: begin(world, ledger, is_seen=is_seen), WatchedTrace(), again=False)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_6_what_stands_on_the_same_disk_once_more_may_go_there_once(both):
+    def act(world, ledger, _):
+        first, files = world.devices[0], world.devices[0].files
+        world.network.go_offline(first.name)
+        with ledger.acting(first, 0, "writes"):
+            for name in ("one.txt", "two.txt"):
+                first.user.write(first.path(name), b"only here")
+        files.unlink(files.open_root(ROOT), "one.txt")
+        if both:
+            files.unlink(files.open_root(ROOT), "two.txt")
+
+    with breaks(6) if both else nullcontext():
+        checked(act, WatchedTrace(), again=False)
 
 
 @pytest.mark.parametrize("what", STEPS)
