@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,17 +18,16 @@ from peer.core.brake import Waiting
 from peer.core.exclusions import Apart
 from peer.core.fold_state import FoldState
 from peer.core.keys import open_device_name
-from peer.core.planner import missing_copies
 from peer.core.resolving import MARK, main_of
 from peer.core.tree import Item, ItemId, Tree, path_of
 from peer.engine.waiting import DISK_FULL
 from peer.lan import switch
 from peer.net.coordinator_link import TAKEN_OUT
+from peer.reasons import Reasons, text_of
 from peer.store import folders as store
 from peer.store import held as waiting
 from peer.store.fold_store import SqliteState
 from peer.store.keyfile import Lock
-from peer.store.obstacles import obstacle
 from peer.store.spool import spooled
 from peer.store.trees import LocalTree, SyncedTree, dirty
 from protocol import limits
@@ -55,25 +54,6 @@ OFFER_MS: Final = 7 * 24 * 3_600_000
 """How long status offers to undo a mass removal."""
 COUNTED_MAX: Final = 1_000_000
 
-TEXTS: Final = {
-    "changing": "is being written just now; it follows when it comes to rest",
-    "queued": "waits for its turn",
-    "transferring": "is on its way",
-    "no_coordinator": "waits for the coordinator, which cannot be reached",
-    "no_quorum": "waits for storage: too few storage nodes are there",
-    "offline": "waits until network use is resumed with 'kin online'",
-    "no_source": "waits for a storage node that has its bytes",
-    "unreadable": "cannot be read: check its permissions",
-    "name": "has a name that cannot be used here, or is neither file, directory nor link",
-    "disk_full": "waits for room on this disk: free some space",
-    "locked": "is in use by another program",
-    "held": "is part of a mass change that waits for 'kin approve'",
-    "frozen": "waits: a check of the folder's history failed",
-    "read_only": "cannot be written: check permissions of its directory",
-    "quota": "is beyond the quota of its owner",
-    "spool_full": "waits for storage, and has no room on this disk until then: free some space",
-    "error": "failed; the log says why",
-}
 OUT_TEXT: Final = "is not synced any more: this device was taken out of the account"
 
 
@@ -278,6 +258,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
     rows: list[Json] = []
     total = kept = 0
     apart = engine.observer.apart
+    reasons = Reasons(db, key, engine.outlook, engine.observer.is_ignored, local, remote)
     ordered = SqliteState(db, key).tree
     counted: set[ItemId] = set()
     held = _held(db, key)
@@ -287,7 +268,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
             continue
         if here is None and apart and _is_apart(apart, (remote, want), (synced, base)):
             continue
-        if engine.outlook.is_kept(id):
+        if base is not None and reasons.is_kept(base):
             kept += 1
             continue
         if held is not None and engine.brake.waits(db, id):
@@ -297,7 +278,7 @@ def _facts(db: sqlite3.Connection, device: Device, engine: FolderEngine, most: i
         total += 1
         counted.add(id)
         if len(rows) < most:
-            row = _row(db, engine, here, base, want, (local, remote))
+            row = _row(engine, here, base, want, (local, remote), reasons)
             if (
                 held is not None
                 and row["reason"] == "queued"
@@ -403,12 +384,12 @@ def _reason_unordered(device: Device, engine: FolderEngine) -> str:
 
 
 def _row(
-    db: sqlite3.Connection,
     engine: FolderEngine,
     here: Item | None,
     base: Item | None,
     want: Item | None,
     trees: tuple[Any, Any],
+    reasons: Reasons,
 ) -> Json:
     changed_here = (here is None) != (base is None) or (
         here is not None
@@ -420,40 +401,8 @@ def _row(
     tree = trees[0] if changed_here and here is not None else trees[1]
     above = "" if shown.parent == ROOT else path_of(tree, shown.parent)
     path = shown.name if not above else f"{above}/{shown.name}"
-    reason, text = engine.outlook.reason_for(shown.id), ""
-    if reason == "queued" and not changed_here:
-        reason = _reason_above(db, engine, shown, trees[1])
-    if reason == "queued" and not changed_here:
-        reason = _reason_beside(db, engine, missing_copies(base, want, local=trees[0], remote=trees[1]), trees[1])
-        text = "" if reason == "queued" else f"waits for its conflict copy, which {TEXTS.get(reason, TEXTS['error'])}"
-    return _line(path, "up" if changed_here else "down", reason, shown.content.size, text)
-
-
-def _reason_beside(db: sqlite3.Connection, engine: FolderEngine, copies: Iterable[Item], tree: Any) -> str:
-    """Return why a file waits whose bytes are to stand in conflict copies first: as long as one of them does."""
-    for copy in copies:
-        reason = engine.outlook.reason_for(copy.id)
-        reason = _reason_above(db, engine, copy, tree) if reason == "queued" else reason
-        if reason != "queued":
-            return reason
-    return "queued"
-
-
-def _reason_above(db: sqlite3.Connection, engine: FolderEngine, item: Item, tree: Any) -> str:
-    """Return why an item waits that this process has not tried, or the nearest directory above that is held up.
-
-    What is in such a directory waits for it.
-    """
-    here: Item | None = item
-    for _ in range(limits.DEPTH_MAX):
-        if here is None:
-            break
-        if here.id in engine.outlook.blocked:
-            return engine.outlook.reason_for(here.id)
-        if reason := obstacle(db, engine.record.key, here.id):
-            return reason
-        here = tree.item(here.parent)
-    return "queued"
+    reason = (engine.outlook.reason_for(shown.id), "") if changed_here else reasons.coming(base, want)
+    return _line(path, "up" if changed_here else "down", reason[0], shown.content.size, text_of(reason))
 
 
 def _line(path: str, direction: str, reason: str, size: int, text: str = "") -> Json:
@@ -461,7 +410,7 @@ def _line(path: str, direction: str, reason: str, size: int, text: str = "") -> 
         "path": path,
         "direction": direction,
         "reason": reason,
-        "text": text or TEXTS.get(reason, TEXTS["error"]),
+        "text": text or text_of((reason, "")),
         "bytes": size,
         "done": 0,
     }

@@ -1,13 +1,14 @@
 """Tell which acts and steps still hold: between planning and doing them, a user or the folder may have changed something.
 
 Rule 1: what holds no more is dropped, never bent; what is there now is planned anew.
-Rule 2: a step is dropped only if an entry that it follows is off the tail and will never be ordered. That the folder went
+Rule 2: what a step that failed leaves undone is nothing that the disk holds against those that were to follow.
+Rule 3: a step is dropped only if an entry that it follows is off the tail and will never be ordered. That the folder went
     on meanwhile is no reason: a file that is written all the time would never come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
 from peer.core.fold_state import FoldState
@@ -15,6 +16,7 @@ from peer.core.operations import (
     Act,
     Adopt,
     Create,
+    Delete,
     Edit,
     Move,
     Place,
@@ -66,6 +68,27 @@ def subject(act: Act) -> ItemId:
 def still_bringing(steps: Sequence[AStep], remote: FoldState) -> list[AStep]:
     """Return the steps that bring nothing of an entry which the folder has no more, in their order."""
     return [step for step in steps if not (isinstance(step, _BRINGING) and is_orphan(step.item, remote))]
+
+
+def hindered(steps: Iterable[Step], failed: Collection[ItemId]) -> set[ItemId]:
+    """Return the items of steps that could not be done since one before them was not.
+
+    What was to leave its place still has it, or the directory above is not there.
+
+    Args:
+        steps: In the order in which they were to be done.
+        failed: The items of those that were not done.
+    """
+    found: set[ItemId] = set()
+    taken: dict[tuple[ItemId, str], ItemId] = {}
+    for step in steps:
+        if isinstance(step, Place | Rename):
+            holder = taken.get((step.item.parent, step.item.name), step.item.id)
+            if holder != step.item.id or step.item.parent in failed or step.item.parent in found:
+                found.add(step.item.id)
+        if isinstance(step, Delete | Rename) and step.expected.id in failed:
+            taken[step.expected.parent, step.expected.name] = step.expected.id
+    return found
 
 
 def is_orphan(item: Item, remote: FoldState) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 
 from peer.core.authoring import split_acts
-from peer.core.holding import subject
+from peer.core.holding import hindered, subject
 from peer.core.operations import Act, Edit, Place, Remove, Replace, Step
 from peer.core.tree import ItemId
 from peer.disk.stages import Staged
@@ -578,8 +578,10 @@ class FolderEngine:
                 now.append(step)
             else:
                 later.append((step, file))
-        missed = await self._apply(now, {}) if now else ()
-        later = [(step, file) for step, file in later if file.item.id not in missed]
+        if now:
+            failed = await self._apply(now, {})
+            vain = failed | hindered([*now, *(step for step, _ in later)], failed)
+            later = [(step, file) for step, file in later if file.item.id not in vain]
         for group in groups(later, lambda pair: pair[1].item.content.size):
             self._start_download([step for step, _ in group], [file for _, file in group])
 
@@ -615,6 +617,9 @@ class FolderEngine:
             self._missed.pop(id, None)
         if applied.done:
             self.outlook.try_again({OCCUPIED})
+        failed = applied.missed.keys() | applied.blocked.keys()
+        for id in hindered(steps, failed):
+            applied.missed.pop(id, None)  # it is planned again once the other is done
         for id, found in applied.missed.items():
             if found == OCCUPIED:
                 self._block(id, OCCUPIED)
@@ -627,7 +632,7 @@ class FolderEngine:
             self.observer.look_at(applied.look_at)
         self._want_plan()
         self._wake.set()
-        return applied.missed.keys() | applied.blocked.keys()
+        return failed
 
     def _uploaded(self, count: int) -> None:
         self.upload.bytes_done += count
@@ -654,7 +659,7 @@ class FolderEngine:
 
     async def _keep_obstacles(self) -> None:
         """Keep why items cannot stand on this disk, for reports of processes that do not try it themselves."""
-        found = {id: why.reason for id, why in self.outlook.blocked.items() if why.reason in LASTING}
+        found = {id: why.reason for id, why in self.outlook.blocked.items() if why.reason in {*LASTING, KEPT}}
         if found != self._obstacles:
             await self._context.database.run(lambda db: put_obstacles(db, self.record.key, found))
             self._obstacles = found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peer.engine.waiting import REASONS
-from peer.reports import TEXTS
+from peer.reasons import TEXTS
 from protocol import limits
 from simulations.processes import Cluster
 from tests.e2e.kit import (
