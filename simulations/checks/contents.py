@@ -207,18 +207,19 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
 def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved a directory in which a removed file lay, and whoever removed it had not seen that.
 
-    A directory is known by its own names, whatever stood above it on either disk. He had not seen it where nothing stood at
-    its new place; and where it was moved later, by who had had it since before the removal, which two names that were
+    A directory is known by its own names, whatever stood above it on either disk. He had not seen it where no directory stood
+    at its new place; and where it was moved later, by who had had it since before the removal, which two names that were
     exchanged do not tell.
     """
     lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
     above = _all_names(ledger, {part for parts in lay for part in parts})
+    directories = {path for path, seen in ender.before.items() if seen.kind is Kind.DIRECTORY}
     return any(
         one.device != ender.device
         and one.epoch == ender.epoch
         and any(
             was.rpartition("/")[2] in above
-            and (new not in ender.before or (one.number > ender.number and ledger.had_directory(one, was, ender)))
+            and (new not in directories or (one.number > ender.number and ledger.had_directory(one, was, ender)))
             for was, new in one.moved
         )
         for one in ledger.actions

@@ -68,6 +68,7 @@ def test_3_who_moves_a_directory_that_another_calls_otherwise_keeps_what_is_in_i
     scene.come(1, "D/b.txt", b"two")
     scene.come(2, "d/a.txt", b"one")
     scene.ledger.rested(scene.world.devices)
+    scene.come(2, "E", b"a file of that name")
     scene.act(2, ("remove_tree", "d"))
     scene.act(1, ("rename", "D", "E"))
     with breaks(3):
