@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from protocol.entries import Kind
@@ -91,13 +92,14 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
                 )
 
 
-def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
+def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[bytes, int] | None = None) -> None:
     """Invariant 9: no content stands at more paths than actions put it at: by writing, by copying, by restoring.
 
     Excused is a device that was put back to when it did not know a file: it knows it again by its path alone, and takes it
     for a new one where somebody gave it another before all were at rest; and it puts it beside an older version of it, where
     it has yet to hear of this one. So is a file that was renamed after its device had placed it and was killed in that
-    moment, before it ran again (docs/acid.md).
+    moment, before it ran again (docs/acid.md). And so is each move of a file of which its device's watcher told that it went,
+    and lost to where (``half_told``, by what the file held): to the device that is a removal, and a new file once it finds it.
     """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
@@ -107,6 +109,7 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
             for one in ledger.when_forgotten(content)
         )
         made += sum(maker.is_unseen and not maker.made[content] for maker in makers[1:])
+        made += (half_told or {}).get(content, 0)
         if count > max(made, 1):
             made += _put_beside(ledger, tree, content)
         if count > max(made, 1):
