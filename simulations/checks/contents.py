@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.names import is_copy, is_local, is_made_of, wanted
+from simulations.checks.names import is_copy, is_kept, is_local, is_made_of, wanted
 from simulations.checks.violation import (
     CONFLICT_EXACTNESS,
     DURABILITY,
@@ -70,9 +70,13 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     it had handed in before is another's to it, and stays beside its own. Nor can it tell what others removed meanwhile.
     What it wrote over a file it hands in anew, beside all versions of that: the file is no more removed or replaced by who knew
     of none but those. And of a file whose two versions were removed at once by who had not seen the other's, the copy stays.
+    So do bytes that were written through one name of a file when a step had just taken another name of it out of sight: they
+    came after the step had looked, and are kept beside that name.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY or is_local(path):
+            continue
+        if seen.content in ledger.shared and is_kept(_last(path)):
             continue
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
