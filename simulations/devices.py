@@ -6,6 +6,7 @@ Rule 1: the user's files and the home lie on two disks, so that either can be pu
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -112,6 +113,8 @@ class DeviceMachine(Machine):
         self._database: SimDatabase | None = None
         self._kept = empty_image(SCHEMA)
         self._watchers: SimWatchers | None = None
+        self.half_told = Counter[bytes]()
+        """How often its watchers told of half of a file's move alone, by what the file held."""
         if image is None:
             self.user.make_directories(HOME)
             self.user.make_directories(FILES)
@@ -139,7 +142,7 @@ class DeviceMachine(Machine):
         """Return the doors of its process of now."""
         loop, host = self.loop, self.host
         self.files = SimFiles(self.disk, life=host)
-        self._watchers = SimWatchers(self.disk, self._weather_chance, self.weather)
+        self._watchers = SimWatchers(self.disk, self._weather_chance, self.weather, self.half_told)
         return Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from random import Random
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from peer.disk.walk import CONTROL, join
 from protocol import limits
 from protocol.effects import DiskEvent, DiskEventKind, IsIgnored
 from simulations.disk import Happening, SimDisk
-from simulations.inodes import Directory, Inode
+from simulations.inodes import Directory, File, Inode
 
 WATCHES_MAX: Final = 1 << 30
 QUEUE_MAX: Final = 16_384
@@ -59,6 +59,7 @@ class SimWatcher:
         is_ignored: Directories to leave out, by path from the root; ``.kinfolder`` always is.
         chance: What the weather is drawn from.
         weather: How badly it does.
+        half_told: Counts the contents of files of which it told that they went, and lost to which other directory.
     """
 
     def __init__(
@@ -69,12 +70,18 @@ class SimWatcher:
         chance: Random,
         weather: Weather = FINE,
         is_ignored: IsIgnored | None = None,
+        half_told: Counter[bytes] | None = None,
     ) -> None:
         self._disk = disk
         self._path = path
         self._is_ignored = is_ignored
         self._chance = chance
         self._weather = weather
+        self._half_told = Counter[bytes]() if half_told is None else half_told
+        self._moving: dict[int, bytes] = {}
+        """By the number of its move: what a file held that came to another name, until that is told or lost."""
+        self._went: dict[int, str] = {}
+        """By the number of a move of which it was told that something went: from which directory."""
         self._root: Directory | None = None
         self._begins = True
         self._is_gone = self._is_degraded = self._is_closed = False
@@ -247,6 +254,8 @@ class SimWatcher:
             if isinstance(inode, Directory):
                 self._unwatch(inode)
             return
+        if self._weather.lost and kind is DiskEventKind.MOVED_TO and isinstance(inode, File):
+            self._moving[cookie] = inode.digest()
         self._queue(DiskEvent(kind, above, name, is_directory, cookie))
         if isinstance(inode, Directory):
             if kind is DiskEventKind.DELETED:
@@ -290,13 +299,21 @@ class SimWatcher:
             if event.kind in _KEPT:
                 found.append(event)
             elif draw() < weather.lost:
+                self._lose(event)
                 continue
             elif event.directory in told and draw() < weather.merged:
                 found.append(DiskEvent(DiskEventKind.APPEARED, event.directory, is_directory=True))
             else:
                 found += [event] * (2 if draw() < weather.repeated else 1)
                 told.add(event.directory)
+                if event.kind is DiskEventKind.MOVED_FROM:
+                    self._went[event.cookie] = event.directory
         return found
+
+    def _lose(self, event: DiskEvent) -> None:
+        content = self._moving.pop(event.cookie, None) if event.kind is DiskEventKind.MOVED_TO else None
+        if content is not None and self._went.get(event.cookie, event.directory) != event.directory:
+            self._half_told[content] += 1
 
     def _mixed(self, events: list[DiskEvent]) -> list[DiskEvent]:
         """Return the events in another order, those of one directory in theirs, and none across what concerns all."""
@@ -327,17 +344,28 @@ class SimWatchers:
         disk: Its main disk.
         chance: What the weather is drawn from.
         weather: How badly they do.
+        half_told: As of :class:`SimWatcher`.
     """
 
-    def __init__(self, disk: SimDisk, chance: Random, weather: Weather = FINE) -> None:
+    def __init__(
+        self, disk: SimDisk, chance: Random, weather: Weather = FINE, half_told: Counter[bytes] | None = None
+    ) -> None:
         self._disk = disk
+        self._half_told = half_told
         self._chance = chance
         self._weather = weather
         self._watching: list[SimWatcher] = []
 
     def __call__(self, path: str, *, is_ignored: IsIgnored | None = None) -> SimWatcher:
         """Return what watches one root."""
-        watcher = SimWatcher(self._disk, path, chance=self._chance, weather=self._weather, is_ignored=is_ignored)
+        watcher = SimWatcher(
+            self._disk,
+            path,
+            chance=self._chance,
+            weather=self._weather,
+            is_ignored=is_ignored,
+            half_told=self._half_told,
+        )
         self._watching = [one for one in self._watching if not one.is_closed]
         self._watching.append(watcher)
         return watcher

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.names import is_copy, is_local, is_made_of, wanted
+from simulations.checks.names import is_copy, is_kept, is_local, is_made_of, wanted
 from simulations.checks.violation import (
     CONFLICT_EXACTNESS,
     DURABILITY,
@@ -69,9 +70,13 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
     it had handed in before is another's to it, and stays beside its own. Nor can it tell what others removed meanwhile.
     What it wrote over a file it hands in anew, beside all versions of that: the file is no more removed or replaced by who knew
     of none but those. And of a file whose two versions were removed at once by who had not seen the other's, the copy stays.
+    So do bytes that were written through one name of a file when a step had just taken another name of it out of sight: they
+    came after the step had looked, and are kept beside that name.
     """
     for path, seen in tree.items():
         if seen.kind is not Kind.FILE or seen.content == EMPTY or is_local(path):
+            continue
+        if seen.content in ledger.shared and is_kept(_last(path)):
             continue
         for ender in ledger.enders.get(seen.content, ()):
             keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
@@ -91,13 +96,14 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
                 )
 
 
-def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
+def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[bytes, int] | None = None) -> None:
     """Invariant 9: no content stands at more paths than actions put it at: by writing, by copying, by restoring.
 
     Excused is a device that was put back to when it did not know a file: it knows it again by its path alone, and takes it
     for a new one where somebody gave it another before all were at rest; and it puts it beside an older version of it, where
     it has yet to hear of this one. So is a file that was renamed after its device had placed it and was killed in that
-    moment, before it ran again (docs/acid.md).
+    moment, before it ran again (docs/acid.md). And so is each move of a file of which its device's watcher told that it went,
+    and lost to where (``half_told``, by what the file held): to the device that is a removal, and a new file once it finds it.
     """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
@@ -107,6 +113,7 @@ def check_identity(ledger: Ledger, number: int, tree: Tree) -> None:
             for one in ledger.when_forgotten(content)
         )
         made += sum(maker.is_unseen and not maker.made[content] for maker in makers[1:])
+        made += (half_told or {}).get(content, 0)
         if count > max(made, 1):
             made += _put_beside(ledger, tree, content)
         if count > max(made, 1):
@@ -207,18 +214,19 @@ def _is_moved_otherwise(ledger: Ledger, ender: Action, content: bytes) -> bool:
 def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
     """Tell whether somebody moved a directory in which a removed file lay, and whoever removed it had not seen that.
 
-    A directory is known by its own names, whatever stood above it on either disk. He had not seen it where nothing stood at
-    its new place; and where it was moved later, by who had had it since before the removal, which two names that were
+    A directory is known by its own names, whatever stood above it on either disk. He had not seen it where no directory stood
+    at its new place; and where it was moved later, by who had had it since before the removal, which two names that were
     exchanged do not tell.
     """
     lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
     above = _all_names(ledger, {part for parts in lay for part in parts})
+    directories = {path for path, seen in ender.before.items() if seen.kind is Kind.DIRECTORY}
     return any(
         one.device != ender.device
         and one.epoch == ender.epoch
         and any(
             was.rpartition("/")[2] in above
-            and (new not in ender.before or (one.number > ender.number and ledger.had_directory(one, was, ender)))
+            and (new not in directories or (one.number > ender.number and ledger.had_directory(one, was, ender)))
             for was, new in one.moved
         )
         for one in ledger.actions

@@ -46,6 +46,11 @@ def is_copy(name: str) -> bool:
     return _COPY.fullmatch(name) is not None
 
 
+def is_kept(name: str) -> bool:
+    """Tell whether a name is one that the product gives to bytes that it could not put back at theirs."""
+    return _KEPT.fullmatch(name) is not None
+
+
 def wanted(name: str) -> str:
     """Return the name that somebody gave, of one to which the product added marks."""
     for _ in range(_MARKS_MAX):

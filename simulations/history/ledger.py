@@ -242,6 +242,8 @@ class Ledger:
         """By device: when a content was first seen at a path."""
         self.directories: dict[Inode, int] = {}
         """After how many actions a directory was first seen, on whichever disk it is; asked, never gone through."""
+        self.shared: set[bytes] = set()
+        """Contents that somebody wrote into a file of which another name lies where a step took it from its user's sight."""
         self.ignored: list[set[str]] = [set() for _ in range(devices)]
         """By device: paths that rules leave out now; that they vanish is nobody's removal, also once the rules are gone."""
         self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
@@ -330,6 +332,10 @@ class Ledger:
             device.is_cut_off,
         )
         self.actions.append(action)
+        names = Counter(seen.inode for seen in after.values())
+        self.shared.update(
+            content for path, content in came.items() if after[path].inode.links > names[after[path].inode]
+        )
         for content in came.values():
             self.contents.setdefault(content, action.number)
         for content in dict.fromkeys(came.values()):

@@ -8,8 +8,10 @@ import os
 import random
 import shutil
 import time
+from collections import Counter
 
 import pytest
+from blake3 import blake3
 
 from peer.core.hints import Hints
 from peer.disk.files import LinuxFileSystem
@@ -82,7 +84,8 @@ class SimulatedRoot:
         self.user = UserFiles(self.disk)
         self.user.make_directories(self.path)
         self.fs = SimFiles(self.disk)
-        self.watchers = SimWatchers(self.disk, random.Random(seed), weather)
+        self.half_told = Counter[bytes]()
+        self.watchers = SimWatchers(self.disk, random.Random(seed), weather, self.half_told)
 
     def at(self, path):
         return os.path.normpath(os.path.join(self.path, path))
@@ -433,6 +436,26 @@ def test_events_are_lost_in_bad_weather():
     fine = asyncio.run(all_events(weathered(Weather()), busy))
     bad = asyncio.run(all_events(weathered(Weather(lost=0.5)), busy))
     assert 0 < len(bad) < len(fine)
+
+
+def test_files_of_which_is_told_that_they_went_elsewhere_and_not_to_where_are_counted():
+    root = weathered(Weather(lost=0.5))
+    root.mkdir("d")
+    for n in range(100):
+        root.write(f"f{n}", str(n).encode())
+    root.mkdir("e")
+
+    def move(root):
+        for n in range(100):
+            root.rename(f"f{n}", f"d/f{n}" if n % 2 else f"g{n}")
+        root.rename("e", "d/e")
+
+    events = asyncio.run(all_events(root, move))
+    went = {event.name: event.cookie for event in events if event.kind is K.MOVED_FROM}
+    came = {event.cookie for event in events if event.kind is K.MOVED_TO}
+    half = [n for n in range(1, 100, 2) if f"f{n}" in went and went[f"f{n}"] not in came]
+    assert 0 < len(half) < 50
+    assert root.half_told == {blake3(str(n).encode()).digest(): 1 for n in half}
 
 
 def test_directories_mix_but_each_keeps_its_order():

@@ -8,7 +8,7 @@ import pytest
 
 from simulations.checks import contents
 from tests.simulations.test_checks import COPY, breaks
-from tests.simulations.test_ledger import Scene
+from tests.simulations.test_ledger import Scene, of
 
 
 @pytest.fixture
@@ -24,6 +24,18 @@ def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
         contents.check_identity(scene.ledger, 0, scene.tree(0))
     scene.ledger.restores.append(scene.ledger.actions[0])
     contents.check_identity(scene.ledger, 0, scene.tree(0))
+
+
+def test_9_a_file_of_whose_move_half_was_told_may_stand_twice(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    for path, data in (("c.txt", b"one"), ("d.txt", b"two")):
+        scene.come(0, path, data)
+    with breaks(9):
+        contents.check_identity(scene.ledger, 0, scene.tree(0), {of(b"two"): 1})
+    contents.check_identity(scene.ledger, 0, scene.tree(0), {of(b"one"): 1, of(b"two"): 1})
+    scene.come(0, "e.txt", b"two")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 0, scene.tree(0), {of(b"one"): 1, of(b"two"): 1})
 
 
 def test_9_a_device_that_forgot_a_file_may_have_it_twice_once_somebody_moved_it(scene):

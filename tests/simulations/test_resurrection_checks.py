@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from simulations.checks import contents
@@ -68,12 +70,34 @@ def test_3_who_moves_a_directory_that_another_calls_otherwise_keeps_what_is_in_i
     scene.come(1, "D/b.txt", b"two")
     scene.come(2, "d/a.txt", b"one")
     scene.ledger.rested(scene.world.devices)
+    scene.come(2, "E", b"a file of that name")
     scene.act(2, ("remove_tree", "d"))
     scene.act(1, ("rename", "D", "E"))
     with breaks(3):
         contents.check_resurrection(scene.ledger, 0, scene.tree(0))
     scene.act(0, ("rename", "D", "between"), ("rename", "between", "d"))
     contents.check_resurrection(scene.ledger, 0, scene.tree(0))
+
+
+@pytest.mark.parametrize(
+    ("is_shared", "name", "stays"),
+    [(True, "a (kept, 0123abcd).txt", True), (True, "c.txt", False), (False, "a (kept, 0123abcd).txt", False)],
+)
+def test_3_what_was_written_through_another_name_of_what_a_step_took_away_is_kept_beside_it(
+    scene, is_shared, name, stays
+):
+    scene.act(0, ("write", "a.txt", b"base"), ("link", "a.txt", "b.txt"))
+    hands, place = scene.world.devices[0].user, scene.world.devices[0].path
+    if is_shared:
+        hands.make_directories(place(".kinfolder/trash"))
+        hands.rename(place("a.txt"), place(".kinfolder/trash/1"))
+    else:
+        hands.remove(place("a.txt"))
+    scene.act(0, ("append", "b.txt", b" and more"))
+    scene.act(0, ("remove", "b.txt"))
+    scene.come(1, name, b"base and more")
+    with nullcontext() if stays else breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
 
 
 def test_3_who_exchanges_the_names_of_directories_keeps_what_was_removed_from_one_elsewhere(scene):
