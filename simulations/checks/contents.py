@@ -158,7 +158,7 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
             for version in versions
             for path in _paths_of(version, ledger.makers.get(version, []))
         }
-        if not any(_has_rival(ledger, maker, names) for maker in makers):
+        if not any(_has_rival(ledger, maker, names | _given_up(ledger, maker, seen.content)) for maker in makers):
             raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
 
 
@@ -291,6 +291,19 @@ def _has_taken_a_name(action: Action, content: bytes) -> bool:
     stood = [(path, seen.inode) for path, seen in action.before.items() if seen.content == content]
     names = Counter(inode for _, inode in stood)
     return any(names[inode] > 1 and _last(path) in action.touched for path, inode in stood)
+
+
+def _given_up(ledger: Ledger, maker: Action, content: bytes) -> set[str]:
+    """Return the names that directories had on a device in whose place its user put a file: others may write there as yet."""
+    placed = [maker.before.get(path) for path in _paths_of(content, [maker])]
+    inodes = [seen.inode for seen in placed if seen is not None and seen.kind is Kind.DIRECTORY]
+    return {
+        _one(wanted(_last(was)))
+        for one in ledger.actions[: maker.number]
+        if inodes and one.device == maker.device
+        for was, _ in one.moved
+        if one.before[was].inode in inodes
+    }
 
 
 def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:

@@ -109,6 +109,20 @@ def test_5_who_was_put_back_to_before_another_wrote_knows_nothing_of_it(scene):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+@pytest.mark.parametrize("moves", [True, False])
+def test_5_who_writes_in_a_directory_is_a_rival_of_who_renames_it_and_puts_a_file_in_its_place(scene, moves):
+    for device in scene.world.devices[:2]:
+        device.user.make_directory(device.path("D" if moves else "a.txt"))
+    scene.ledger.rested(scene.world.devices)
+    if moves:
+        scene.act(0, ("rename", "D", "a.txt"))
+    scene.act(1, ("make_directories", "D"), ("write", "D/b.txt", b"two"))
+    scene.act(0, ("remove_directory", "a.txt"), ("write", "a.txt", b"one"))
+    scene.come(0, COPY, b"one")
+    with nullcontext() if moves else breaks(5):
+        contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
 def test_5_what_takes_the_place_of_a_directory_on_a_device_that_was_put_back_may_stand_beside_it(scene):
     scene.world.devices[0].user.make_directory(scene.world.devices[0].path("a.txt"))
     before = scene.tree(0)
