@@ -13,7 +13,10 @@ from protocol.ids import NodeId
 
 
 def obstacle(db: sqlite3.Connection, folder: int, id: ItemId) -> str:
-    """Return why an item could not be placed, as a reason code of the contract; empty if nothing is known."""
+    """Return why an item could not be placed, as a reason code of the contract; empty if nothing is known.
+
+    Of a directory that is to go and stays for what is not synced in it: ``kept``.
+    """
     row = db.execute("SELECT reason FROM obstacle WHERE folder = ? AND id = ?", (folder, id)).fetchone()
     return "" if row is None else str(row[0])
 

@@ -35,7 +35,10 @@ _WITHOUT_ORDER: Final = (
 )
 """Entries that stand in no log; a void one (3) keeps its number."""
 _ORPHANS: Final = (
-    "SELECT count(*) FROM obstacle WHERE id NOT IN (SELECT id FROM fold_item)",
+    # A directory that is kept for what is not synced stands here alone: it is in the folder no more.
+    "SELECT count(*) FROM obstacle WHERE reason <> 'kept' AND id NOT IN (SELECT id FROM fold_item)",
+    "SELECT count(*) FROM obstacle WHERE reason = 'kept' AND id NOT IN (SELECT id FROM synced_item)",
+    "SELECT count(*) FROM obstacle WHERE reason = 'kept' AND id IN (SELECT id FROM fold_item)",
     "SELECT count(*) FROM unseen WHERE id NOT IN (SELECT id FROM synced_item)",
     _WITHOUT_ORDER,
     "SELECT count(*) FROM snapshot WHERE position = 0",

@@ -44,6 +44,7 @@ LEFT = {
     "a file of the spool": spool,
     "a file at a node": leave("node", "/data/packs/00000001.pack.new"),
     "an item that is to be planned": row_of("device", "INSERT INTO dirty VALUES (1, x'00')"),
+    "a directory that stays, and is not there": row_of("device", "INSERT INTO obstacle VALUES (1, x'01', 'kept')"),
     "an entry that is in no log": row_of("device", "UPDATE entry SET position = 0"),
     "somebody who waits": row_of("coordinator", "INSERT INTO waits VALUES (x'00', 1, x'00', x'00')"),
 }
