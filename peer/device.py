@@ -362,6 +362,11 @@ class Device:
             raise
         except KinfolderError as error:
             log.error("the account's chain", code=error.code)  # noqa: TRY400  # folders go on with the chain that was checked
+        if (
+            self.watching and self.storage is None
+        ):  # known from now on, so that a status without the coordinator can count them
+            with contextlib.suppress(KinfolderError):
+                self.storage = await session.ask(m.GetStorage(), m.Storage)
         for engine in self.engines.values():
             engine.link_is_up()
         self._finish_renewal()
