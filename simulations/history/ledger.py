@@ -122,6 +122,8 @@ class Asked(NamedTuple):
     method: str
     path: str
     """From the folder's root; "" for none."""
+    epoch: int
+    """How often all devices had come to rest before it."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} at {self.time_ns / 1e9:.3f} s"
@@ -573,7 +575,7 @@ class Ledger:
 
     def ask(self, device: DeviceMachine, number: int, method: str, path: str = "") -> None:
         """Note that somebody gives a command."""
-        self.asked.append(Asked(device.loop.now_ns, number, method, path))
+        self.asked.append(Asked(device.loop.now_ns, number, method, path, self.epoch))
 
     def open(self, device: DeviceMachine, number: int, path: str, content: bytes) -> None:
         """Note that a program reads a file, to save it later."""
@@ -582,11 +584,17 @@ class Ledger:
     def asked_meanwhile(self, action: Action, methods: Collection[str]) -> Iterator[str]:
         """Yield the paths of commands that others gave since all were at rest last before an action; "" for the whole folder.
 
-        A command may be carried out where nobody heard of that any more.
+        A command may be carried out where nobody heard of that any more. What is restored of the whole folder is told by what
+        came of it.
         """
-        since_ns = next(one.time_ns for one in self.actions if one.epoch == action.epoch)
         for asked in self.asked:
-            if asked.device != action.device and asked.time_ns >= since_ns and asked.method in methods:
+            is_told = asked.method == "restore" and not asked.path
+            if (
+                asked.device != action.device
+                and asked.epoch == action.epoch
+                and asked.method in methods
+                and not is_told
+            ):
                 yield asked.path
 
     def rested(self, devices: list[DeviceMachine]) -> None:
