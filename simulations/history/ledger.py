@@ -187,6 +187,14 @@ class Forgotten(NamedTuple):
         return action.epoch > self.epoch or (self.is_known and action.epoch < self.epoch)
 
 
+class Restore(NamedTuple):
+    """A command that brings back what was."""
+
+    action: Action
+    contents: frozenset[bytes]
+    """What anybody's disk had ever shown there until then: nothing else can it bring back."""
+
+
 class Decision(NamedTuple):
     """What somebody decided that no disk shows yet."""
 
@@ -232,8 +240,8 @@ class Ledger:
         """By device: when it was last put back."""
         self.by_command: set[int] = set()
         """Actions that a command did, with whatever came and went meanwhile."""
-        self.restores: list[Action] = []
-        """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
+        self.restores: list[Restore] = []
+        """Commands that bring back what was, perhaps long after they were given."""
         self.names: set[str] = set()
         """All names that anybody gave."""
         self.acknowledged: dict[bytes, int] = {}
@@ -567,6 +575,17 @@ class Ledger:
         user does to it stands beside that until all are at rest again.
         """
         return all(one.could_tell(ender) for one in self.when_forgotten(content))
+
+    def restore(self, action: Action, inside: str) -> None:
+        """Note that a command brings back what was at a path and below it; "" for the whole folder."""
+        shown = [(path, content) for sights in self.sights for path, content in sights]
+        shown += [(path, content) for each in self.actions for path, content in each.came.items()]
+        found = frozenset(content for path, content in shown if not inside or f"{path}/".startswith(f"{inside}/"))
+        self.restores.append(Restore(action, found))
+
+    def restores_of(self, content: bytes) -> list[Action]:
+        """Return the commands that may have brought a content back."""
+        return [restore.action for restore in self.restores if content in restore.contents]
 
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""
