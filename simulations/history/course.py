@@ -334,7 +334,7 @@ class Course:
         self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database, hides_since_ns, self.ledger.epoch)
         self.world.may_log("two entries under one number")
         self.put_back.add(device.name)
-        with journal.going_back(self.world, self.watch.journals, device):
+        with journal.going_back(self.world, self.watch.journals, device, forgets=database):
             device.restore(image, files=files, database=database)
         if database:
             others = [held(look(one)) + held(look(one, AWAY)) for one in self.world.devices if one is not device]
