@@ -346,7 +346,7 @@ class Course:
             there = self.ledger.see(device, number)
             kept = held({path: seen for path, seen in there.items() if not is_local(path)})
             for content in held(before) + held(away):
-                if content not in kept and content not in self.ledger.acknowledged:
+                if content not in kept and self.ledger.is_alone(number, content):
                     self.ledger.excused[content] = f"device-{number} was put back"
         now = look(device)
         facts = {

@@ -368,7 +368,7 @@ class Ledger:
                 del self.returned[content]
                 self._again[content] = action.number
         for content, count in had.items():
-            makers = self._putters(content)
+            makers = self.putters(content)
             shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
             if has[content] < count and (
                 has[content] <= shown_twice
@@ -384,7 +384,7 @@ class Ledger:
         if not any(end.number == action.number for end in ends):
             ends.append(action)
 
-    def _putters(self, content: bytes) -> list[Action]:
+    def putters(self, content: bytes) -> list[Action]:
         """Return the actions that brought a content to some path since it was last put there again, or ever."""
         since = self._again.get(content, 0)
         return [maker for maker in self.makers.get(content, ()) if maker.number >= since]
@@ -399,7 +399,7 @@ class Ledger:
         if len(paths) == count:  # else some of it was moved, too
             for path in paths:
                 self.ended.setdefault(content, {}).setdefault(path, set()).add(number)
-        places = sum(maker.added[content] for maker in self._putters(content)) - self.returned[content]
+        places = sum(maker.added[content] for maker in self.putters(content)) - self.returned[content]
         return sum(map(bool, self.ended.get(content, {}).values())) >= max(places, 1)
 
     def _take_back(self, action: Action) -> None:
@@ -586,6 +586,23 @@ class Ledger:
     def restores_of(self, content: bytes) -> list[Action]:
         """Return the commands that may have brought a content back."""
         return [restore.action for restore in self.restores if content in restore.contents]
+
+    def is_alone(self, number: int, content: bytes) -> bool:
+        """Tell whether a content that somebody put on a device may have been nowhere else since then.
+
+        It was elsewhere where all were at rest, where the device said that it is safe, and where another showed it.
+        """
+        putters = self.putters(content)
+        since_ns = putters[0].time_ns if putters else 0
+        others = [sights for other, sights in enumerate(self.sights) if other != number]
+        return (
+            content not in self.acknowledged
+            and all(putter.epoch == self.epoch for putter in putters)
+            and not any(
+                seen == content and at_ns >= since_ns for sights in others for (_, seen), at_ns in sights.items()
+            )
+            and not any(put.get(content, -1) >= since_ns for other, put in enumerate(self.put) if other != number)
+        )
 
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""
