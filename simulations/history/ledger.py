@@ -346,8 +346,7 @@ class Ledger:
             self.makers.setdefault(content, []).append(action)
         self._take_back(action)
         self._note_ends(action, before, after)
-        ignored = {seen.content for path, seen in before.items() if path in self.ignored[number]}
-        for content in gone - ignored:
+        for content in gone - self._ignored(number, before):
             self.enders.setdefault(content, []).append(action)
         for path in after:
             if path not in before:
@@ -388,6 +387,10 @@ class Ledger:
         """Return the actions that brought a content to some path since it was last put there again, or ever."""
         since = self._again.get(content, 0)
         return [maker for maker in self.makers.get(content, ()) if maker.number >= since]
+
+    def _ignored(self, number: int, before: Tree) -> set[bytes]:
+        """Return of what stood on a device what rules leave out now."""
+        return {seen.content for path, seen in before.items() if path in self.ignored[number]}
 
     def _is_ended(self, number: int, content: bytes, count: int, before: Tree, after: Tree) -> bool:
         """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
@@ -447,7 +450,7 @@ class Ledger:
             self.enders[content] = [ender for ender in self.enders[content] if ender.number != action.number]
         if meant is not None:
             came = {**action.came, **meant.came}
-            ended = sorted(action.gone.difference(meant.came.values(), others))
+            ended = sorted(action.gone.difference(meant.came.values(), others, self._ignored(number, before)))
             made = action.made | Counter(set(meant.came.values()))  # a version of what stands there
             action = action._replace(came=came, made=made, gone=meant.gone.union(ended, others))
             self.actions[-1] = action
