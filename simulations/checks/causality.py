@@ -134,6 +134,12 @@ def _shown(ledger: Ledger, number: int) -> set[bytes]:
     return {*ledger.put[number], *seen, *own}
 
 
+def author_of(device: DeviceMachine, entry: Entry) -> str:
+    """Return the name of the device that wrote an entry, as another that runs reads it; "" if that breaks the format."""
+    payload = _open(device, entry)
+    return "" if payload is None else payload.label
+
+
 def _open(device: DeviceMachine, entry: Entry) -> Payload | None:
     """Return what is sealed in an entry; None if that breaks the format, as which it counts on every device."""
     try:

@@ -79,7 +79,9 @@ def check_resurrection(ledger: Ledger, number: int, tree: Tree) -> None:
         if seen.content in ledger.shared and is_kept(_last(path)):
             continue
         for ender in ledger.enders.get(seen.content, ()):
-            keepers = [maker for maker in ledger.makers[seen.content] + ledger.restores if maker is not ender]
+            keepers = [
+                maker for maker in ledger.makers[seen.content] + ledger.restores_of(seen.content) if maker is not ender
+            ]
             if (
                 ledger.could_tell(ender, seen.content)
                 and all(ledger.had_seen(ender, maker, seen.content) for maker in keepers)
@@ -107,7 +109,7 @@ def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[b
     """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
-        made = sum(maker.made[content] for maker in makers) + len(ledger.restores)
+        made = sum(maker.made[content] for maker in makers) + len(ledger.restores_of(content))
         made += sum(
             any(maker.epoch == one.epoch and not one.could_tell(maker) for maker in makers[1:])
             for one in ledger.when_forgotten(content)

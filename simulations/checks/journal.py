@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from protocol.entries import Entry, parse_entry
 from protocol.history import ItemKind
-from simulations.checks.causality import check_header
+from simulations.checks.causality import author_of, check_header
 from simulations.checks.violation import FORK_SAFETY, MONOTONE_JOURNAL, ROLLBACK_SAFETY, Violation
 from simulations.databases import read_image
 from simulations.devices import DeviceMachine
@@ -63,9 +63,8 @@ class Journals:
         """How far each machine had the log when it was last looked at."""
         self.applied: dict[str, int] = {}
         """Up to where each device had applied the log when it was last looked at."""
-        self.lost: dict[bytes, tuple[int, int]] = {}
-        """Entries that were in the log, and that nobody has there any more since something was set back: the hash, with the
-        author's number and the entry's."""
+        self.lost: dict[bytes, Entry] = {}
+        """Entries that were in the log, and that nobody has there any more since something was set back, by their hash."""
         self.void: set[bytes] = set()
         """Hashes of entries of which the log says that they will never be in it."""
         self.branches: dict[str, list[Item]] = {}
@@ -74,7 +73,7 @@ class Journals:
         self.may_fork = False
         """Whether a coordinator was set back while a device knew less than was known: it may be the first to tell it, and write."""
         self.set_back: set[str] = set()
-        """Devices that lost what they knew: what only they had in their hands is gone."""
+        """Devices that lost what they knew: what only they had in their hands, of what they wrote, is gone."""
 
     def drop(self, head: int) -> None:
         """Forget what nobody holds any more."""
@@ -82,7 +81,7 @@ class Journals:
             if item.kind == ItemKind.ENTRY:
                 entry = parse_entry(item.data)
                 place = (entry.header.device, entry.header.seq)
-                self.lost[entry.hash] = place
+                self.lost[entry.hash] = entry
                 del self.at[place]
                 self.entries.pop(place, None)
         del self.log[head:]
@@ -106,7 +105,7 @@ def check(world: World, journals: Journals) -> None:
             known = journals.entries.setdefault((number, seq), hash)
             if known != hash:
                 raise Violation(MONOTONE_JOURNAL, f"{device.name} has another entry {seq} of author {number}")
-    _check_lost(journals)
+    _check_lost(world, journals)
 
 
 def follow(world: World, journals: Journals, *, everybody: bool = False) -> None:
@@ -133,8 +132,11 @@ def _check_applied(world: World, journals: Journals) -> None:
 
 
 @contextmanager
-def going_back(world: World, journals: Journals, machine: Keeper) -> Iterator[None]:
-    """Have a machine put back to an earlier state: its head may be lower then, and what nobody holds any more is lost."""
+def going_back(world: World, journals: Journals, machine: Keeper, *, forgets: bool = True) -> Iterator[None]:
+    """Have a machine put back to an earlier state: its head may be lower then, and what nobody holds any more is lost.
+
+    ``forgets``: it does not know any more what it knew; else, files alone are put back.
+    """
     follow(world, journals, everybody=True)
     had = journals.heads.get(COORDINATOR, 0)
     yield
@@ -148,8 +150,9 @@ def going_back(world: World, journals: Journals, machine: Keeper) -> Iterator[No
     known = max(had, *heads.values())  # also what is on its way to a device just now
     behind = [device for device in world.devices if heads[device.name] < known]
     if machine is not world.coordinator:
-        journals.applied.pop(machine.name, None)
-        journals.set_back.add(machine.name)
+        if forgets:
+            journals.applied.pop(machine.name, None)
+            journals.set_back.add(machine.name)
     elif behind and known > heads[COORDINATOR]:
         journals.may_fork = True
 
@@ -247,14 +250,19 @@ def _hash(item: Item) -> bytes:
     return blake3(b"".join(signed)).digest()
 
 
-def _check_lost(journals: Journals) -> None:
+def _check_lost(world: World, journals: Journals) -> None:
     """Invariant 13: what a coordinator had ordered and lost is in the log again, unless its author lost it, too."""
-    if journals.set_back or journals.may_fork:
+    if journals.may_fork:
         return
     back = {entry.hash for entry in journals.at.values()}
-    for hash, (device, seq) in journals.lost.items():
-        if hash not in back and hash not in journals.void:
+    for hash, entry in journals.lost.items():
+        if (
+            hash not in back
+            and hash not in journals.void
+            and author_of(world.devices[0], entry) not in journals.set_back
+        ):
             text = (
-                f"entry {seq} of author {device} was in the log before the coordinator was set back, and is not again"
+                f"entry {entry.header.seq} of author {entry.header.device} was in the log before the coordinator was set back,"
+                " and is not again"
             )
             raise Violation(ROLLBACK_SAFETY, text)

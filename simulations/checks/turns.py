@@ -37,7 +37,7 @@ def check_turns(ledger: Ledger, number: int, tree: Tree, plain: Iterable[int]) -
     acts = [action for action in ledger.actions if action.epoch == ledger.epoch - 1]
     if _is_unclear(ledger, acts):
         return
-    asked = {_one(part) for each in _asked(ledger, acts) for part in each.split("/")}
+    asked = {_one(part) for each in _asked(ledger) for part in each.split("/")}
     for group in _groups(acts):
         who = {action.device for action in group.actions}
         if len(who) > 1 or not who <= set(plain) or any(action.number in ledger.by_command for action in group.actions):
@@ -52,19 +52,17 @@ def check_turns(ledger: Ledger, number: int, tree: Tree, plain: Iterable[int]) -
 def _is_unclear(ledger: Ledger, acts: list[Action]) -> bool:
     """Tell whether something was done that reaches further than the names that it is about."""
     epoch = ledger.epoch - 1
-    since_ns = acts[0].time_ns if acts else 0
     return (
         any(back is not None and back.epoch == epoch for back in ledger.backs)
-        or any(each.method in _ALL and each.time_ns >= since_ns for each in ledger.asked)
+        or any(each.method in _ALL and each.epoch == epoch for each in ledger.asked)
         or any(RULES in action.touched for action in acts)
-        or "" in _asked(ledger, acts)
+        or "" in _asked(ledger)
     )
 
 
-def _asked(ledger: Ledger, acts: list[Action]) -> list[str]:
-    """Return the paths of commands since the first of these actions; "" for the whole folder."""
-    since_ns = acts[0].time_ns if acts else 0
-    return [each.path for each in ledger.asked if each.method in _NAMING and each.time_ns >= since_ns]
+def _asked(ledger: Ledger) -> list[str]:
+    """Return the paths of commands since all were at rest; "" for the whole folder."""
+    return [each.path for each in ledger.asked if each.method in _NAMING and each.epoch == ledger.epoch - 1]
 
 
 class _Group:

@@ -37,7 +37,7 @@ _BEGUN: Final = f"{_HIDDEN}/tmp/"  # noqa: S108 - of a simulated disk
 _NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
 DEVICE: Final = "device-"
 _HEAD: Final = "SELECT coalesce(max(position), 0) FROM log"
-_TAKES: Final = frozenset({"unlink", "rename", "exchange", "truncate"})
+_TAKES: Final = frozenset({"unlink", "rename", "exchange", "truncate", "remove_directory"})
 _CAPITAL: Final = CANARY.upper()
 
 
@@ -122,13 +122,15 @@ class Watch:
             self.fail(DESTRUCTION, f"{device.name} destroys {text}")
 
     def _check_rollback(self, device: DeviceMachine, call: Call) -> None:
-        """Invariant 13: while the coordinator has less of the log than a device, that takes nothing from its user's sight."""
-        if call.call in _TAKES and isinstance(call.inode, File) and _is_shown(call.inode):
+        """Invariant 13: while the coordinator has less of the log than a device, that takes nothing from its user's sight.
+
+        Of two that are exchanged either may be the user's.
+        """
+        taken = [one for one in (call.inode, call.other) if one is not None and _is_shown(one)]
+        if call.call in _TAKES and taken:
             (head,) = self.world.coordinator.rows(_HEAD)[0] if self.world.coordinator.is_running else (0,)
             if head < device.position:
-                text = (
-                    f"{device.name} takes {call.path()} away ({call.call}) while the coordinator has only {head} items"
-                )
+                text = f"{device.name} takes {taken[0].path()} away ({call.call}) while the coordinator has only {head} items"
                 self.fail(ROLLBACK_SAFETY, text)
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:

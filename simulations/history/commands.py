@@ -29,7 +29,7 @@ async def ask(person: Person, method: str, **params: Any) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_S):
             return await person.device.call(method, **params)
     except (KinfolderError, MachineGone, TimeoutError) as error:
-        raise GivenUp(f"{method}: {error}") from None
+        raise GivenUp(f"{method}: {error}") from error
 
 
 async def sync(person: Person) -> None:
@@ -119,7 +119,7 @@ async def restore(person: Person) -> None:
 async def bring_back(person: Person, inside: str, ago_ms: int) -> None:
     """Bring back what a path, or the whole folder, was so many milliseconds ago."""
     before = person.ledger.see(person.device, person.number)
-    began_ns = person.device.loop.now_ns
+    began_ns, may_go_on = person.device.loop.now_ns, person.device.is_running
     try:
         await ask(
             person,
@@ -131,13 +131,17 @@ async def bring_back(person: Person, inside: str, ago_ms: int) -> None:
             ago_ms=ago_ms,
             to=None,
         )
+    except GivenUp as error:
+        may_go_on = may_go_on and not isinstance(error.__cause__, KinfolderError)
+        raise
     finally:
         meant = Decision({}, person.ledger.passed(person.device, person.number, began_ns))
         what = f"restores {inside or 'all'}"
         action = person.ledger.note_by_command(
             person.device, person.number, what, before, meant, since_ns=began_ns, inside=inside
         )
-        person.ledger.restores.append(action)
+        if may_go_on or action.came:
+            person.ledger.restore(action, inside)
 
 
 async def snapshot(person: Person) -> None:

@@ -334,7 +334,7 @@ class Course:
         self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database, hides_since_ns, self.ledger.epoch)
         self.world.may_log("two entries under one number")
         self.put_back.add(device.name)
-        with journal.going_back(self.world, self.watch.journals, device):
+        with journal.going_back(self.world, self.watch.journals, device, forgets=database):
             device.restore(image, files=files, database=database)
         if database:
             others = [held(look(one)) + held(look(one, AWAY)) for one in self.world.devices if one is not device]
@@ -346,7 +346,7 @@ class Course:
             there = self.ledger.see(device, number)
             kept = held({path: seen for path, seen in there.items() if not is_local(path)})
             for content in held(before) + held(away):
-                if content not in kept and content not in self.ledger.acknowledged:
+                if content not in kept and self.ledger.is_alone(number, content):
                     self.ledger.excused[content] = f"device-{number} was put back"
         now = look(device)
         facts = {

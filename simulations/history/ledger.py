@@ -122,6 +122,8 @@ class Asked(NamedTuple):
     method: str
     path: str
     """From the folder's root; "" for none."""
+    epoch: int
+    """How often all devices had come to rest before it."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} at {self.time_ns / 1e9:.3f} s"
@@ -185,6 +187,14 @@ class Forgotten(NamedTuple):
         return action.epoch > self.epoch or (self.is_known and action.epoch < self.epoch)
 
 
+class Restore(NamedTuple):
+    """A command that brings back what was."""
+
+    action: Action
+    contents: frozenset[bytes]
+    """What anybody's disk had ever shown there until then: nothing else can it bring back."""
+
+
 class Decision(NamedTuple):
     """What somebody decided that no disk shows yet."""
 
@@ -230,8 +240,8 @@ class Ledger:
         """By device: when it was last put back."""
         self.by_command: set[int] = set()
         """Actions that a command did, with whatever came and went meanwhile."""
-        self.restores: list[Action] = []
-        """Commands that bring back what was: whatever anybody ever wrote, perhaps long after they were given."""
+        self.restores: list[Restore] = []
+        """Commands that bring back what was, perhaps long after they were given."""
         self.names: set[str] = set()
         """All names that anybody gave."""
         self.acknowledged: dict[bytes, int] = {}
@@ -342,8 +352,7 @@ class Ledger:
             self.makers.setdefault(content, []).append(action)
         self._take_back(action)
         self._note_ends(action, before, after)
-        ignored = {seen.content for path, seen in before.items() if path in self.ignored[number]}
-        for content in gone - ignored:
+        for content in gone - self._ignored(number, before):
             self.enders.setdefault(content, []).append(action)
         for path in after:
             if path not in before:
@@ -364,7 +373,7 @@ class Ledger:
                 del self.returned[content]
                 self._again[content] = action.number
         for content, count in had.items():
-            makers = self._putters(content)
+            makers = self.putters(content)
             shown_twice = max(0, count - sum(maker.made[content] for maker in makers), _copies(before, content, makers))
             if has[content] < count and (
                 has[content] <= shown_twice
@@ -380,10 +389,14 @@ class Ledger:
         if not any(end.number == action.number for end in ends):
             ends.append(action)
 
-    def _putters(self, content: bytes) -> list[Action]:
+    def putters(self, content: bytes) -> list[Action]:
         """Return the actions that brought a content to some path since it was last put there again, or ever."""
         since = self._again.get(content, 0)
         return [maker for maker in self.makers.get(content, ()) if maker.number >= since]
+
+    def _ignored(self, number: int, before: Tree) -> set[bytes]:
+        """Return of what stood on a device what rules leave out now."""
+        return {seen.content for path, seen in before.items() if path in self.ignored[number]}
 
     def _is_ended(self, number: int, content: bytes, count: int, before: Tree, after: Tree) -> bool:
         """Tell whether a content that stood at several paths was removed or replaced at as many, each by whomever."""
@@ -395,7 +408,7 @@ class Ledger:
         if len(paths) == count:  # else some of it was moved, too
             for path in paths:
                 self.ended.setdefault(content, {}).setdefault(path, set()).add(number)
-        places = sum(maker.added[content] for maker in self._putters(content)) - self.returned[content]
+        places = sum(maker.added[content] for maker in self.putters(content)) - self.returned[content]
         return sum(map(bool, self.ended.get(content, {}).values())) >= max(places, 1)
 
     def _take_back(self, action: Action) -> None:
@@ -443,7 +456,7 @@ class Ledger:
             self.enders[content] = [ender for ender in self.enders[content] if ender.number != action.number]
         if meant is not None:
             came = {**action.came, **meant.came}
-            ended = sorted(action.gone.difference(meant.came.values(), others))
+            ended = sorted(action.gone.difference(meant.came.values(), others, self._ignored(number, before)))
             made = action.made | Counter(set(meant.came.values()))  # a version of what stands there
             action = action._replace(came=came, made=made, gone=meant.gone.union(ended, others))
             self.actions[-1] = action
@@ -572,6 +585,34 @@ class Ledger:
         """
         return all(one.could_tell(ender) for one in self.when_forgotten(content))
 
+    def restore(self, action: Action, inside: str) -> None:
+        """Note that a command brings back what was at a path and below it; "" for the whole folder."""
+        shown = [(path, content) for sights in self.sights for path, content in sights]
+        shown += [(path, content) for each in self.actions for path, content in each.came.items()]
+        found = frozenset(content for path, content in shown if not inside or f"{path}/".startswith(f"{inside}/"))
+        self.restores.append(Restore(action, found))
+
+    def restores_of(self, content: bytes) -> list[Action]:
+        """Return the commands that may have brought a content back."""
+        return [restore.action for restore in self.restores if content in restore.contents]
+
+    def is_alone(self, number: int, content: bytes) -> bool:
+        """Tell whether a content that somebody put on a device may have been nowhere else since then.
+
+        It was elsewhere where all were at rest, where the device said that it is safe, and where another showed it.
+        """
+        putters = self.putters(content)
+        since_ns = putters[0].time_ns if putters else 0
+        others = [sights for other, sights in enumerate(self.sights) if other != number]
+        return (
+            content not in self.acknowledged
+            and all(putter.epoch == self.epoch for putter in putters)
+            and not any(
+                seen == content and at_ns >= since_ns for sights in others for (_, seen), at_ns in sights.items()
+            )
+            and not any(put.get(content, -1) >= since_ns for other, put in enumerate(self.put) if other != number)
+        )
+
     def acknowledge(self, tree: Tree, now_ns: int) -> None:
         """Note that a device said that all of this is safe."""
         for content in held(tree):
@@ -579,7 +620,7 @@ class Ledger:
 
     def ask(self, device: DeviceMachine, number: int, method: str, path: str = "") -> None:
         """Note that somebody gives a command."""
-        self.asked.append(Asked(device.loop.now_ns, number, method, path))
+        self.asked.append(Asked(device.loop.now_ns, number, method, path, self.epoch))
 
     def open(self, device: DeviceMachine, number: int, path: str, content: bytes) -> None:
         """Note that a program reads a file, to save it later."""
@@ -588,11 +629,17 @@ class Ledger:
     def asked_meanwhile(self, action: Action, methods: Collection[str]) -> Iterator[str]:
         """Yield the paths of commands that others gave since all were at rest last before an action; "" for the whole folder.
 
-        A command may be carried out where nobody heard of that any more.
+        A command may be carried out where nobody heard of that any more. What is restored of the whole folder is told by what
+        came of it.
         """
-        since_ns = next(one.time_ns for one in self.actions if one.epoch == action.epoch)
         for asked in self.asked:
-            if asked.device != action.device and asked.time_ns >= since_ns and asked.method in methods:
+            is_told = asked.method == "restore" and not asked.path
+            if (
+                asked.device != action.device
+                and asked.epoch == action.epoch
+                and asked.method in methods
+                and not is_told
+            ):
                 yield asked.path
 
     def rested(self, devices: list[DeviceMachine]) -> None:

@@ -113,8 +113,9 @@ class Person:
         return self.device.path(inside)
 
     def inside(self, path: str) -> str:
-        """Return the path from the folder's root of an absolute one."""
-        return path.removeprefix(self.device.path(""))
+        """Return the path from the folder's root of an absolute one; "" of the root's own."""
+        root = self.device.path("")
+        return "" if path == root.rstrip("/") else path.removeprefix(root)
 
     def something_new(self) -> bytes:
         """Return a content that nobody wrote before."""

@@ -432,11 +432,23 @@ def say_in_clear(world, *_):
     world.loop.note("send", "device-0>coordinator", b"...." + CANARY)
 
 
-def take_though_behind(world, _, watch):
-    watch.guard_rollback = True
-    world.coordinator.rows("DELETE FROM log WHERE position > 1")
-    files = world.devices[0].files
-    files.unlink(files.open_root(ROOT), "b.txt")
+def behind(take):
+    """Let the coordinator know less than a device, of which a process takes something then."""
+
+    def tamper(world, _, watch):
+        watch.guard_rollback = True
+        world.coordinator.rows("DELETE FROM log WHERE position > 1")
+        files = world.devices[0].files
+        root = files.open_root(ROOT)
+        take(files, root, files.open_directory(files.open_directory(root, ".kinfolder"), "trash"))
+
+    return tamper
+
+
+def exchange(files, root, trash, *, is_first):
+    files.close(files.open_file(trash, "new", Access.CREATE))
+    ends = [(root, "b.txt"), (trash, "new")]
+    files.exchange(*ends[not is_first], *ends[is_first])
 
 
 def open_many(world, *args):
@@ -453,7 +465,26 @@ def dial_many(world, *args):
 
 
 STEPS = {
-    "the coordinator is behind, and a device removes something": (13, take_though_behind),
+    "the coordinator is behind, and a device removes a file": (
+        13,
+        behind(lambda files, root, _: files.unlink(root, "b.txt")),
+    ),
+    "the coordinator is behind, and a device removes a link": (
+        13,
+        behind(lambda files, root, _: files.unlink(root, "link")),
+    ),
+    "the coordinator is behind, and a device removes a directory": (
+        13,
+        behind(lambda files, root, _: files.remove_directory(root, "E")),
+    ),
+    "the coordinator is behind, and a device exchanges a file for another": (
+        13,
+        behind(partial(exchange, is_first=True)),
+    ),
+    "the coordinator is behind, and a device exchanges another for a file": (
+        13,
+        behind(partial(exchange, is_first=False)),
+    ),
     "a process has hundreds of files open": (25, open_many),
     "a device asks nodes for many things at once": (25, dial_many),
     "a process works outside the folder": (27, stray),

@@ -22,7 +22,10 @@ def test_9_a_content_stands_where_it_was_put_and_nowhere_else(scene):
     scene.come(0, "b.txt", b"one")
     with breaks(9):
         contents.check_identity(scene.ledger, 0, scene.tree(0))
-    scene.ledger.restores.append(scene.ledger.actions[0])
+    scene.ledger.restore(scene.ledger.actions[0], "b.txt")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 0, scene.tree(0))
+    scene.ledger.restore(scene.ledger.actions[0], "a.txt")
     contents.check_identity(scene.ledger, 0, scene.tree(0))
 
 

@@ -320,3 +320,15 @@ def test_what_was_said_to_be_safe_keeps_its_first_time(scene):
     scene.ledger.acknowledge(scene.tree(0), 5)
     scene.ledger.acknowledge(scene.tree(0), 9)
     assert scene.ledger.acknowledged == {of(b"one"): 5}
+
+
+def test_a_restore_removes_nothing_that_rules_leave_out_by_then(scene):
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    device = scene.world.devices[0]
+    before = scene.ledger.see(device, 0)
+    for name in ("a.txt", "b.txt"):
+        device.user.remove(device.path(name))
+    scene.ledger.ignored[0].add("a.txt")
+    action = scene.ledger.note_by_command(device, 0, "restores", before, Decision({}, frozenset()), since_ns=0)
+    assert not scene.ledger.enders.get(of(b"one"))
+    assert scene.ledger.enders[of(b"two")] == [action]

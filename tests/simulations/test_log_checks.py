@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 from blake3 import blake3
 from msgspec.structs import replace
@@ -48,8 +51,11 @@ async def nothing(*_):
     pass
 
 
-def lose_one(_, __, watch):
-    watch.journals.lost[bytes(32)] = (1, 99)
+def lose_one(world, _, watch, *, but=()):
+    """Let an entry of device-0 have been in the log."""
+    (data,) = world.coordinator.rows(f"SELECT data FROM log WHERE kind = {ItemKind.ENTRY:d}")[-1]
+    watch.journals.lost[bytes(32)] = parse_entry(data)
+    watch.journals.set_back.update(but)
 
 
 FRESH = {
@@ -69,12 +75,23 @@ def test_the_log(what):
         logged(tamper)
 
 
-def test_13_what_was_lost_with_its_author_may_stay_away():
-    def tamper(_, __, watch):
-        watch.journals.lost[bytes(32)] = (1, 99)
-        watch.journals.set_back.add("device-0")
+@pytest.mark.parametrize("who", ["device-0", "device-1"])
+def test_13_what_was_lost_with_its_author_may_stay_away(who):
+    with nullcontext() if who == "device-0" else breaks(13):
+        logged(partial(lose_one, but=[who]))
 
-    logged(tamper)
+
+def test_13_who_has_his_files_put_back_alone_knows_what_he_wrote():
+    async def story(world):
+        journals = journal.Journals()
+        one, two, _ = world.devices
+        for device, forgets in ((one, False), (two, True)):
+            device.kill()
+            with journal.going_back(world, journals, device, forgets=forgets):
+                pass
+        assert journals.set_back == {"device-1"}
+
+    World(1, prepared()).run(story)
 
 
 def tell_otherwise(machine, *, more=0):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from simulations.checks import contents
-from tests.simulations.test_checks import breaks
-from tests.simulations.test_ledger import Scene
+from tests.simulations.test_checks import breaks, lived
+from tests.simulations.test_ledger import Scene, of
 
 
 @pytest.fixture
@@ -87,3 +89,42 @@ def test_1_says_nothing_of_what_stays_on_a_device_and_of_what_a_backup_took(scen
     scene.ledger.excused.clear()
     with breaks(1):
         contents.check_loss(scene.ledger, 1, scene.tree(1))
+
+
+def test_1_a_backup_takes_only_what_was_on_no_other_device(scene):
+    one = of(b"one")
+    scene.act(0, ("write", "a.txt", b"one"))
+    assert scene.ledger.is_alone(0, one)
+    scene.ledger.put[0][one] = 0
+    assert scene.ledger.is_alone(0, one)
+    scene.ledger.put[1][one] = 0
+    assert not scene.ledger.is_alone(0, one), "a process of another device showed it"
+    scene.ledger.put[1].clear()
+    scene.come(1, "b.txt", b"one")
+    scene.ledger.see(scene.world.devices[1], 1)
+    assert not scene.ledger.is_alone(0, one), "another user saw it"
+    scene.ledger.sights[1].clear()
+    scene.ledger.acknowledged[one] = 0
+    assert not scene.ledger.is_alone(0, one), "the device said that it is safe"
+    scene.ledger.acknowledged.clear()
+    scene.ledger.rested(scene.world.devices)
+    assert not scene.ledger.is_alone(0, one), "all were at rest"
+    scene.act(0, ("remove", "a.txt"))
+    scene.ledger.sights[1].clear()
+    scene.act(0, ("write", "a.txt", b"one"))
+    assert scene.ledger.is_alone(0, one), "what all had was removed, and this is another"
+
+
+def test_1_what_another_device_showed_is_not_excused_by_a_backup():
+    async def act(course):
+        course.keep_image(0)
+        image, device = course.image, course.world.devices[0]
+        person = course.person(0, Random(0))
+        for name, content in (("a.txt", b"one"), ("b.txt", b"two")):
+            with person.acting("writes"):
+                person.hands.write(person.path(name), content)
+        course.ledger.put[1][of(b"one")] = device.loop.now_ns
+        await course.set_back(image, files=True, database=True)
+        assert set(course.ledger.excused) == {of(b"two")}
+
+    lived(act)

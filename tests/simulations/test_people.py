@@ -68,3 +68,25 @@ def test_who_drops_a_copy_drops_what_it_is_by_then():
     assert not commands.newer(person, frozenset([of(b"one")]), 8), "it came before"
     scene.come(1, "a.txt", b"three")
     assert not commands.newer(person, frozenset([of(b"one")]), 7), "it stands there yet"
+
+
+def test_a_restore_that_was_refused_brings_nothing_back():
+    async def story(world):
+        device, ledger = world.devices[0], Ledger(3)
+        person = Person(device, 0, ledger, Random(1))
+        with person.acting("writes"):
+            person.hands.write(person.path("a.txt"), b"one")
+        await device.sync()
+        with pytest.raises(GivenUp):
+            await commands.bring_back(person, "b.txt", 0)
+        device.kill()
+        with pytest.raises(GivenUp):
+            await commands.bring_back(person, "", 0)
+        assert not ledger.restores
+        await device.start()
+        await commands.bring_back(person, "", 0)
+        (restore,) = ledger.restores
+        assert restore.contents == {of(b"one")}
+        assert [asked.path for asked in ledger.asked] == ["b.txt", "", ""]
+
+    World(1, prepared()).run(story)

@@ -240,3 +240,17 @@ def test_3_at_rest_a_device_knows_again(scene):
     scene.act(0, ("write", "a.txt", b"two"))
     with breaks(3):
         contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+@pytest.mark.parametrize(
+    ("inside", "brings"), [("", True), ("D", True), ("D/a.txt", True), ("D/a", False), ("E", False)]
+)
+def test_3_who_restores_something_keeps_what_was_there_and_nothing_else(scene, inside, brings):
+    scene.act(0, ("make_directory", "D"), ("make_directory", "E"), ("write", "D/a.txt", b"one"))
+    scene.come(1, "D/a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("remove", "D/a.txt"))
+    restores = scene.act(2, ("write", "other.txt", b"two"))
+    scene.ledger.restore(restores, inside)
+    with nullcontext() if brings else breaks(3):
+        contents.check_resurrection(scene.ledger, 1, scene.tree(1))
