@@ -102,6 +102,8 @@ class DeviceMachine(Machine):
         self._address = f"10.0.0.{number + 1}"
         self.weather = weather
         """How badly the watchers of its next process do."""
+        self.on_loss: Callable[[str], None] | None = None
+        """Called when its watcher loses something, with what: one of the two words of :mod:`simulations.watcher`."""
         self._weather_chance = self.loop.chance(f"weather/{self.name}")
         self.disk = self.make_disk(personality)
         self.home: SimDisk = self.make_disk(number=2)
@@ -142,7 +144,9 @@ class DeviceMachine(Machine):
         """Return the doors of its process of now."""
         loop, host = self.loop, self.host
         self.files = SimFiles(self.disk, life=host)
-        self._watchers = SimWatchers(self.disk, self._weather_chance, self.weather, self.half_told)
+        self._watchers = SimWatchers(
+            self.disk, self._weather_chance, self.weather, half_told=self.half_told, on_loss=self.on_loss
+        )
         return Doors(
             clock=SimClock(loop, host),
             entropy=self.entropy,

@@ -81,6 +81,8 @@ class SimDisk:
         self.capacity_bytes = capacity_bytes
         self.number = number
         self.used_bytes = 0
+        self.refused = 0
+        """How many calls found no room."""
         self.is_read_only = False
         self.version = 0
         """Rises with every change of a name, of bytes or of attributes."""

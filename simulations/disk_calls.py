@@ -377,6 +377,7 @@ class Calls:
             fits = _fitting(file, len(data), offset, room)
             if fits:
                 disk.write(file, offset, data[:fits], by_user=self._by_user)
+            disk.refused += 1
             raise failed(errno.ENOSPC)
         disk.write(file, offset, data, by_user=self._by_user)
         self._drop_privileges(file)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
+from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
 
@@ -21,6 +22,9 @@ from simulations.inodes import Directory, File, Inode
 
 WATCHES_MAX: Final = 1 << 30
 QUEUE_MAX: Final = 16_384
+ALL: Final = "all that it has not told"
+SOME: Final = "an event"
+"""What a watcher may lose."""
 """What Linux keeps by default."""
 _KEPT: Final = frozenset(
     {DiskEventKind.OVERFLOW, DiskEventKind.DEGRADED, DiskEventKind.ROOT_GONE, DiskEventKind.APPEARED}
@@ -71,8 +75,10 @@ class SimWatcher:
         weather: Weather = FINE,
         is_ignored: IsIgnored | None = None,
         half_told: Counter[bytes] | None = None,
+        on_loss: Callable[[str], None] | None = None,
     ) -> None:
         self._disk = disk
+        self._on_loss = on_loss
         self._path = path
         self._is_ignored = is_ignored
         self._chance = chance
@@ -273,6 +279,8 @@ class SimWatcher:
 
     def _overflow(self) -> None:
         """Lose all events, and with them the knowledge of what is watched."""
+        if self._on_loss is not None:
+            self._on_loss(ALL)
         self._forget()
         self._begins = True
         self._ready.clear()
@@ -300,6 +308,8 @@ class SimWatcher:
                 found.append(event)
             elif draw() < weather.lost:
                 self._lose(event)
+                if self._on_loss is not None:
+                    self._on_loss(SOME)
                 continue
             elif event.directory in told and draw() < weather.merged:
                 found.append(DiskEvent(DiskEventKind.APPEARED, event.directory, is_directory=True))
@@ -345,15 +355,23 @@ class SimWatchers:
         chance: What the weather is drawn from.
         weather: How badly they do.
         half_told: As of :class:`SimWatcher`.
+        on_loss: Called when one loses something, with :data:`ALL` or :data:`SOME`.
     """
 
     def __init__(
-        self, disk: SimDisk, chance: Random, weather: Weather = FINE, half_told: Counter[bytes] | None = None
+        self,
+        disk: SimDisk,
+        chance: Random,
+        weather: Weather = FINE,
+        *,
+        half_told: Counter[bytes] | None = None,
+        on_loss: Callable[[str], None] | None = None,
     ) -> None:
         self._disk = disk
         self._half_told = half_told
         self._chance = chance
         self._weather = weather
+        self._on_loss = on_loss
         self._watching: list[SimWatcher] = []
 
     def __call__(self, path: str, *, is_ignored: IsIgnored | None = None) -> SimWatcher:
@@ -365,6 +383,7 @@ class SimWatchers:
             weather=self._weather,
             is_ignored=is_ignored,
             half_told=self._half_told,
+            on_loss=self._on_loss,
         )
         self._watching = [one for one in self._watching if not one.is_closed]
         self._watching.append(watcher)

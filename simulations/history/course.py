@@ -22,7 +22,7 @@ from simulations.devices import AWAY, DeviceImage
 from simulations.disk import SimDisk
 from simulations.history import endings, rest
 from simulations.history.ledger import Action, Back, Ledger, Tree, held, look
-from simulations.history.options import ACTIONS_MIN
+from simulations.history.options import ACTIONS_MIN, FAULTS_MIN
 from simulations.history.people import GivenUp, Person
 from simulations.history.repertoire import DEEDS, TROUBLES, UNLISTED
 from simulations.history.script import THEN, Event, Script, What
@@ -48,6 +48,8 @@ PEOPLE_S: Final = 120.0
 """How long those may take to end who are still at something when the safety phase ends."""
 _DEED: Final = ContextVar("deed", default=-1)
 """The number of the event that is being done."""
+_FAULT: Final[ContextVar[Fault | None]] = ContextVar("fault", default=None)
+"""The trouble that is being made, or of which something is the end."""
 
 
 def _names(event: Event, kinds: Sequence[tuple[str, int]], choice: Random) -> Iterator[str]:
@@ -122,14 +124,15 @@ class Course:
         self._later: list[asyncio.Task[None]] = []
         self._begun: dict[int, int] = {}
         """By event, how many actions a deed that has begun is still to come to."""
-        self._fault: Fault | None = None
-        """The trouble that is being made."""
+        self.faults: list[Fault] = []
+        """All troubles that were made, with what met them."""
         self._is_calm = asyncio.Event()
         """Set once all troubles are to end."""
 
     def observe(self) -> Observer:
         """Have somebody watch, who finds what situations the history comes through; returns him."""
-        self.observer = Observer(self.world, self.ledger, self.options.personalities, self.options.weather)
+        self.observer = Observer(self.world, self.ledger, self.options.personalities)
+        self.observer.record.faults = self.faults
         for given in self.ledger.actions:  # from here on, all that stands there counts as seen
             self.ledger.on_look(self.world.devices[given.device], given.device)
             self.observer.act(given)
@@ -155,9 +158,12 @@ class Course:
                 snapshot = await rest.take_snapshot(self)
             elif event.what is What.TROUBLE or not self.script.is_drawn or self.coming < self.options.actions:
                 await self._happen(event)
-            if event.number % BACKUP_EVERY == BACKUP_AT and self.image is None:
-                self.keep_image(event.number % len(world.devices))
-                self.backup = self.backup or (world.loop.now_ns, world.coordinator.backup())
+            if event.number % BACKUP_EVERY == BACKUP_AT:
+                self._keep_images(event.number % len(world.devices))
+        for event in self.script.spare_troubles():  # instead of what nobody met
+            if self.faults_met >= FAULTS_MIN:
+                break
+            await self._happen(event)
         for event in self.script.spare():  # instead of what nobody could do
             if self.coming < ACTIONS_MIN:
                 await self._happen(event)
@@ -179,6 +185,11 @@ class Course:
     def done(self) -> int:
         """How many actions were done: all that is in the ledger, and the commands that change nothing."""
         return len(self.ledger.actions) - self._given + sum(self.counts[name] for name in UNLISTED)
+
+    @property
+    def faults_met(self) -> int:
+        """How many troubles took effect so far."""
+        return sum(fault.times > 0 for fault in self.faults)
 
     @property
     def coming(self) -> int:
@@ -241,16 +252,20 @@ class Course:
     async def _trouble(self, event: Event) -> None:
         tried: list[str] = []
         for name in _names(event, self.options.troubles, self.script.source("choice", event.number)):
-            fault = self._fault = Fault(name, self.world.loop.now_ns)
+            if name in tried:
+                continue  # its chance is the same, and so is what comes of it
+            fault = Fault(name, self.world.loop.now_ns)
             tried.append(name)
             self.played[event.number] = event._replace(name=THEN.join(tried))
+            during = _FAULT.set(fault)
             try:
                 made = await TROUBLES[name].do(self, self.script.source(f"trouble/{name}", event.number))
             except (GivenUp, MachineGone):
                 continue
-            fault.text, fault.machines, fault.facts = made
-            if self.observer is not None:
-                self.observer.record.faults.append(fault)
+            finally:
+                _FAULT.reset(during)
+            fault.text, fault.machines, fault.facts, fault.effects = made
+            self.faults.append(fault)
             self.tell(f"{name}: {made.text}")
             self.counts[name] += 1
             journal.follow(self.world, self.watch.journals)
@@ -274,7 +289,7 @@ class Course:
 
     def later(self, seconds: float, act: Callable[[], Awaitable[None] | Any]) -> None:
         """Have something end after so much time, or with the safety phase."""
-        fault = self._fault
+        fault = _FAULT.get()
 
         async def end() -> None:
             with contextlib.suppress(TimeoutError):
@@ -312,24 +327,28 @@ class Course:
         """Return the user of a device."""
         return Person(self.world.devices[number], number, self.ledger, chance)
 
-    def keep_image(self, number: int) -> None:
-        """Make an image of a device, to put it back to later."""
-        device = self.world.devices[number]
-        tree = look(device)
-        self.image = Backup(number, self.world.loop.now_ns, device.image(), tree, self.ledger.known(number, tree))
+    def _keep_images(self, number: int) -> None:
+        """Make an image of a device and one of the coordinator, to put them back to later, unless there are some."""
+        device, now_ns = self.world.devices[number], self.world.loop.now_ns
+        if self.image is None:
+            tree = look(device)
+            self.image = Backup(number, now_ns, device.image(), tree, self.ledger.known(number, tree))
+        if self.backup is None:
+            self.backup = now_ns, self.world.coordinator.backup()
 
     async def set_back(self, back: Backup, *, files: bool, database: bool) -> dict[str, Any]:
         """Put a device back to an image; what was nowhere else may be lost by that, if nobody was told that it is safe.
 
         Returns:
-            What happened, as far as disks show it.
+            What happened, as far as disks show it: whether its files, and what it knows, are others than before.
         """
-        number, since_ns, image, stood, known = back
+        number, image, since_ns = back.number, back.image, back.made_ns
         device = self.world.devices[number]
         if device.is_running:
             device.kill()
         device.user.close_all()
         before, away = self.ledger.see(device, number), look(device, AWAY)
+        knew = device.kept_database
         hides_since_ns = since_ns if files and database else None
         self.ledger.backs[number] = Back(self.world.loop.now_ns, before, database, hides_since_ns, self.ledger.epoch)
         self.world.may_log("two entries under one number")
@@ -339,7 +358,7 @@ class Course:
         if database:
             others = [held(look(one)) + held(look(one, AWAY)) for one in self.world.devices if one is not device]
             self.ledger.forget_removals(number, since_ns, set().union(*others))
-            self.ledger.forget(device, number, known)
+            self.ledger.forget(device, number, back.known)
         if files and not database:
             self.ledger.note(device, number, "puts the files back to a backup", before)
         elif files:
@@ -350,10 +369,11 @@ class Course:
                     self.ledger.excused[content] = f"device-{number} was put back"
         now = look(device)
         facts = {
-            "files": files,
-            "database": database,
+            "files": files
+            and {path: seen[:3] for path, seen in now.items()} != {path: seen[:3] for path, seen in before.items()},
+            "database": database and knew != image.database,
             "gone": any(path not in now for path in before),
-            "missing": any(path not in now for path in stood),
+            "missing": any(path not in now for path in back.tree),
         }
         await self.start(device)
         return facts
@@ -365,6 +385,8 @@ class Course:
             await task
         self._later.clear()
         self._is_calm.clear()
+        for fault in self.faults:
+            fault.effects.end()
         self.world.network.calm()
         for machine in self.world.machines:
             for disk in machine.disks:

@@ -19,6 +19,8 @@ import msgspec
 from protocol import messages as m
 from protocol.errors import ProtocolError
 from simulations.exchanges import body_start
+from simulations.history import mischief
+from simulations.history.effects import Effects
 from simulations.history.people import GivenUp
 from simulations.history.troubles import Made
 
@@ -54,21 +56,33 @@ async def spoil(course: Course, chance: Random) -> Made:
 
 
 async def garble(course: Course, chance: Random) -> Made:
-    """Have a device send garbage to another on the LAN for a while."""
-    one, other = chance.sample(course.world.devices, 2)
-    return _begin(
-        course, chance, [course.world.network.link(one.name, other.name)], LanLies(chance, chance.choice(_SHARES))
-    )
+    """Have a device send garbage to another on its LAN for a while, while its user writes what the other is to have."""
+    lans = course.options.lans
+    numbers = range(len(course.world.devices))
+    pairs = [(one, other) for one in numbers for other in numbers if one != other and lans[one] == lans[other]]
+    if not pairs:
+        raise GivenUp("each is on a LAN of its own")
+    one, other = (course.person(number, chance) for number in chance.choice(pairs))
+    link = course.world.network.link(one.device.name, other.device.name)
+    mischief.edit(one, f"kiwi-near-{one.ledger.token()}")
+    return _begin(course, chance, [link], LanLies(chance, chance.choice(_SHARES)))
 
 
 def _begin(course: Course, chance: Random, links: Sequence[Link], alter: Alter) -> Made:
     links = [link for link in links if link.alter is None]
     if not links:
         raise GivenUp("it lies already")
+    effects = Effects()
+
+    def counted(data: bytes) -> Sequence[bytes]:
+        said = alter(data)
+        effects.add(int(list(said) != [data]))
+        return said
+
     for link in links:
-        link.alter = alter
+        link.alter = counted
     course.later(chance.random() * chance.choice(_LIES_S), lambda: _end(links))
-    return Made(", ".join(link.name for link in links), (links[0].source,), {"to": [link.target for link in links]})
+    return Made(", ".join(link.name for link in links), (links[0].source,), effects=effects)
 
 
 def _end(links: Sequence[Link]) -> None:

@@ -250,6 +250,8 @@ ALL: Final[dict[str, Callable[[Person], Awaitable[None]]]] = {
     "make_special": make_special,
 }
 """By name."""
+WEIGHTS: Final = {"leave_out": 4, "put_ignored": 4}
+"""How often those come of which much else must happen, too, beside 2 for each other."""
 SIZES: Final = {
     "link_hard": 2,
     "save_often": _SAVES,

@@ -41,6 +41,8 @@ class Result(NamedTuple):
     steps: int
     virtual_s: float
     cpu_s: float
+    faults: int
+    """How many troubles took effect."""
     counts: dict[str, int]
     """How often each kind of action was done and each trouble made."""
     events: tuple[str, ...]
@@ -50,11 +52,6 @@ class Result(NamedTuple):
     is_observed: bool
     played: tuple[Event, ...]
     """What came to happen, to be played again."""
-
-    @property
-    def faults(self) -> int:
-        """How many troubles were made."""
-        return sum(count for name, count in self.counts.items() if name in TROUBLES)
 
     @property
     def kind(self) -> tuple[int, str]:
@@ -159,6 +156,7 @@ def _play(history: Script, trace: WatchedTrace, *, observes: bool) -> Lived:
         world.loop.steps,
         world.loop.now_ns / 1e9,
         cpu_s,
+        course.faults_met,
         dict(sorted(course.counts.items())),
         tuple(course.told),
         {} if course.observer is None else reached(course.observer.record),

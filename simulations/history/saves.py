@@ -11,6 +11,8 @@ from simulations.history import names
 from simulations.history.people import Person
 
 _STEP_S: Final = 0.05
+_TURNS: Final = 3
+_TURN_S: Final = 1.0
 
 
 async def over(person: Person) -> None:
@@ -97,11 +99,14 @@ async def slowly(person: Person) -> None:
 
 
 async def rotate(person: Person) -> None:
-    """Move a log away by number and begin a new one."""
-    with person.acting("rotates logs") as tree:
-        for number in (2, 1):
-            if f"kiwi-log.{number}" in tree:
-                person.hands.rename(person.path(f"kiwi-log.{number}"), person.path(f"kiwi-log.{number + 1}"))
-        if "kiwi-log" in tree:
-            person.hands.rename(person.path("kiwi-log"), person.path("kiwi-log.1"))
-        person.hands.write(person.path("kiwi-log"), person.something_new())
+    """Move logs away by number and begin a new one, a few times: the second time there is one to move, the third time two."""
+    for turn in range(_TURNS):
+        if turn:
+            await person.wait(_TURN_S)
+        with person.acting("rotates logs") as tree:
+            for number in (2, 1):
+                if f"kiwi-log.{number}" in tree:
+                    person.hands.rename(person.path(f"kiwi-log.{number}"), person.path(f"kiwi-log.{number + 1}"))
+            if "kiwi-log" in tree:
+                person.hands.rename(person.path("kiwi-log"), person.path("kiwi-log.1"))
+            person.hands.write(person.path("kiwi-log"), person.something_new())

@@ -16,6 +16,11 @@ from simulations.history.options import PAUSES_S, Options
 THEN: Final = "+"
 SPARE_S: Final = 0.5
 """By so much the pause after a spare deed is longer than after the one before."""
+SPARE_TROUBLES: Final = 12
+SPARE_DRAWN: Final = 4
+"""So many of these are drawn as others are."""
+SURE: Final = ("cut_power", "kill")
+"""Troubles that take effect if only a machine runs."""
 
 
 class What(StrEnum):
@@ -53,10 +58,18 @@ class Script(NamedTuple):
     def spare(self) -> Iterator[Event]:
         """Yield deeds instead of those that nobody could do, after longer and longer pauses: machines may be off for a while."""
         if self.is_drawn:
-            last = len(self.events)
+            first = len(self.events) + SPARE_TROUBLES
             for more in range(self.options.actions):
-                event = _drawn(self.options, What.DEED, last + more)
+                event = _drawn(self.options, What.DEED, first + more)
                 yield event._replace(pause_s=event.pause_s + more * SPARE_S)
+
+    def spare_troubles(self) -> Iterator[Event]:
+        """Yield troubles instead of those that took no effect; the last ones are such as always do."""
+        if self.is_drawn:
+            first = len(self.events)
+            for more in range(SPARE_TROUBLES):
+                event = _drawn(self.options, What.TROUBLE, first + more)
+                yield event if more < SPARE_DRAWN else event._replace(name=THEN.join(SURE), pause_s=SPARE_S)
 
     def source(self, purpose: str, number: int) -> Random:
         """Return the chance of an event."""

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from simulations.checks import journal
-from simulations.disk import SimDisk
+from simulations.databases import read_image
 from simulations.disk_faults import SeededFaults
 from simulations.history import deeds
+from simulations.history.effects import ONCE, Effects
 from simulations.history.people import GivenUp
+from simulations.links import Link, Trouble
 from simulations.loop import SECOND_NS
 from simulations.machines import Machine
-from simulations.servers import NodeMachine
+from simulations.servers import DATA, NodeMachine
 
 if TYPE_CHECKING:
     from simulations.history.course import Course
@@ -31,6 +32,7 @@ _SOON_S: Final = 20.0
 _EFFECTS_MAX: Final = 120
 _DISK_SHARE: Final = 0.03
 _DAY_S: Final = 86_400
+_HEAD: Final = "SELECT coalesce(max(position), 0) FROM log"
 _DAY_NS: Final = _DAY_S * SECOND_NS
 
 
@@ -43,9 +45,8 @@ class Made(NamedTuple):
     """To which it happened."""
     facts: Mapping[str, Any] = MappingProxyType({})
     """What else an observer may know of it; some are filled in while it goes on."""
-
-
-Trouble = Callable[["Course", Random], Awaitable[Made]]
+    effects: Effects = ONCE
+    """How often it took effect."""
 
 
 def _a_machine(course: Course, chance: Random) -> Machine:
@@ -83,8 +84,16 @@ async def crash_soon(course: Course, chance: Random) -> Made:
     machine = _a_machine(course, chance)
     effect, loses_power = chance.randint(1, _EFFECTS_MAX), chance.random() < 0.5
     machine.crash_at(effect, loses_power=loses_power)
+    crash, effects = machine.host.on_crash, Effects()
+
+    def end() -> None:
+        effects.add()
+        assert crash is not None
+        crash()
+
+    machine.host.on_crash = end
     course.later(chance.random() * 2 * _SOON_S, lambda: course.start(machine))
-    return Made(f"{machine.name} at {effect}, {loses_power=}", (machine.name,))
+    return Made(f"{machine.name} at {effect}, {loses_power=}", (machine.name,), effects=effects)
 
 
 async def restart(course: Course, chance: Random) -> Made:
@@ -117,11 +126,60 @@ async def holiday(course: Course, chance: Random) -> Made:
 
 async def leave(course: Course, chance: Random) -> Made:
     """Take a machine from the network for a while, a device perhaps for weeks."""
-    machine = _a_machine(course, chance)
-    course.world.network.go_offline(machine.name)
+    machine, effects = _a_machine(course, chance), Effects()
+    network, others = course.world.network, [one for one in course.world.machines if one is not machine]
+    links = [link for other in others for link in network.between(machine.name, other.name)]
+    network.go_offline(machine.name)
+    over = effects.watch(_sent_on(links))
+
+    def end() -> None:
+        over()
+        network.go_online(machine.name)
+
     for_s = chance.choice((5.0, 60.0, 600.0))
-    course.later(chance.random() * for_s, lambda: course.world.network.go_online(machine.name))
-    return Made(machine.name, (machine.name,))
+    course.later(chance.random() * for_s, end)
+    return Made(machine.name, (machine.name,), effects=effects)
+
+
+def _sent_on(links: Sequence[Link]) -> Callable[[], int]:
+    """Return what counts the bytes that are sent on links from now on: what nobody lets through, comes late or never."""
+    before = sum(link.carried_bytes for link in links)
+    return lambda: sum(link.carried_bytes for link in links) - before
+
+
+class Ways:
+    """Ways between machines on which nothing gets through for a while.
+
+    Args:
+        course: Of the history.
+    """
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self.effects = Effects()
+        self.ways: list[tuple[str, str]] = []
+        self.until_ns: dict[tuple[str, str], int] = {}
+        """By way, when it was open again."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an observer may know."""
+        return {"ways": self.ways, "until_ns": self.until_ns}
+
+    def shut(self, way: tuple[str, str], trouble: Trouble, for_s: float) -> None:
+        """Let nothing through on one way."""
+        network, loop = self._course.world.network, self._course.world.loop
+        begin, end = (network.cut, network.heal) if trouble is Trouble.CUT else (network.clog, network.unclog)
+        begin(*way)
+        self.ways.append(way)
+        over = self.effects.watch(_sent_on([network.link(*way)]))
+
+        def open_again() -> None:
+            over()
+            self.until_ns[way] = loop.now_ns
+            end(*way)
+
+        self._course.later(for_s, open_again)
 
 
 def _told(ways: list[tuple[str, str]]) -> str:
@@ -136,41 +194,44 @@ def _two(course: Course, chance: Random) -> tuple[str, str]:
 async def cut(course: Course, chance: Random) -> Made:
     """Lose all that goes from one machine to another, perhaps in one direction alone."""
     one, other = _two(course, chance)
-    network = course.world.network
-    ways = [(one, other)] if chance.random() < 0.5 else [(one, other), (other, one)]
-    for source, target in ways:
-        network.cut(source, target)
-        course.later(chance.random() * _SOON_S * 3, partial(network.heal, source, target))
-    return Made(_told(ways), (), {"ways": ways})
+    ways = Ways(course)
+    for way in [(one, other)] if chance.random() < 0.5 else [(one, other), (other, one)]:
+        ways.shut(way, Trouble.CUT, chance.random() * _SOON_S * 3)
+    return Made(_told(ways.ways), (), ways.facts, ways.effects)
 
 
 async def clog(course: Course, chance: Random) -> Made:
     """Stop some links one by one and let them go again in another order."""
-    network = course.world.network
     machines = [machine.name for machine in course.world.machines]
     some = [(chance.choice(machines), chance.choice(machines)) for _ in range(chance.randint(1, 6))]
-    ways = [(one, other) for one, other in some if one != other]
-    for source, target in ways:
-        network.clog(source, target)
-        course.later(chance.random() * _SOON_S, partial(network.unclog, source, target))
-    return Made(_told(ways), (), {"ways": ways})
+    ways = Ways(course)
+    for way in dict.fromkeys((one, other) for one, other in some if one != other):
+        ways.shut(way, Trouble.CLOG, chance.random() * _SOON_S)
+    return Made(_told(ways.ways), (), ways.facts, ways.effects)
 
 
 async def half_open(course: Course, chance: Random) -> Made:
     """Let one machine lose its connections to another, which does not learn of it."""
     one, other = _two(course, chance)
     times = course.world.network.half_open(one, other)
-    return Made(f"{one} to {other}: {times}", (one, other), {"times": times})
+    if not times:
+        raise GivenUp("there was no connection")
+    return Made(f"{one} to {other}: {times}", (one, other), effects=Effects(times))
 
 
 async def reset(course: Course, chance: Random) -> Made:
     """Break all connections between two machines, or the one that carries a byte that is to come."""
     one, other = _two(course, chance)
-    if chance.random() < 0.5:
+    link = course.world.network.link(one, other)
+    if chance.random() < 0.5 and link.cut_after_bytes is None:
+        effects = Effects()
+        link.on_cut = effects.add
         course.world.network.cut_after(one, other, chance.randrange(20_000))
-        return Made(f"{one} to {other} later", (one, other))
+        return Made(f"{one} to {other} later", (one, other), effects=effects)
     times = course.world.network.reset(one, other)
-    return Made(f"{one} to {other}: {times}", (one, other), {"times": times})
+    if not times:
+        raise GivenUp("there was no connection")
+    return Made(f"{one} to {other}: {times}", (one, other), effects=Effects(times))
 
 
 async def lose_a_disk(course: Course, chance: Random) -> Made:
@@ -179,22 +240,24 @@ async def lose_a_disk(course: Course, chance: Random) -> Made:
         raise GivenUp("the budget is used up")
     node = chance.choice(course.world.nodes)
     course.lost_disks += 1
+    packs = len(node.disk.tree(f"{DATA}/packs"))
     if node.is_running:
         node.kill()
     node.wipe()
     await course.start(node)
-    return Made(node.name, (node.name,))
+    return Made(node.name, (node.name,), {"packs": packs})
 
 
-async def set_back_coordinator(course: Course, chance: Random) -> Made:
-    """Put the coordinator back to a backup, or take one for later."""
+async def set_back_coordinator(course: Course, _: Random) -> Made:
+    """Put the coordinator back to a backup, from which the log went on."""
     coordinator = course.world.coordinator
-    if course.backup is None or chance.random() < 0.3:
-        course.backup = course.world.loop.now_ns, coordinator.backup()
-        return Made("a backup is made", (coordinator.name,))
+    if course.backup is None:
+        raise GivenUp("there is no backup")
+    since_ns, image = course.backup
+    if _head(coordinator.kept_database) <= _head(image.database):
+        raise GivenUp("nothing was ordered since the backup")
     if coordinator.is_running:
         coordinator.kill()
-    since_ns, image = course.backup
     with journal.going_back(course.world, course.watch.journals, coordinator):
         coordinator.restore(image)
     course.backup = None
@@ -202,17 +265,20 @@ async def set_back_coordinator(course: Course, chance: Random) -> Made:
     return Made("it is restored", (coordinator.name,), {"since_ns": since_ns})
 
 
+def _head(database: bytes) -> int:
+    return int(read_image(database, _HEAD)[0][0])
+
+
 async def set_back_device(course: Course, chance: Random) -> Made:
-    """Put a device back to an earlier state of all its disks, or take an image for later."""
+    """Put a device back to an earlier state of all its disks, or of some."""
     if course.image is None:
-        number = chance.randrange(len(course.world.devices))
-        course.keep_image(number)
-        return Made(f"an image of device-{number} is made", (f"device-{number}",))
+        raise GivenUp("there is no image")
     back, course.image = course.image, None
     number = back.number
     files, database = chance.random() < 0.7, chance.random() < 0.7
     facts = await course.set_back(back, files=files, database=database)
-    return Made(f"device-{number} is restored, {files=} {database=}", (f"device-{number}",), facts)
+    effects = Effects(facts["files"] + facts["database"])
+    return Made(f"device-{number} is restored, {files=} {database=}", (f"device-{number}",), facts, effects)
 
 
 async def jump_clock(course: Course, chance: Random) -> Made:
@@ -228,6 +294,8 @@ async def fail_disk(course: Course, chance: Random) -> Made:
     """Let some calls of a device's or a node's disk fail for a while."""
     machine: Machine = chance.choice([*course.world.devices, *course.world.nodes])
     disk = chance.choice(machine.disks)
+    if disk.hooks.fault is not None:
+        raise GivenUp("that disk has a fault already")
     course.world.may_log(
         "a chunk is damaged" if machine in course.world.nodes else "a spooled chunk is damaged", machine.name
     )
@@ -235,24 +303,10 @@ async def fail_disk(course: Course, chance: Random) -> Made:
         machine.may_lack = True
     most = chance.randint(1, 30)
     faults = disk.hooks.fault = SeededFaults(chance, share=_DISK_SHARE, most=most)
-    facts: dict[str, Any] = {"times": 0}
-    course.later(chance.random() * 2 * _SOON_S, lambda: _heal(disk, faults, most, facts))
-    return Made(f"{machine.name}, disk {disk.number}", (machine.name,), facts)
-
-
-def _heal(disk: SimDisk, faults: SeededFaults, most: int, facts: dict[str, Any]) -> None:
-    facts["times"] = most - faults.left
-    disk.hooks.fault = None
-
-
-async def fill_disk(course: Course, chance: Random) -> Made:
-    """Leave little room on a device's disk for a while."""
-    device = chance.choice(course.world.devices)
-    disk = chance.choice(device.disks)
-    before = course.capacities.setdefault(disk, disk.capacity_bytes)  # it may be full already
-    disk.capacity_bytes = disk.used_bytes + chance.choice((0, 1_000, 50_000))
-    course.later(chance.random() * 2 * _SOON_S, lambda: setattr(disk, "capacity_bytes", before))
-    return Made(f"{device.name}, disk {disk.number}", (device.name,))
+    effects = Effects()
+    effects.watch(lambda: most - faults.left)
+    course.later(chance.random() * 2 * _SOON_S, lambda: setattr(disk.hooks, "fault", None))
+    return Made(f"{machine.name}, disk {disk.number}", (machine.name,), effects=effects)
 
 
 async def sleep(course: Course, chance: Random) -> Made:

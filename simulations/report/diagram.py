@@ -1,7 +1,7 @@
 """The space-time diagram of a history, as SVG: machines side by side, virtual time downwards.
 
-Rule 1: whatever is drawn can be asked for its words: a title of its own, and the attributes that the page's script reads.
-Rule 2: nothing is told by colour alone.
+Rule 1: whatever is drawn can be asked for its words: a title of its own, which the page's script shows, too.
+Rule 2: nothing is told by colour alone: actions have signs, and messages lines, that differ in shape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from simulations.history.ledger import EMPTY
 from simulations.report.messages import CHUNKS, ENTRIES, NEAR, TALK, Message
 from simulations.report.scale import Scale, told
 from simulations.report.stories import Stories
-from simulations.situations.operations import What
+from simulations.situations.operations import What, last_name
 from simulations.situations.record import Deed, Fault, Record, Stroke
 
 WIDTH: Final = 1_240
@@ -35,6 +35,11 @@ _BESIDE: Final = 240
 _OVERLAP: Final = 14
 """So much stands on two sheets, so that no label is cut on both."""
 _DRAWING: Final = "drawing"
+_LOST: Final = (
+    '<marker id="head-lost" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="8" markerHeight="8"'
+    ' markerUnits="userSpaceOnUse"><path d="M1 1L7 7M7 1L1 7" class="head lost"/></marker>'
+)
+"""Where a message ends that never came."""
 MARKS: Final = {
     "crash": ("✕", "process ends"),
     "power": ("⚡", "power cut"),
@@ -117,6 +122,7 @@ def draw(shown: Picture) -> str:
             f'<path d="M0 0L6 3L0 6z" class="head {kind}"/></marker>'
             for kind in ("story", ENTRIES, CHUNKS, NEAR, TALK)
         ),
+        _LOST,
         "</defs>",
         f'<g id="{_DRAWING}">',
         *_lifelines(shown, height),
@@ -134,9 +140,19 @@ def draw(shown: Picture) -> str:
     return "\n".join(parts)
 
 
-def _attributes(kind: str, words: str, stories: Iterable[int] = ()) -> str:
-    told_stories = " ".join(map(str, stories))
-    return f'class="{kind}" data-s="{told_stories}" data-tip="{escape(words, quote=True)}"'
+def _attributes(kind: str, stories: Iterable[int] = ()) -> str:
+    return f'class="{kind}" data-s="{" ".join(map(str, stories))}"'
+
+
+def sign(kind: str, x: float, y: float) -> str:
+    """Return the sign of a kind of action, one of :data:`KINDS`: a disc, an arrowhead, a ring with a bar, a ring."""
+    shape = {
+        "write": f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
+        "move": f"M{x - 4:.1f} {y - 4.5:.1f}l9 4.5l-9 4.5z",
+        "remove": f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0zM{x - 4:.1f} {y:.1f}h8",
+        "other": f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
+    }
+    return f'<path class="sign" d="{shape[kind]}"/>'
 
 
 # --- The ground
@@ -151,7 +167,7 @@ def _lifelines(shown: Picture, height: float) -> Iterator[str]:
             words = f"{name} has no process from {told(began)} to {told(until)}"
             yield (
                 f'<rect x="{x - 3:.1f}" y="{top:.1f}" width="6" height="{max(2.0, bottom - top):.1f}"'
-                f" {_attributes('down', words)}><title>{escape(words)}</title></rect>"
+                f" {_attributes('down')}><title>{escape(words)}</title></rect>"
             )
 
 
@@ -174,17 +190,18 @@ def _spans(shown: Picture) -> Iterator[str]:
         top, bottom = shown.scale.place(fault.began_ns), shown.scale.place(fault.until_ns)
         height = max(3.0, bottom - top)
         words = f"{fault.kind} from {told(fault.began_ns)} to {told(fault.until_ns)}: {fault.text}"
-        for source, target in fault.facts.get("ways", ()):
-            one, other = sorted((shown.columns.at(source), shown.columns.at(target)))
+        for way in fault.facts.get("ways", ()):
+            one, other = sorted(map(shown.columns.at, way))
+            shut = max(3.0, shown.scale.place(fault.facts["until_ns"].get(way, fault.until_ns)) - top)
             yield (
-                f'<rect x="{one:.1f}" y="{top:.1f}" width="{other - one:.1f}" height="{height:.1f}"'
-                f" {_attributes('wall', words)}><title>{escape(words)}</title></rect>"
+                f'<rect x="{one:.1f}" y="{top:.1f}" width="{other - one:.1f}" height="{shut:.1f}"'
+                f" {_attributes('wall')}><title>{escape(words)}</title></rect>"
             )
         for machine in fault.machines:
             x = shown.columns.at(machine)
             yield (
                 f'<rect x="{x - 9:.1f}" y="{top:.1f}" width="5" height="{height:.1f}"'
-                f" {_attributes('span', words)}><title>{escape(words)}</title></rect>"
+                f" {_attributes('span')}><title>{escape(words)}</title></rect>"
             )
 
 
@@ -198,7 +215,7 @@ def _faults(shown: Picture) -> Iterator[str]:
         room = shown.columns.wide - 14 if is_device else shown.columns.wide
         at = f'x="{x + 11:.1f}"' if is_device else f'x="{x - 4:.1f}" text-anchor="end"'
         yield (
-            f'<g tabindex="0" role="button" id="fault-{number}" {_attributes("fault", words)}><title>{escape(words)}</title>'
+            f'<g tabindex="0" role="img" id="fault-{number}" {_attributes("fault")}><title>{escape(words)}</title>'
             f'<path class="flag" d="M{x:.1f} {y - 7:.1f}l8 5l-8 5z"/>'
             f'<text {at} y="{y + 2:.1f}">{escape(_cut(label, room))}</text></g>'
         )
@@ -221,7 +238,7 @@ def _lives(shown: Picture) -> Iterator[str]:
         if life.lost:
             words += f"; its disk lost {', '.join(life.lost[:5])}"
         yield (
-            f'<text x="{x:.1f}" y="{y + 4:.1f}" {_attributes(f"machine {life.what}", words)}>{sign}'
+            f'<text x="{x:.1f}" y="{y + 4:.1f}" {_attributes(f"machine {life.what}")}>{sign}'
             f"<title>{escape(words)}</title></text>"
         )
 
@@ -250,10 +267,10 @@ def _bundles(shown: Picture) -> Iterator[str]:
         if is_lost:
             x2 = x1 + (x2 - x1) * 0.3
         words = _told_bundle(kind, source, target, bundle)
-        end = "" if is_lost else f' marker-end="url(#head-{kind})"'
+        end = f' marker-end="url(#head-{"lost" if is_lost else kind})"'
         yield (
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"{end}'
-            f" {_attributes(f'message {kind}{lost}', words)}><title>{escape(words)}</title></line>"
+            f" {_attributes(f'message {kind}{lost}')}><title>{escape(words)}</title></line>"
         )
 
 
@@ -290,7 +307,7 @@ def _spreading(shown: Picture) -> Iterator[str]:
         )
         yield (
             f'<path d="{_curve(x1, y1, x2, y2)}"'
-            f' marker-end="url(#head-story)" {_attributes("spread", words, shown.stories.of_deed(maker))}>'
+            f' marker-end="url(#head-story)" {_attributes("spread", shown.stories.of_deed(maker))}>'
             f"<title>{escape(words)}</title></path>"
         )
 
@@ -313,7 +330,7 @@ def _strokes(shown: Picture) -> Iterator[str]:
     for stroke in shown.record.strokes:
         x, y = shown.columns.at(f"device-{stroke.device}"), shown.scale.place(stroke.time_ns)
         words = f"{_told_stroke(stroke)}, at {told(stroke.time_ns)}"
-        is_conflict = stroke.is_placed and is_copy(stroke.path.rpartition("/")[2])
+        is_conflict = stroke.is_placed and is_copy(last_name(stroke.path))
         kind = "stroke conflict" if is_conflict else "stroke placed" if stroke.is_placed else "stroke taken"
         shape = (
             f'<path d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"'
@@ -321,14 +338,14 @@ def _strokes(shown: Picture) -> Iterator[str]:
             else f'<rect x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"'
         )
         end = "path" if is_conflict else "rect"
-        yield f"{shape} {_attributes(kind, words, shown.stories.of_stroke(stroke))}><title>{escape(words)}</title></{end}>"
+        yield f"{shape} {_attributes(kind, shown.stories.of_stroke(stroke))}><title>{escape(words)}</title></{end}>"
 
 
 def _told_stroke(stroke: Stroke) -> str:
     content = f" ({stroke.content.hex()[:6]})" if stroke.kind is Kind.FILE else ""
     if not stroke.is_placed:
         return f"the agent of device-{stroke.device} takes {stroke.path}{content} away"
-    copy = "the conflict copy " if is_copy(stroke.path.rpartition("/")[2]) else ""
+    copy = "the conflict copy " if is_copy(last_name(stroke.path)) else ""
     return f"the agent of device-{stroke.device} places {copy}{stroke.path}{content}"
 
 
@@ -340,12 +357,12 @@ def _deeds(shown: Picture) -> Iterator[str]:
         kind = f"deed {kind_of(deed)}{involved}"
         label = f"#{deed.number} {deed.what}"
         yield (
-            f'<g tabindex="0" role="button" id="action-{deed.number}"'
-            f" {_attributes(kind, words, shown.stories.of_deed(deed))}>"
+            f'<g tabindex="0" role="button" aria-pressed="false" id="action-{deed.number}"'
+            f" {_attributes(kind, shown.stories.of_deed(deed))}>"
             f"<title>{escape(words)}</title>"
             + (f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="10"/>' if involved else "")
-            + f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
-            f'<text x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(_cut(label, shown.columns.wide - 20))}</text></g>'
+            + sign(kind_of(deed), x, y)
+            + f'<text x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(_cut(label, shown.columns.wide - 20))}</text></g>'
         )
 
 

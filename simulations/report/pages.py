@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from protocol.entries import Kind
 from simulations.checks.names import is_copy
@@ -22,10 +22,11 @@ from simulations.history.repertoire import TROUBLES
 from simulations.history.runs import Lived, Result
 from simulations.history.script import Script
 from simulations.report.assets import SCRIPT, STYLE
-from simulations.report.diagram import KINDS, MARKS, draw, heads, picture, strips, told_deed
+from simulations.report.diagram import KINDS, MARKS, draw, heads, picture, sign, strips, told_deed
 from simulations.report.messages import PictureTrace
 from simulations.report.scale import told
 from simulations.situations.catalogue import NOT_REACHED, SECTIONS, SEEDS_MIN, WORDS, covered
+from simulations.situations.operations import last_name
 
 if TYPE_CHECKING:
     from simulations.commands.failures import Told
@@ -66,9 +67,15 @@ class Report:
                 return
         seed = result.options.seed
         script = runs.script_of(seed) if self._history is None else self._history
-        lived = runs.play(script, trace=PictureTrace(), observes=True)
-        self._pages[seed] = f"seed-{seed}.html"
-        self._write(self._pages[seed], page(lived, told, file=self._file))
+        self._pages[seed] = first = f"seed-{seed}.html"
+        if told is None or not told.is_smaller:
+            self._write(first, page(_seen(script), told, again=failures.command(result, self._file)))
+            return
+        whole = f"seed-{seed}-{_WHOLE}.html"
+        beside = Beside(whole, f"the whole history, {len(told.result.played)} events")
+        self._write(first, page(_seen(told.script), told, again=told.again, beside=beside))
+        beside = Beside(first, f"what is left of it, {len(told.smaller.played)} events")
+        self._write(whole, page(_seen(script), told, again=told.whole, beside=beside))
 
     def end(self, tally: Tally, totals: Mapping[str, Any]) -> Path | None:
         """Write an index if there are several histories; return what to open, if there is anything.
@@ -87,6 +94,17 @@ class Report:
         (self._directory / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+_WHOLE: Final = "whole"
+
+
+class Beside(NamedTuple):
+    """Another page that shows the same failure."""
+
+    name: str
+    """Of its file."""
+    words: str
+
+
 def _document(title: str, body: str, script: str = "") -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -100,25 +118,32 @@ def _document(title: str, body: str, script: str = "") -> str:
 # --- One history
 
 
-def page(lived: Lived, failed: Told | None = None, *, file: Path | None = None) -> str:
+def _seen(history: Script) -> Lived:
+    """Live through a history as its page needs it."""
+    return runs.play(history, trace=PictureTrace(), observes=True)
+
+
+def page(lived: Lived, failed: Told | None = None, *, again: str, beside: Beside | None = None) -> str:
     """Return the page of a history.
 
     Args:
         lived: It, lived through with a :class:`simulations.report.messages.PictureTrace`.
         failed: What else is told of its failure.
-        file: Where the history stands; None: it is that of its seed.
+        again: The command that plays it again.
+        beside: Another page about the same failure.
     """
     result, record = lived.result, lived.record
     messages = lived.trace.messages if isinstance(lived.trace, PictureTrace) else []
     shown = picture(
         record, messages, nodes=NODES, involved=result.involved, end_ns=round(result.virtual_s * 1_000_000_000)
     )
-    seed, again = result.options.seed, failures.command(result, file)
+    seed = result.options.seed
+    what = result.failure.partition("\n")[0] or "all held"
     names = {str(number): list(paths) for number, paths in shown.stories.names.items()}
     body = "\n".join(
         [
-            f"<h1>History of seed {seed}</h1>",
-            *_verdict(lived, failed, again),
+            f"<h1>History of seed {seed}: {'something does not hold' if result.failure else 'all held'}</h1>",
+            *_verdict(lived, failed, again, beside),
             *_figures(result),
             "<h2>What happened</h2>",
             _legend(),
@@ -141,7 +166,7 @@ def page(lived: Lived, failed: Told | None = None, *, file: Path | None = None) 
             *_list(lived),
         ]
     )
-    return _document(again, body, SCRIPT)
+    return _document(f"Seed {seed}: {what}", body, SCRIPT)
 
 
 def _json(value: object) -> str:
@@ -149,7 +174,7 @@ def _json(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _verdict(lived: Lived, failed: Told | None, again: str) -> Iterator[str]:
+def _verdict(lived: Lived, failed: Told | None, again: str, beside: Beside | None) -> Iterator[str]:
     result = lived.result
     if not result.failure:
         yield (
@@ -169,11 +194,9 @@ def _verdict(lived: Lived, failed: Told | None, again: str) -> Iterator[str]:
         yield f"<pre>{escape(rest)}</pre>"
     yield f"<p>Again: <code>{escape(again)}</code></p>"
     if failed is not None:
-        yield (
-            f"<details open><summary>Made smaller: {len(failed.smaller.played)} of {len(failed.result.played)} events"
-            f"</summary><pre>{escape(chr(10).join(failed.smaller.events))}\n{escape(failed.smaller.failure)}</pre>"
-            f"<p>Again: <code>{escape(failed.again)}</code>; trace: <code>{escape(str(failed.trace))}</code></p></details>"
-        )
+        yield f"<p>Trace: <code>{escape(str(failed.trace))}</code></p>"
+    if beside is not None:
+        yield f'<p>There is a page of <a href="{beside.name}">{escape(beside.words)}</a>, too.</p>'
     yield "</div>"
 
 
@@ -195,37 +218,38 @@ def _figures(result: Result) -> Iterator[str]:
 
 
 def _legend() -> str:
-    def sign(svg: str, words: str) -> str:
-        return f'<span><svg class="key" width="26" height="16" viewBox="0 0 26 16" aria-hidden="true">{svg}</svg>{words}</span>'
+    def key(svg: str, words: str) -> str:
+        return f'<li><svg class="key" width="26" height="16" viewBox="0 0 26 16" aria-hidden="true">{svg}</svg>{words}</li>'
 
     parts = [
-        sign(f'<g class="deed {kind}"><circle cx="13" cy="8" r="4.5"/></g>', f"somebody {words}")
-        for kind, words in KINDS.items()
+        key(f'<g class="deed {kind}">{sign(kind, 13, 8)}</g>', f"somebody {words}") for kind, words in KINDS.items()
     ]
     parts += [
-        sign(
-            '<g class="deed write"><circle class="ring" cx="13" cy="8" r="6.5"/><circle cx="13" cy="8" r="3.5"/></g>',
+        key(
+            '<g class="deed other"><circle class="ring" cx="13" cy="8" r="7"/></g>',
             "what a broken invariant is about",
         ),
-        sign('<path class="spread" d="M1 3C1 14 20 2 24 13"/>', "a content comes to another device"),
-        sign('<rect class="stroke placed" x="10" y="5" width="6" height="6"/>', "an agent puts something there"),
-        sign('<rect class="stroke taken" x="10" y="5" width="6" height="6"/>', "an agent takes something away"),
-        sign('<path class="stroke conflict" d="M13 2l6 6l-6 6l-6 -6z"/>', "a conflict copy"),
-        sign('<line class="message entries" x1="1" y1="5" x2="25" y2="11"/>', "entries of the log"),
-        sign('<line class="message chunks" x1="1" y1="5" x2="25" y2="11"/>', "chunks"),
-        sign('<line class="message near" x1="1" y1="5" x2="25" y2="11"/>', "LAN"),
-        sign('<line class="message talk" x1="1" y1="5" x2="25" y2="11"/>', "other talk"),
-        sign('<line class="message talk lost" x1="1" y1="8" x2="12" y2="8"/>', "a message that never came"),
-        sign('<g class="fault"><path class="flag" d="M9 3l8 5l-8 5z"/></g>', "a fault is made"),
-        sign('<rect class="span" x="11" y="1" width="5" height="14"/>', "for so long"),
-        sign('<rect class="wall" x="1" y="3" width="24" height="10"/>', "a way is cut or clogged"),
-        sign('<rect class="down" x="10" y="1" width="6" height="14"/>', "no process"),
+        key('<path class="spread" d="M1 3C1 14 20 2 24 13"/>', "a content comes to another device"),
+        key('<rect class="stroke placed" x="10" y="5" width="6" height="6"/>', "an agent puts something there"),
+        key('<rect class="stroke taken" x="10" y="5" width="6" height="6"/>', "an agent takes something away"),
+        key('<path class="stroke conflict" d="M13 2l6 6l-6 6l-6 -6z"/>', "a conflict copy"),
+        key('<line class="message entries" x1="1" y1="5" x2="25" y2="11"/>', "entries of the log"),
+        key('<line class="message chunks" x1="1" y1="5" x2="25" y2="11"/>', "chunks"),
+        key('<line class="message near" x1="1" y1="5" x2="25" y2="11"/>', "LAN"),
+        key('<line class="message talk" x1="1" y1="5" x2="25" y2="11"/>', "other talk"),
+        key(
+            '<line class="message talk lost" x1="1" y1="8" x2="12" y2="8"/><path class="head lost" d="M10 6l4 4m0 -4l-4 4"/>',
+            "a message that never came",
+        ),
+        key('<g class="fault"><path class="flag" d="M9 3l8 5l-8 5z"/></g>', "a fault is made"),
+        key('<rect class="span" x="11" y="1" width="5" height="14"/>', "for so long"),
+        key('<rect class="wall" x="1" y="3" width="24" height="10"/>', "a way is cut or clogged"),
+        key('<rect class="down" x="10" y="1" width="6" height="14"/>', "no process"),
     ]
     parts += [
-        sign(f'<text class="machine {what}" x="13" y="12">{mark}</text>', words)
-        for what, (mark, words) in MARKS.items()
+        key(f'<text class="machine {what}" x="13" y="12">{mark}</text>', words) for what, (mark, words) in MARKS.items()
     ]
-    return f'<div class="legend" aria-label="Legend">{"".join(parts)}</div>'
+    return f'<ul class="legend" aria-label="Legend">{"".join(parts)}</ul>'
 
 
 def _outcome(lived: Lived) -> Iterator[str]:
@@ -238,9 +262,9 @@ def _outcome(lived: Lived) -> Iterator[str]:
     trees = record.rests[-1]
     contents = lived.course.ledger.contents
     paths = sorted({path for tree in trees for path in tree})
-    copies = sum(is_copy(path.rpartition("/")[2]) for path in paths)
+    copies = sum(is_copy(last_name(path)) for path in paths)
     yield f"<p>{len(paths)} paths, {copies} of them conflict copies.</p>"
-    yield '<table><thead><tr><th>path</th><th>what</th><th class="number">bytes</th><th>written by</th><th>on</th></tr></thead><tbody>'
+    yield _table_head("What stands on the devices", "path", "what", "bytes#", "written by", "on") + "<tbody>"
     for path in paths:
         seen = next(tree[path] for tree in trees if path in tree)
         where = [f"device-{number}" for number, tree in enumerate(trees) if path in tree]
@@ -248,7 +272,7 @@ def _outcome(lived: Lived) -> Iterator[str]:
         by = "" if number is None else f'<a href="#action-{number}">#{number}</a>'
         what = "special" if seen.kind is None else seen.kind.name.lower()
         yield (
-            f"<tr><td>{escape(path)}</td><td>{what}</td>"
+            f'<tr><th scope="row">{escape(path)}</th><td>{what}</td>'
             f'<td class="number">{seen.size if seen.kind is Kind.FILE else ""}</td><td>{by}</td>'
             f"<td>{'all' if len(where) == len(trees) else ', '.join(where)}</td></tr>"
         )
@@ -257,10 +281,10 @@ def _outcome(lived: Lived) -> Iterator[str]:
 
 def _situations(reached: Mapping[int, str]) -> Iterator[str]:
     yield f"<h2>Situations that it came through ({len(reached)})</h2>"
-    yield '<table><thead><tr><th class="number">no.</th><th class="words">situation</th><th>shown by</th></tr></thead><tbody>'
+    yield _table_head("Situations, with what shows them", "no.#", "situation", "shown by") + "<tbody>"
     for number, evidence in reached.items():
         linked = " ".join(_linked(word) for word in escape(evidence).split(" "))
-        yield f'<tr><td class="number">{number}</td><td>{escape(WORDS[number])}</td><td>{linked}</td></tr>'
+        yield f'<tr><th scope="row" class="number">{number}</th><td>{escape(WORDS[number])}</td><td>{linked}</td></tr>'
     yield "</tbody></table>"
 
 
@@ -318,7 +342,8 @@ def index_page(tally: Tally, pages: Mapping[int, str], totals: Mapping[str, Any]
             *_done(totals["done"]),
         ]
     )
-    return _document("kin-sim run", body)
+    words = f"{failed} failed" if failed else "all held"
+    return _document(f"{len(tally.rows)} histories: {words}", body)
 
 
 def _totals(totals: Mapping[str, Any], counts: Mapping[int, int]) -> Iterator[str]:
@@ -326,6 +351,7 @@ def _totals(totals: Mapping[str, Any], counts: Mapping[int, int]) -> Iterator[st
     for figure, words in (
         (f"{totals['histories']}", "histories"),
         (f"{totals['failed']}", "failed"),
+        (f"{sum(counts.get(number, 0) > 0 for number in WORDS)} of {len(WORDS)}", "situations reached at all"),
         (f"{len(covered(counts))} of {len(WORDS)}", f"situations in {SEEDS_MIN} or more"),
         (f"{totals['histories_a_second']:.2f}", "histories a second, one core"),
         (f"{totals['actions_a_second']:.0f}", "actions a second"),
@@ -336,16 +362,16 @@ def _totals(totals: Mapping[str, Any], counts: Mapping[int, int]) -> Iterator[st
 
 
 def _table(rows: Sequence[Row], pages: Mapping[int, str]) -> Iterator[str]:
-    yield (
-        '<table><thead><tr><th class="number">seed</th><th>verdict</th><th class="number">devices</th>'
-        '<th class="number">actions</th><th class="number">faults</th><th class="number">situations</th>'
-        '<th class="number">virtual time</th><th class="number">CPU</th><th>what does not hold</th></tr></thead><tbody>'
-    )
+    yield _table_head(
+        "All histories, those that fail first",
+        "seed#", "verdict", "devices#", "actions#", "faults#", "situations#", "virtual time#", "CPU#", "what does not hold",
+    )  # fmt: skip
+    yield "<tbody>"
     for row in sorted(rows, key=lambda one: not one.failure):
         link = f'<a href="{pages[row.seed]}">{row.seed}</a>' if row.seed in pages else f"{row.seed}"
         verdict = '<span class="fail">fail</span>' if row.failure else '<span class="pass">pass</span>'
         yield (
-            f'<tr{" class=failed" if row.failure else ""}><td class="number">{link}</td><td>{verdict}</td>'
+            f'<tr{" class=failed" if row.failure else ""}><th scope="row" class="number">{link}</th><td>{verdict}</td>'
             f'<td class="number">{row.devices}</td><td class="number">{row.actions}</td>'
             f'<td class="number">{row.faults}</td><td class="number">{row.situations}</td>'
             f'<td class="number">{told(round(row.virtual_s * 1e9))}</td><td class="number">{row.cpu_s:.2f} s</td>'
@@ -355,21 +381,37 @@ def _table(rows: Sequence[Row], pages: Mapping[int, str]) -> Iterator[str]:
 
 
 def _coverage(counts: Mapping[int, int], seeds: int) -> Iterator[str]:
-    yield f"<h2>Situations: {len(covered(counts))} of {len(WORDS)} in {SEEDS_MIN} or more histories</h2>"
-    yield '<table><thead><tr><th class="number">no.</th><th class="words">situation</th><th class="number">histories</th><th></th></tr></thead>'
+    met = sum(counts.get(number, 0) > 0 for number in WORDS)
+    yield (
+        f"<h2>Situations: {met} of {len(WORDS)} reached at all,"
+        f" {len(covered(counts))} in {SEEDS_MIN} or more histories</h2>"
+    )
+    least = min(SEEDS_MIN, seeds)
+    yield _table_head(
+        f"Grey: in less than {least} histories", "no.#", "situation", "histories#", "how many of all, or why none"
+    )
     for section, numbers in SECTIONS.items():
-        yield f'<tbody><tr><th colspan="4">{escape(section)}</th></tr>'
+        yield f'<tbody><tr><th colspan="4" scope="rowgroup">{escape(section)}</th></tr>'
         for number in numbers:
             count = counts.get(number, 0)
             why = NOT_REACHED.get(number)
             bar = f'<span class="meter" style="width:{round(180 * count / max(1, seeds))}px"></span>' if count else ""
-            shown = escape(why) if why else bar
             yield (
-                f'<tr{" class=seldom" if count < SEEDS_MIN else ""}><td class="number">{number}</td>'
-                f'<td>{escape(WORDS[number])}</td><td class="number">{"-" if why else count}</td><td>{shown}</td></tr>'
+                f'<tr{" class=seldom" if count < least else ""}><th scope="row" class="number">{number}</th>'
+                f'<td>{escape(WORDS[number])}</td><td class="number">{"-" if why else count}</td>'
+                f"<td>{escape(why) if why else bar}</td></tr>"
             )
         yield "</tbody>"
     yield "</table>"
+
+
+def _table_head(caption: str, *columns: str) -> str:
+    """Return how a table begins; a column of numbers has a ``#`` behind its name."""
+    heads = "".join(
+        f'<th scope="col"{" class=number" if name.endswith("#") else ""}>{escape(name.rstrip("#"))}</th>'
+        for name in columns
+    )
+    return f"<table><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead>"
 
 
 def _done(done: Mapping[str, int]) -> Iterator[str]:

@@ -46,10 +46,6 @@ class Stories:
         """Return the story that a change by a process is part of."""
         return self._all([stroke.path])
 
-    def of_paths(self, paths: Iterable[str]) -> list[int]:
-        """Return the stories that these paths are part of."""
-        return self._all(paths)
-
     def _all(self, paths: Iterable[str]) -> list[int]:
         return sorted({self._name(path) for path in paths})
 

@@ -10,13 +10,13 @@ from itertools import pairwise
 from typing import Final
 
 from protocol.entries import Kind
-from simulations.checks.names import is_copy, wanted
+from simulations.checks.names import is_copy, is_local, wanted
 from simulations.history.ledger import EMPTY
 from simulations.loop import SECOND_NS
 from simulations.situations import pairs
-from simulations.situations.operations import What, is_below
+from simulations.situations.operations import What, is_below, last_name
 from simulations.situations.pairs import Evidence, Judge, fills, removes
-from simulations.situations.record import Did, Life, Record, Stroke
+from simulations.situations.record import Did, Fault, Life, Record, Stroke
 
 _MOMENT_NS: Final = SECOND_NS
 _SOON_NS: Final = 30 * SECOND_NS
@@ -25,10 +25,6 @@ _YEARS_NS: Final = 10 * 365 * _DAY_NS
 _LONG_NS: Final = 540 * _DAY_NS
 COORDINATOR: Final = "coordinator"
 _DEVICE: Final = "device-"
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _number(machine: str) -> int:
@@ -79,7 +75,7 @@ def _arriving(record: Record, did: Did, until_ns: int = 0) -> Iterator[Stroke]:
             and stroke.is_placed
             and stroke.kind is Kind.FILE
             and stroke.began_ns <= did.deed.time_ns <= stroke.time_ns + until_ns
-            and wanted(_name(stroke.path)) == wanted(_name(did.op.to))
+            and wanted(last_name(stroke.path)) == wanted(last_name(did.op.to))
             and stroke.content != _content(did)
         ):
             yield stroke
@@ -97,7 +93,11 @@ def replaced_between(record: Record) -> Iterator[Evidence]:
     for did in record.of(What.EDIT, kind=Kind.FILE):
         for stroke in record.strokes:
             is_at = stroke.device == did.deed.device and stroke.time_ns == did.deed.time_ns
-            if is_at and wanted(_name(stroke.path)) == wanted(_name(did.op.to)) and stroke.content != _content(did):
+            if (
+                is_at
+                and wanted(last_name(stroke.path)) == wanted(last_name(did.op.to))
+                and stroke.content != _content(did)
+            ):
                 yield did, stroke
 
 
@@ -117,6 +117,21 @@ def changed_while_sent(record: Record) -> Iterator[Evidence]:
                 yield did, later
 
 
+def sent_side_by_side(record: Record) -> Iterator[Evidence]:
+    """Find two versions of one large file that both were sent to the nodes, before either had come to the other's device (22)."""
+    for one, other in record.pairs:
+        if not (
+            pairs.writes_large(one.op)
+            and pairs.writes_large(other.op)
+            and pairs.differing_at_one_place(one.op, other.op)
+        ):
+            continue
+        since_ns = max(one.deed.time_ns, other.deed.time_ns)
+        until_ns = min(_elsewhere_ns(record, one), _elsewhere_ns(record, other))
+        if all(_sent_to_nodes(record, did.deed.device, since_ns, until_ns) for did in (one, other)):
+            yield one, other
+
+
 def created_while_arriving(record: Record) -> Iterator[Evidence]:
     """Find a new file of a name for which another was coming (14)."""
     for did in record.of(What.CREATE, kind=Kind.FILE):
@@ -126,8 +141,6 @@ def created_while_arriving(record: Record) -> Iterator[Evidence]:
 
 def kept_ignored(record: Record) -> Iterator[Evidence]:
     """Find a directory removed that holds, on another device, what never leaves it (59)."""
-    from simulations.checks.names import is_local
-
     for did in record.of(What.REMOVE, kind=Kind.DIRECTORY):
         for device in record.by_device:
             last = [deed for deed in device if deed.number < did.deed.number and deed.device != did.deed.device][-1:]
@@ -153,19 +166,19 @@ def unscanned(record: Record) -> Iterator[Evidence]:
 
 def copies_at_once(record: Record) -> Iterator[Evidence]:
     """Find two conflict copies of one name within a second (87)."""
-    found = [one for one in record.strokes if one.is_placed and is_copy(_name(one.path))]
+    found = [one for one in record.strokes if one.is_placed and is_copy(last_name(one.path))]
     for one, other in pairwise(found):
         if (
             one.device == other.device
             and one.path != other.path
-            and wanted(_name(one.path)) == wanted(_name(other.path))
+            and wanted(last_name(one.path)) == wanted(last_name(other.path))
             and other.time_ns - one.time_ns < _MOMENT_NS
         ):
             yield one, other
 
 
 def locked(record: Record) -> Iterator[Evidence]:
-    """Find a file that a program held open while another device's version of it was made (96)."""
+    """Find a file that a process could not touch since a program held it, while another device's version of it was made (96)."""
     held = list(record.of_kind("lock"))
     for fault in held:
         for did in _written(record):
@@ -231,16 +244,20 @@ def crash_between(record: Record) -> Iterator[Evidence]:
 
 
 def power_takes_bytes(record: Record) -> Iterator[Evidence]:
-    """Find a cut of power just after a process put something in its place (104)."""
+    """Find a cut of power that took bytes of a file whose name it left, and that a process had put there, or a user written (104)."""
     for life in _crashes(record, "power"):
-        for stroke in record.strokes:
-            if (
-                stroke.is_placed
-                and stroke.device == _number(life.machine)
-                and stroke.kind is Kind.FILE
-                and (0 <= life.time_ns - stroke.time_ns < _SOON_NS)
-            ):
-                yield stroke, life
+        for path in life.torn:
+            for did in _written(record):
+                if did.deed.device == _number(life.machine) and did.op.to == path and did.deed.time_ns <= life.time_ns:
+                    yield did, life
+            for stroke in record.strokes:
+                if (
+                    stroke.is_placed
+                    and stroke.device == _number(life.machine)
+                    and stroke.path == path
+                    and stroke.time_ns <= life.time_ns
+                ):
+                    yield stroke, life
 
 
 def files_ahead(record: Record) -> Iterator[Evidence]:
@@ -261,7 +278,7 @@ def database_ahead(record: Record) -> Iterator[Evidence]:
 
 
 def full_disk(record: Record) -> Iterator[Evidence]:
-    """Find a disk without room while others' contents were to come to it (107)."""
+    """Find a disk that had no room for something, while others' contents were to come to it (107)."""
     for fault in record.of_kind("fill_disk"):
         device = _number(fault.machines[0])
         for stroke in record.strokes:
@@ -275,15 +292,22 @@ def full_disk(record: Record) -> Iterator[Evidence]:
 
 
 def refusing_disk(record: Record) -> Iterator[Evidence]:
-    """Find a disk that refused some calls, or a file that its user made unreadable (108)."""
-    for fault in record.of_kind("fail_disk", "forbid"):
-        if fault.facts.get("times") and fault.machines[0].startswith(_DEVICE):
+    """Find a disk that refused some calls (108)."""
+    for fault in record.of_kind("fail_disk"):
+        if fault.machines[0].startswith(_DEVICE):
             yield (fault,)
 
 
 def clocks(record: Record) -> Iterator[Evidence]:
-    """Find a clock that was put elsewhere, or a machine that slept (111)."""
-    return ((fault,) for fault in record.of_kind("jump_clock", "sleep"))
+    """Find a device whose clock was put elsewhere while it ran, or that slept, and whose user acted after that, or meanwhile (111)."""
+    for fault in record.of_kind("jump_clock", "sleep"):
+        (name,) = fault.machines
+        if not name.startswith(_DEVICE) or record.is_down(name, fault.began_ns):
+            continue
+        until_ns = fault.end_ns if fault.kind == "sleep" else fault.began_ns + _SOON_NS
+        for deed in record.by_device[_number(name)]:
+            if fault.began_ns <= deed.time_ns <= until_ns and deed.operations:
+                yield fault, deed
 
 
 def crash_while_excluding(record: Record) -> Iterator[Evidence]:
@@ -318,13 +342,11 @@ def database_back_files_missing(record: Record) -> Iterator[Evidence]:
 
 
 def far_clock(record: Record) -> Iterator[Evidence]:
-    """Find somebody whose clock was years off, and who did what another did, too, without knowing (120)."""
-    for fault in record.of_kind("jump_clock"):
-        if abs(fault.facts.get("jump_ns", 0)) < _YEARS_NS or not fault.machines[0].startswith(_DEVICE):
-            continue
-        for one, other in pairs.concurrent_conflicts(record):
-            if one.deed.device == _number(fault.machines[0]) and one.deed.time_ns > fault.began_ns:
-                yield fault, one, other
+    """Find two whose clocks were years apart, and who did something to one thing without knowing of each other (120)."""
+    for one, other in pairs.concurrent_conflicts(record):
+        apart_ns = (one.deed.wall_ns - one.deed.time_ns) - (other.deed.wall_ns - other.deed.time_ns)
+        if abs(apart_ns) >= _YEARS_NS:
+            yield one, other
 
 
 def long_away(record: Record) -> Iterator[Evidence]:
@@ -353,45 +375,30 @@ def _is_unsent(record: Record, did: Did, began_ns: int, until_ns: int) -> bool:
 
 
 def rotten_chunk(record: Record) -> Iterator[Evidence]:
-    """Find a node whose disk changed or lost bytes that it had taken (135)."""
-    for fault in record.of_kind("rot"):
-        if fault.machines[0].startswith("node-") and fault.facts.get("times"):
-            yield (fault,)
+    """Find a node that read from a pack of which its disk had changed bytes (135)."""
+    return ((fault,) for fault in record.of_kind("rot"))
 
 
 def spoilt(record: Record) -> Iterator[Evidence]:
     """Find a node that served other bytes than it holds, or whose disk has changed them (135)."""
     yield from rotten_chunk(record)
-    yield from _lies(record, "spoil")
+    yield from ((fault,) for fault in record.of_kind("spoil"))
 
 
 def false_log(record: Record) -> Iterator[Evidence]:
     """Find a coordinator that left out, repeated, reordered or changed what it said to a device (142)."""
-    yield from _lies(record, "lie")
+    return ((fault,) for fault in record.of_kind("lie"))
 
 
 def false_neighbour(record: Record) -> Iterator[Evidence]:
     """Find a device that sent a neighbour on the LAN what no device sends (144)."""
-    yield from _lies(record, "garble")
-
-
-def _lies(record: Record, kind: str) -> Iterator[Evidence]:
-    """Yield liars who said something to those to whom they lie."""
-    for fault in record.of_kind(kind):
-        for send in record.sends:
-            if (
-                send.source == fault.machines[0]
-                and send.target in fault.facts["to"]
-                and fault.began_ns <= send.time_ns <= fault.end_ns
-            ):
-                yield (fault,)
-                break
+    return ((fault,) for fault in record.of_kind("garble"))
 
 
 def lost_disk(record: Record) -> Iterator[Evidence]:
     """Find a node that took chunks and lost them (136)."""
     for fault in record.of_kind("lose_a_disk"):
-        if any(one.target == fault.machines[0] and one.time_ns < fault.began_ns for one in record.sends):
+        if fault.facts.get("packs"):
             yield (fault,)
 
 
@@ -410,14 +417,19 @@ def _cut_from_coordinator(record: Record, device: int, time_ns: int) -> bool:
     """Tell whether a device can reach the coordinator in no way, and others perhaps."""
     if record.is_down(COORDINATOR, time_ns):
         return True
-    for fault in record.of_kind("island", "cut", "clog"):
-        ways = fault.facts.get("ways", ())
-        name = f"{_DEVICE}{device}"
-        if fault.began_ns <= time_ns <= fault.end_ns and ((name, COORDINATOR) in ways or (COORDINATOR, name) in ways):
-            return True
+    name = f"{_DEVICE}{device}"
+    for fault in record.made("island", "cut", "clog"):
+        for way in ((name, COORDINATOR), (COORDINATOR, name)):
+            if _is_shut(fault, way, time_ns):
+                return True
     return any(
-        fault.began_ns <= time_ns <= fault.end_ns and COORDINATOR in fault.machines for fault in record.of_kind("leave")
+        fault.began_ns <= time_ns <= fault.end_ns and COORDINATOR in fault.machines for fault in record.made("leave")
     )
+
+
+def _is_shut(fault: Fault, way: tuple[str, str], time_ns: int) -> bool:
+    """Tell whether nothing got through on a way because of a fault."""
+    return way in fault.facts["ways"] and fault.began_ns <= time_ns < fault.facts["until_ns"].get(way, fault.end_ns)
 
 
 def withheld(record: Record) -> Iterator[Evidence]:
@@ -426,8 +438,11 @@ def withheld(record: Record) -> Iterator[Evidence]:
         for source, target in fault.facts.get("ways", ()):
             if source != COORDINATOR or not target.startswith(_DEVICE) or (target, source) in fault.facts["ways"]:
                 continue
+            until_ns = fault.facts["until_ns"].get((source, target), fault.end_ns)
+            if not record.sent(source, target, fault.began_ns, until_ns):
+                continue
             for did in _written(record):
-                if fault.began_ns < did.deed.time_ns < fault.end_ns and did.deed.device != _number(target):
+                if fault.began_ns < did.deed.time_ns < until_ns and did.deed.device != _number(target):
                     yield fault, did
                     break
 
@@ -482,7 +497,7 @@ def copy_on_both(record: Record) -> Iterator[Evidence]:
     """Find a conflict copy that two devices made of their own files, before either had it from the other (149)."""
     found: dict[tuple[str, bytes], Stroke] = {}
     for stroke in record.strokes:
-        if not (stroke.is_placed and is_copy(_name(stroke.path)) and stroke.content != EMPTY):
+        if not (stroke.is_placed and is_copy(last_name(stroke.path)) and stroke.content != EMPTY):
             continue
         first = found.setdefault((stroke.path, stroke.content), stroke)
         if first.device != stroke.device and stroke.time_ns - first.time_ns < _MOMENT_NS:
@@ -493,21 +508,28 @@ def conflict_again(record: Record) -> Iterator[Evidence]:
     """Find a second conflict about a file of which there was a copy already (153)."""
     for one, other in pairs.concurrent_conflicts(record):
         for path, seen in one.deed.before.items():
-            if seen.kind is Kind.FILE and is_copy(_name(path)) and wanted(_name(path)) == wanted(_name(one.op.path)):
+            if (
+                seen.kind is Kind.FILE
+                and is_copy(last_name(path))
+                and wanted(last_name(path)) == wanted(last_name(one.op.path))
+            ):
                 yield one, other
 
 
 def messages(record: Record) -> Iterator[Evidence]:
     """Find connections that broke in the middle, or messages that came twice (154)."""
-    return ((fault,) for fault in record.of_kind("reset", "half_open", "repeat") if fault.facts.get("times", 1))
+    return ((fault,) for fault in record.of_kind("reset", "half_open", "repeat"))
 
 
 def one_way(record: Record) -> Iterator[Evidence]:
-    """Find a machine that could send and not hear (155)."""
-    for fault in record.of_kind("cut", "clog", "island"):
-        ways = fault.facts.get("ways", ())
-        if any((target, source) not in ways for source, target in ways):
-            yield (fault,)
+    """Find a machine that sent something, and did not hear what the other sent it (155)."""
+    for fault in record.of_kind("cut", "clog"):
+        ways, until_ns = fault.facts["ways"], fault.facts["until_ns"]
+        for source, target in ways:
+            if (target, source) not in ways:
+                span = fault.began_ns, until_ns.get((source, target), fault.end_ns)
+                if record.sent(source, target, *span) and record.sent(target, source, *span):
+                    yield (fault,)
 
 
 def excluded_name(record: Record) -> Iterator[Evidence]:
@@ -521,7 +543,7 @@ def excluded_name(record: Record) -> Iterator[Evidence]:
 
 
 def root_gone(record: Record) -> Iterator[Evidence]:
-    """Find a folder's root that was not there for a while (74)."""
+    """Find a folder's root that was not there for a while, while a process looked after it (74)."""
     return ((fault,) for fault in record.of_kind("hide_root"))
 
 
@@ -531,6 +553,7 @@ JUDGES: Final[dict[int, Judge]] = {
     12: replaced_between,
     13: changed_while_sent,
     14: created_while_arriving,
+    22: sent_side_by_side,
     59: kept_ignored,
     60: unscanned,
     74: root_gone,

@@ -15,10 +15,9 @@ from simulations.checks.names import is_copy, is_local
 from simulations.history.ledger import EMPTY
 from simulations.loop import SECOND_NS
 from simulations.situations import pairs
-from simulations.situations.operations import Operation, What, is_below
+from simulations.situations.operations import Operation, Tree, What, is_below, last_name
 from simulations.situations.pairs import Evidence, Judge, creates, edits, fills, moves, moves_directory, removes
-from simulations.situations.record import Deed, Did, Record
-from simulations.watcher import Weather
+from simulations.situations.record import Did, Record
 
 _QUICKLY_NS: Final = 20 * SECOND_NS
 _AT_ONCE_NS: Final = 2 * SECOND_NS
@@ -40,10 +39,6 @@ ODD_TIMES_NS: Final = (1_000_000_000, 4_000_000_000_000_000_000)
 """Before the first and after the second is no time of today."""
 
 
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
 def _new(record: Record) -> Iterator[Did]:
     """Yield whatever got a name."""
     yield from record.of(What.CREATE, What.MOVE)
@@ -54,7 +49,7 @@ def _by_name(judge: object) -> Judge:
 
     def named(record: Record) -> Iterator[Evidence]:
         for did in _new(record):
-            if judge(_name(did.op.to)):
+            if judge(last_name(did.op.to)):
                 yield (did,)
 
     return named
@@ -165,7 +160,7 @@ def case_pair(record: Record) -> Iterator[Evidence]:
     """Find two names that differ in letters alone, with a disk for which they are the same (78)."""
     if _folds(record):
         for deed in record.deeds:
-            if _is_pair(deed, str.casefold):
+            if _is_pair(deed.after, str.casefold):
                 yield (deed,)
 
 
@@ -183,12 +178,17 @@ def _nfc(name: str) -> str:
 
 def both_forms(record: Record) -> Iterator[Evidence]:
     """Find one name in two forms of Unicode side by side (81)."""
-    return ((deed,) for deed in record.deeds if _is_pair(deed, _nfc))
+    for deed in record.deeds:
+        if _is_pair(deed.after, _nfc):
+            yield (deed,)
+    for number, trees in enumerate(record.rests):
+        if any(_is_pair(tree, _nfc) for tree in trees):
+            yield (f"rest {number}",)
 
 
-def _is_pair(deed: Deed, fold: object) -> bool:
+def _is_pair(tree: Tree, fold: object) -> bool:
     assert callable(fold)
-    names = [path for path in deed.after if not path.isascii() or fold is str.casefold]
+    names = [path for path in tree if not path.isascii() or fold is str.casefold]
     return len({fold(path) for path in names}) < len(names)
 
 
@@ -232,7 +232,7 @@ def ignored_later(record: Record) -> Iterator[Evidence]:
         if did.op.to != ".kinignore" or did.op.new is None or not did.op.new.text:
             continue
         rules = [line.removeprefix("/").rstrip("/") for line in did.op.new.text.splitlines()]
-        if any(_name(path) in rules or path in rules for path in did.deed.before):
+        if any(last_name(path) in rules or path in rules for path in did.deed.before):
             yield (did,)
 
 
@@ -253,7 +253,7 @@ def odd_link(record: Record) -> Iterator[Evidence]:
         new = did.op.new
         if new is not None and new.kind is Kind.LINK and did.op.what in {What.CREATE, What.EDIT, What.RETYPE}:
             target = new.content.decode(errors="replace")
-            if target.startswith(("/", "..")) or target == _name(did.op.to) or target not in did.deed.after:
+            if target.startswith(("/", "..")) or target == last_name(did.op.to) or target not in did.deed.after:
                 yield (did,)
 
 
@@ -460,14 +460,11 @@ def mass(record: Record) -> Iterator[Evidence]:
 
 
 def overflow(record: Record) -> Iterator[Evidence]:
-    """Find actions that a watcher told too late, or never (98)."""
-    from simulations.history.options import WEATHERS
-
-    weather: Weather = WEATHERS[record.weather]
-    quiet = [number for number in range(record.devices) if not record.personality(number).tells_writers]
-    for deed in record.deeds:
-        if weather.lost or weather.overflows or deed.device in quiet:
-            yield (deed,)
+    """Find a watcher that lost something just after its user had acted (98)."""
+    for loss in record.losses:
+        for deed in record.by_device[loss.device]:
+            if deed.operations and 0 <= loss.time_ns - deed.time_ns < _QUICKLY_NS:
+                yield deed, loss
 
 
 def steady(record: Record) -> Iterator[Evidence]:

@@ -14,7 +14,7 @@ from simulations.disk_hooks import Call, joined
 from simulations.history.ledger import Action, Ledger
 from simulations.inodes import File, Inode, Link
 from simulations.situations.operations import Standing, look, operations
-from simulations.situations.record import Deed, Life, Record, Send, Stroke
+from simulations.situations.record import Deed, Life, Loss, Record, Send, Stroke
 from simulations.world import World
 
 HEARD: Final = frozenset({"send", "start", "stop", "crash", "power", "suspend", "resume", "restore", "wipe"})
@@ -29,11 +29,10 @@ class Observer:
         world: That it happens in.
         ledger: Of the history.
         personalities: Of the devices' file systems, by name.
-        weather: Of the devices' watchers, by name.
     """
 
-    def __init__(self, world: World, ledger: Ledger, personalities: tuple[str, ...], weather: str) -> None:
-        self.record = Record(len(world.devices), personalities, weather)
+    def __init__(self, world: World, ledger: Ledger, personalities: tuple[str, ...]) -> None:
+        self.record = Record(len(world.devices), personalities)
         self.record.asked, self.record.opened = ledger.asked, ledger.opened
         self._world = world
         self._ledger = ledger
@@ -47,6 +46,7 @@ class Observer:
         ledger.on_look = self._look
         for number, device in enumerate(world.devices):
             device.disk.hooks.after = joined(device.disk.hooks.after, self._stroke(number))
+            device.on_loss = self._loss(number)
 
     # --- What it is told
 
@@ -81,12 +81,14 @@ class Observer:
         self._ended[name] = what
         device = self._devices.get(name)
         lost: tuple[str, ...] = ()
+        torn: tuple[str, ...] = ()
         if device is not None and what == "crash":
             self._standing[name] = look(device)
         elif device is not None and what == "power":
             before, after = self._standing.get(name, {}), look(device)
             lost = tuple(path for path, seen in before.items() if not _is_same(seen, after.get(path)))
-        self.record.lives.append(Life(time_ns, name, what, lost))
+            torn = tuple(path for path in lost if path in after and before[path].kind is after[path].kind is Kind.FILE)
+        self.record.lives.append(Life(time_ns, name, what, lost, torn))
 
     def _look(self, device: DeviceMachine, number: int) -> None:
         tree = look(device)
@@ -96,6 +98,12 @@ class Observer:
             rests.append([])
         if rests and epoch == len(rests) and len(rests[-1]) == number:
             rests[-1].append(tree)
+
+    def _loss(self, number: int) -> Callable[[str], None]:
+        def heard(what: str) -> None:
+            self.record.losses.append(Loss(self._world.loop.now_ns, number, what))
+
+        return heard
 
     # --- What processes do
 

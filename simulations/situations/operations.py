@@ -161,6 +161,11 @@ def _came(
                 yield Operation(What.EDIT, path, path, old, new, is_anew=new.inode not in stood)
 
 
+def last_name(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
+
+
 def is_below(path: str, above: str) -> bool:
     """Tell whether a path leads into a directory."""
     return path.startswith(above + "/")

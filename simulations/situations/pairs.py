@@ -14,7 +14,7 @@ from protocol.entries import Kind
 from simulations.checks.names import is_copy, is_local, wanted
 from simulations.history.contents import LARGE
 from simulations.history.ledger import EMPTY
-from simulations.situations.operations import Operation, What, is_below
+from simulations.situations.operations import Operation, What, is_below, last_name
 from simulations.situations.record import REPOSITORY, Did, Record
 
 Evidence = tuple[object, ...]
@@ -126,6 +126,11 @@ def differing(lies: Lies) -> Lies:
     return lambda one, other: lies(one, other) and (one.new and one.new.content) != (other.new and other.new.content)
 
 
+def differing_at_one_place(one: Operation, other: Operation) -> bool:
+    """Both came to different contents at one place."""
+    return differing(same)(one, other)
+
+
 def equal(one: Operation, other: Operation) -> bool:
     """Both came to the same bytes at one place."""
     return same(one, other) and one.new is not None and other.new is not None and one.new.content == other.new.content
@@ -171,7 +176,7 @@ def _in_two_forms(one: Operation, other: Operation) -> bool:
 
 
 def _is_of_a_copy(one: Operation, _: Operation) -> bool:
-    return is_copy(one.path.rpartition("/")[2])
+    return is_copy(last_name(one.path))
 
 
 def _both(*lies: Lies) -> Lies:
@@ -197,7 +202,6 @@ PAIRS: Final[dict[int, tuple[Is, Is, Lies]]] = {
     5: (fills, removes, same),
     9: (removes, marks, same),
     20: (empties, fills, same),
-    22: (writes_large, writes_large, differing(same)),
     25: (moves, fills, same),
     26: (moves, moves, elsewhere),
     27: (moves, removes, same),

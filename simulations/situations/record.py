@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from protocol.entries import Kind
+from simulations.history.effects import ONCE
 from simulations.history.ledger import Asked, Opened
 from simulations.personalities import PERSONALITIES, Personality
 from simulations.situations.operations import Operation, Tree, What, is_below
@@ -77,6 +78,8 @@ class Life(NamedTuple):
     """start, stop, crash, power, suspend, resume, restore, wipe."""
     lost: tuple[str, ...] = ()
     """Of power: paths that show something else since."""
+    torn: tuple[str, ...] = ()
+    """Of these: files whose names are there, and whose bytes are others."""
 
     def __str__(self) -> str:
         return f"{self.what} of {self.machine} at {self.time_ns / 1e9:.3f} s"
@@ -88,6 +91,17 @@ class Send(NamedTuple):
     time_ns: int
     source: str
     target: str
+
+
+class Loss(NamedTuple):
+    """A watcher did not tell all that happened."""
+
+    time_ns: int
+    device: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"the watcher of device-{self.device} loses {self.what} at {self.time_ns / 1e9:.3f} s"
 
 
 class Fault:
@@ -106,6 +120,12 @@ class Fault:
         self.text = ""
         self.machines: tuple[str, ...] = ()
         self.facts: Mapping[str, Any] = {}
+        self.effects = ONCE
+
+    @property
+    def times(self) -> int:
+        """How often it took effect."""
+        return self.effects.times
 
     @property
     def end_ns(self) -> int:
@@ -113,7 +133,8 @@ class Fault:
         return self.began_ns if self.until_ns is None else self.until_ns
 
     def __str__(self) -> str:
-        return f"{self.kind} at {self.began_ns / 1e9:.3f} s ({self.text})"
+        met = "" if self.times else "; nothing met it"
+        return f"{self.kind} at {self.began_ns / 1e9:.3f} s ({self.text}{met})"
 
 
 class Record:
@@ -122,13 +143,11 @@ class Record:
     Args:
         devices: How many there are.
         personalities: Of their file systems, by name.
-        weather: Of their watchers, by name.
     """
 
-    def __init__(self, devices: int, personalities: tuple[str, ...], weather: str) -> None:
+    def __init__(self, devices: int, personalities: tuple[str, ...]) -> None:
         self.devices = devices
         self.personalities = personalities
-        self.weather = weather
         self.deeds: list[Deed] = []
         self.asked: list[Asked] = []
         self.opened: list[Opened] = []
@@ -136,6 +155,7 @@ class Record:
         self.lives: list[Life] = []
         self.sends: list[Send] = []
         self.faults: list[Fault] = []
+        self.losses: list[Loss] = []
         self.rests: list[list[Tree]] = []
         """What stood on each device whenever all had come to rest."""
 
@@ -207,15 +227,25 @@ class Record:
         return any(began <= time_ns < until for began, until in self.spans.get(machine, ()))
 
     def of_kind(self, *kinds: str) -> Iterator[Fault]:
-        """Yield the faults of some kinds."""
+        """Yield the faults of some kinds that took effect."""
+        return (fault for fault in self.made(*kinds) if fault.times)
+
+    def made(self, *kinds: str) -> Iterator[Fault]:
+        """Yield all faults of some kinds, whether anything met them or not: whoever was cut off was, though he said nothing."""
         return (fault for fault in self.faults if fault.kind in kinds)
+
+    def sent(self, source: str, target: str, began_ns: int, until_ns: int) -> bool:
+        """Tell whether a machine sent another something in a span of time."""
+        return any(
+            one.source == source and one.target == target and began_ns <= one.time_ns <= until_ns for one in self.sends
+        )
 
     def is_cut_off(self, device: int, time_ns: int) -> bool:
         """Tell whether a device could talk to nobody: no process, no network, or its user had it stay offline."""
         name = f"device-{device}"
         if self.is_down(name, time_ns):
             return True
-        if any(fault.began_ns <= time_ns <= fault.end_ns and name in fault.machines for fault in self.of_kind("leave")):
+        if any(fault.began_ns <= time_ns <= fault.end_ns and name in fault.machines for fault in self.made("leave")):
             return True
         last = [one for one in self.asked if one.device == device and one.time_ns <= time_ns and one.method in _NETWORK]
         return bool(last) and last[-1].method == "offline"

@@ -85,7 +85,7 @@ class SimulatedRoot:
         self.user.make_directories(self.path)
         self.fs = SimFiles(self.disk)
         self.half_told = Counter[bytes]()
-        self.watchers = SimWatchers(self.disk, random.Random(seed), weather, self.half_told)
+        self.watchers = SimWatchers(self.disk, random.Random(seed), weather, half_told=self.half_told)
 
     def at(self, path):
         return os.path.normpath(os.path.join(self.path, path))

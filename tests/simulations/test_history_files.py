@@ -87,7 +87,13 @@ def test_a_history_from_a_file_is_played_again_from_that_file(broken, tmp_path, 
     assert file.read_bytes() == before
     [smaller] = [line.rpartition(" ")[2] for line in lines if line.startswith("again, smaller: ")]
     assert runs.play(files.read(Path(smaller))).result.failure.startswith("Broken")
-    assert not any("--seed" in page.read_text() for page in tmp_path.glob("*.html"))
+    pages = {page.name: page.read_text() for page in tmp_path.glob("*.html")}
+    assert not any("--seed" in text for text in pages.values())
+    small, whole = f"seed-{broken}.html", f"seed-{broken}-whole.html"
+    assert f'href="{whole}"' in pages[small]
+    assert f'href="{small}"' in pages[whole]
+    assert f"<code>kin-sim run --history {smaller}</code>" in pages[small]
+    assert f"<code>kin-sim run --history {file}</code>" in pages[whole]
 
 
 def test_what_is_not_made_smaller_is_not_told_twice(broken, tmp_path, capsys):

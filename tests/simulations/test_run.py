@@ -23,7 +23,7 @@ from simulations.commands.run import main
 from simulations.history import runs
 from simulations.history.ledger import look
 
-FIXED = (1, 21, 22, 29, 50, 64, 86)
+FIXED = (12, 28, 31, 47, 61, 72, 89)
 """Those of the first hundred that together reach the most."""
 FRESH = int(os.environ.get("KIN_RUN_SEED", random.SystemRandom().randrange(1 << 40)))
 
@@ -33,7 +33,7 @@ def test_what_holds_for_fixed_seeds(seed):
     result = runs.live(seed)
     assert not result.failure, result.failure
     assert result.actions >= 30
-    assert sum(count for name, count in result.counts.items() if name in dict(result.options.troubles)) >= 3
+    assert result.faults >= 3
 
 
 @pytest.mark.skipif(

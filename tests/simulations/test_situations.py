@@ -2,12 +2,15 @@
 
 import pytest
 
+from protocol.entries import Kind
+from simulations.history.effects import Effects
 from simulations.history.ledger import Ledger
 from simulations.preparation import prepared
 from simulations.situations import catalogue
 from simulations.situations.observer import Observer
 from simulations.situations.operations import What
-from simulations.situations.record import Fault
+from simulations.situations.record import Fault, Life, Loss, Record, Send, Stroke
+from simulations.watcher import ALL
 from simulations.world import World
 
 BASE = {"f": b"kiwi-one", "g": b"kiwi-two", "D/f": b"kiwi-three", "E/f": b"kiwi-four"}
@@ -23,7 +26,7 @@ def record_of(*acts, seen=()):
 
     async def story(world):
         ledger = Ledger(len(world.devices))
-        observer = Observer(world, ledger, ("plain",) * len(world.devices), "fine")
+        observer = Observer(world, ledger, ("plain",) * len(world.devices))
         ledger.on_action = observer.act
         for device in world.devices:
             for path, data in BASE.items():
@@ -175,6 +178,99 @@ def test_a_fault_is_told_by_its_kind_and_what_it_was():
     fault.facts = {"files": True, "database": False}
     assert 114 not in catalogue.reached(record)
     assert 116 in catalogue.reached(record)
+
+
+def test_a_fault_that_nothing_met_is_no_situation():
+    record = record_of((0, edit("f")))
+    kinds = {"lie": 142, "spoil": 135, "garble": 144, "rot": 135, "hide_root": 74, "reset": 154, "fail_disk": 108}
+    for kind in kinds:
+        fault = Fault(kind, 0)
+        fault.machines, fault.effects = ("device-1",), Effects()
+        record.faults.append(fault)
+    assert not set(kinds.values()) & set(catalogue.reached(record))
+    for fault in record.faults:
+        fault.effects.add()
+    assert set(kinds.values()) <= set(catalogue.reached(record))
+
+
+def fault_of(kind, machine, until_ns=None, **facts):
+    fault = Fault(kind, 0)
+    fault.machines, fault.facts, fault.until_ns = (machine,), facts, until_ns
+    return fault
+
+
+def test_a_watcher_counts_that_lost_something_after_an_action():
+    record = record_of((0, edit("f")))
+    assert 98 not in catalogue.reached(record)
+    record.losses.append(Loss(record.deeds[0].time_ns, 1, ALL))
+    assert 98 not in catalogue.reached(record)
+    record.losses.append(Loss(record.deeds[0].time_ns, 0, ALL))
+    assert 98 in catalogue.reached(record)
+
+
+def test_a_clock_counts_that_its_user_acted_by():
+    record = record_of((0, edit("f")), (1, edit("f", b"kiwi-other")))
+    record.faults = [fault_of("jump_clock", "node-0"), fault_of("jump_clock", "device-2")]
+    assert not {111, 120} & set(catalogue.reached(record))
+    record.faults = [fault_of("jump_clock", "device-0")]
+    assert 111 in catalogue.reached(record)
+    assert 120 not in catalogue.reached(record), "no clock shows another time"
+    record.deeds[0] = record.deeds[0]._replace(wall_ns=record.deeds[0].wall_ns + 20 * 366 * 86_400 * 1_000_000_000)
+    assert 120 in catalogue.reached(again(record))
+
+
+def again(record):
+    """Return a record of the same, of which nothing was asked yet."""
+    other = Record(record.devices, record.personalities)
+    other.deeds, other.faults, other.sends = record.deeds, record.faults, record.sends
+    return other
+
+
+def test_a_way_counts_as_shut_to_who_sent_something_on_it():
+    record = record_of((0, edit("f")))
+    way, back = ("coordinator", "device-1"), ("device-1", "coordinator")
+    fault = fault_of("cut", "device-1", until_ns=9)
+    fault.facts = {"ways": [way], "until_ns": {way: 9}}
+    record.faults = [fault]
+    assert not {143, 155} & set(catalogue.reached(record))
+    record.sends = [Send(5, *way)]
+    assert 155 not in catalogue.reached(record)
+    record.sends.append(Send(6, *back))
+    assert 155 in catalogue.reached(record)
+    record.sends = [Send(10, *way), Send(11, *back)]
+    assert 155 not in catalogue.reached(record), "it was open again"
+
+
+def test_a_cut_of_power_counts_that_took_what_a_process_had_placed():
+    record = record_of((0, edit("f")))
+    record.strokes.append(Stroke(5, 1, "g", True, Kind.FILE, b"kiwi", 4))
+    record.lives.append(Life(6, "device-1", "power"))
+    assert 104 not in catalogue.reached(record)
+    record.lives.append(Life(7, "device-1", "power", ("g",)))
+    assert 104 not in catalogue.reached(record), "its name is gone, too"
+    record.lives.append(Life(7, "device-1", "power", ("h",), ("h",)))
+    assert 104 not in catalogue.reached(record), "nobody wrote it"
+    record.lives.append(Life(7, "device-1", "power", ("g",), ("g",)))
+    assert 104 in catalogue.reached(record)
+
+
+def test_a_lost_disk_counts_that_held_something():
+    record = record_of((0, edit("f")))
+    record.faults = [fault_of("lose_a_disk", "node-0", packs=0)]
+    assert 136 not in catalogue.reached(record)
+    record.faults = [fault_of("lose_a_disk", "node-0", packs=1)]
+    assert 136 in catalogue.reached(record)
+
+
+def test_two_large_versions_count_that_both_were_sent():
+    large = [edit("f", bytes([number]) * 3_000_000) for number in range(2)]
+    record = record_of((0, large[0]), (1, large[1]))
+    time_ns = record.deeds[1].time_ns
+    assert 22 not in catalogue.reached(record)
+    record.sends = [Send(time_ns + 1, "device-0", "node-0")]
+    assert 22 not in catalogue.reached(record)
+    record.sends.append(Send(time_ns + 1, "device-1", "node-0"))
+    assert 22 in catalogue.reached(record)
 
 
 def test_each_situation_is_recognised_or_has_a_reason():
