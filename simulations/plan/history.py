@@ -176,6 +176,7 @@ class World:
             for each in self._window[device.number]:
                 each.is_mixed = True
                 self.ledger.shared |= each.touched  # which of them is which is anybody's guess then
+            self.ledger.join(self._window[device.number])
         if self._open[device.number]:
             for each in (*self._open[device.number], *done):
                 each.is_joined = True

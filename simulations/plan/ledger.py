@@ -7,7 +7,7 @@ trees alone. Where a user copies a file or writes old bytes again, the token is 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from protocol.ids import NodeId
@@ -147,6 +147,19 @@ class Ledger:
         if done.tops:
             self.moves.append(done)
         return done
+
+    def join(self, window: Sequence[Done]) -> None:
+        """Count as moved what a user removed and wrote again elsewhere before his device looked.
+
+        The new file may have the inode of the old one, and then nothing tells both from a move: any mapping will do.
+        """
+        for done in window:
+            chains = [other.killed[token] for other in window for token in done.wrote if token in other.killed]
+            nodes = done.tops.union(*(chain.own for chain in chains if chain.own))
+            if done.op in {"copy", "create"} and nodes != done.tops:
+                if not done.tops:
+                    self.moves.append(done)
+                done.tops = nodes
 
     def times_gone(self, token: str) -> int:
         """Return how often a token was taken off a disk."""
