@@ -70,8 +70,10 @@ class _Group:
 
     def __init__(self, action: Action) -> None:
         self.actions = [action]
-        self.changed = {_one(path.rpartition("/")[2]) for path in action.left}
-        """Names of what is not what it was."""
+        files = {seen.inode for path in action.left for seen in (action.before.get(path), action.left[path]) if seen}
+        also = [path for path, seen in action.before.items() if seen.inode in files]
+        self.changed = {_one(path.rpartition("/")[2]) for path in (*action.left, *also)}
+        """Names of what is not what it was, with the other names of a file that has several."""
         self.names = {_one(name) for name in action.touched}
         """These, and those of all directories above: two who put something into one have nothing to do with each other."""
 

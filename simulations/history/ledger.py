@@ -248,8 +248,10 @@ class Ledger:
         """Contents that a device said were safe, with the time."""
         self.excused: dict[bytes, str] = {}
         """Contents that may be lost, with the reason."""
-        self.sights: list[dict[tuple[str, bytes], int]] = [{} for _ in range(devices)]
-        """By device: when a content was first seen at a path."""
+        self.sights: list[dict[tuple[str, bytes], list[int]]] = [{} for _ in range(devices)]
+        """By device: when a content came to be seen at a path, each time that it had not been seen there before."""
+        self._shown: list[set[tuple[str, bytes]]] = [set() for _ in range(devices)]
+        """By device: what its user saw when he looked last."""
         self.directories: dict[Inode, int] = {}
         """After how many actions a directory was first seen, on whichever disk it is; asked, never gone through."""
         self.shared: set[bytes] = set()
@@ -292,11 +294,15 @@ class Ledger:
         """Let a device's user look at the folder."""
         tree = look(device)
         sights, now_ns = self.sights[number], device.loop.now_ns
+        shown: set[tuple[str, bytes]] = set()
         for path, seen in tree.items():
             if seen.kind is Kind.FILE:
-                sights.setdefault((path, seen.content), now_ns)
+                shown.add((path, seen.content))
+                if (path, seen.content) not in self._shown[number]:
+                    sights.setdefault((path, seen.content), []).append(now_ns)
             elif seen.kind is Kind.DIRECTORY:
                 self.directories.setdefault(seen.inode, len(self.actions))
+        self._shown[number] = shown
         self.on_look(device, number)
         return tree
 
@@ -608,7 +614,7 @@ class Ledger:
             content not in self.acknowledged
             and all(putter.epoch == self.epoch for putter in putters)
             and not any(
-                seen == content and at_ns >= since_ns for sights in others for (_, seen), at_ns in sights.items()
+                seen == content and came_ns[0] >= since_ns for sights in others for (_, seen), came_ns in sights.items()
             )
             and not any(put.get(content, -1) >= since_ns for other, put in enumerate(self.put) if other != number)
         )
@@ -669,4 +675,9 @@ class Ledger:
             alike = (maker for maker in makers if maker.device != earlier.device and _is_new(maker, content))
             own |= {path for maker in alike for path, came in maker.came.items() if came == content}
         places = [path for path, came in earlier.came.items() if came == content and path not in own]
-        return any(sights.get((path, content), later.time_ns + 1) <= later.time_ns for path in places)
+        # What stood there before, and came back, is no sight of what the earlier one did.
+        return any(
+            earlier.time_ns <= time_ns <= later.time_ns
+            for path in places
+            for time_ns in sights.get((path, content), ())
+        )

@@ -173,6 +173,22 @@ def test_nobody_has_seen_what_is_done_later_at_a_path_that_he_knows(scene):
     assert not scene.ledger.had_seen(removal, again, of(b"one"))
 
 
+def test_what_stood_there_before_and_came_back_was_seen_only_by_who_looked_since(scene):
+    """Of a file that is moved away and back only a sight of each place tells."""
+    scene.come(0, "b.txt", b"one")
+    for path in ("a.txt", "b.txt", "a.txt"):
+        scene.come(1, path, b"one")
+        scene.ledger.see(scene.world.devices[1], 1)
+        scene.world.devices[1].user.remove(scene.world.devices[1].path(path))
+        scene.ledger.see(scene.world.devices[1], 1)
+    assert [len(scene.ledger.sights[1][path, of(b"one")]) for path in ("a.txt", "b.txt")] == [2, 1]
+    back = scene.act(0, ("rename", "b.txt", "a.txt"))._replace(time_ns=5)
+    removal = scene.act(1, ("write", "c.txt", b"two"))._replace(time_ns=9)
+    assert not scene.ledger.had_seen(removal, back, of(b"one"))
+    scene.ledger.sights[1]["a.txt", of(b"one")].append(7)
+    assert scene.ledger.had_seen(removal, back, of(b"one"))
+
+
 def test_who_wrote_the_same_himself_has_not_seen_what_another_made_of_it_later(scene):
     scene.act(0, ("write", "a.txt", b"one"))
     other = scene.act(1, ("write", "a.txt", b"one"))

@@ -94,6 +94,17 @@ def test_1_who_moves_a_thing_has_to_do_with_all_that_happens_to_either_name(scen
     check(scene, 2)
 
 
+def test_1_who_gives_a_file_another_name_has_to_do_with_all_that_happens_to_the_first(scene):
+    scene.come(0, "a", b"base")
+    scene.come(1, "a", b"base")
+    scene.come(2, "b", b"other")
+    scene.act(0, ("link", "a", "b"))
+    with breaks(1):
+        check(scene, 2)
+    scene.act(1, ("write", "a", b"other"))
+    check(scene, 2)
+
+
 def test_1_what_all_had_at_rest_and_nobody_touched_since_is_not_asked_again(scene):
     scene.act(0, ("make_link", "a", "x"))
     scene.ledger.rested(scene.world.devices)
