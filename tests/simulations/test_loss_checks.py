@@ -117,7 +117,7 @@ def test_1_a_backup_takes_only_what_was_on_no_other_device(scene):
 
 def test_1_what_another_device_showed_is_not_excused_by_a_backup():
     async def act(course):
-        course.keep_image(0)
+        course._keep_images(0)
         image, device = course.image, course.world.devices[0]
         person = course.person(0, Random(0))
         for name, content in (("a.txt", b"one"), ("b.txt", b"two")):
