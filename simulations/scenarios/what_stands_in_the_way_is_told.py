@@ -39,10 +39,10 @@ async def story(world: World) -> None:
     await one.sync()
     await asyncio.sleep(200)
     told = await _told(two)
-    assert told.keys() <= EXPECTED.keys()
-    for path in ("cache", "open", "pipe"):
+    assert {"cache", "open", "pipe"} <= told.keys() <= EXPECTED.keys()
+    for path, rows in told.items():
         reason, text = EXPECTED[path]
-        assert any(one == reason and said.startswith(text) for one, said in told[path])
+        assert any(one == reason and said.startswith(text) for one, said in rows)
     assert two.user.read(two.path("cache/own")) == b"of two alone"
     program.close()
     two.user.remove(two.path("pipe"))
