@@ -229,8 +229,6 @@ class Ledger:
         """Paths at which somebody removed or replaced a content that stood at several, with the devices on which that was."""
         self.returned: Counter[bytes] = Counter()
         """How often a content was put where it had stood until that instant: whoever looks sees that nothing was done."""
-        self.strange: set[bytes] = set()
-        """Contents on the disk of a device that knows nothing any more of them: they may be taken for its own."""
         self.rest: list[dict[str, tuple[bytes, int]]] = [{} for _ in range(devices)]
         """By device: which files stood there when all were at rest last, with their content and time."""
         self.forgotten: dict[tuple[int, bytes], Forgotten] = {}
@@ -529,8 +527,6 @@ class Ledger:
                 if before is not None and before.epoch == self.epoch:
                     is_known = is_known and before.is_known
                 self.forgotten[number, seen.content] = Forgotten(number, self.epoch, is_known)
-                if not is_known:
-                    self.strange.add(seen.content)
 
     def when_forgotten(self, content: bytes) -> list[Forgotten]:
         """Return when devices forgot that they had a content from others, or they from them."""

@@ -30,7 +30,7 @@ from simulations.history.script import drawn
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
-from tests.simulations.test_ledger import Scene
+from tests.simulations.test_ledger import Scene, of
 
 COPY = "a (conflict, device-1, 0123abcd).txt"
 
@@ -77,11 +77,21 @@ def test_5_a_copy_needs_a_conflict(scene):
     scene.come(0, COPY, b"one")
     with breaks(5):
         contents.check_copies(scene.ledger, 0, scene.tree(0))
-    scene.ledger.strange.update(scene.ledger.contents)
-    contents.check_copies(scene.ledger, 0, scene.tree(0))
-    scene.ledger.strange.clear()
     scene.act(1, ("write", "a.txt", b"two"))
     contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_5_what_a_device_forgot_it_knows_again_once_all_were_at_rest(scene, rests):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.forget(scene.world.devices[0], 0, {})
+    if rests:
+        scene.ledger.rested(scene.world.devices)
+        again = scene.act(0, ("rename", "a.txt", "b.txt"))
+        scene.ledger.makers[of(b"one")] = [again]
+    scene.come(1, "b (conflict, device-1, 0123abcd).txt", b"one")
+    with breaks(5) if rests else nullcontext():
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
 @pytest.mark.parametrize("forgets", [False, True])
