@@ -6,7 +6,7 @@ Rule 2: each costs little: most calls are not about what a person sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from protocol.entries import Kind
@@ -145,13 +145,24 @@ class Watch:
                 self.fail(ATOMIC_VISIBILITY, text)
 
     def check_servers(self) -> None:
-        """Invariant 15, of what the servers keep: no name and no content stands there in clear."""
-        if _leaks(self.world.coordinator.backup().database):
-            raise Violation(CONFIDENTIALITY, "the coordinator's database holds a name or a content in clear")
+        """Invariant 15, of what the servers keep: no name and no content stands there in clear, nor the hash of a content.
+
+        Who has a file could tell by that who else has it.
+        """
+        hashes = [form for content in self.ledger.contents for form in (content, content.hex().encode())]
+        for where, data in self._kept():
+            if _leaks(data):
+                raise Violation(CONFIDENTIALITY, f"{where} holds a name or a content in clear")
+            if any(one in data for one in hashes):
+                raise Violation(CONFIDENTIALITY, f"{where} holds the hash of a content in clear")
+
+    def _kept(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what servers keep, with where that is."""
+        yield "the coordinator's database", self.world.coordinator.backup().database
         for node in self.world.nodes:
             for path, standing in node.disk.tree().items():
-                if standing.kind is Kind.FILE and _leaks(standing.data):
-                    raise Violation(CONFIDENTIALITY, f"{path} of {node.name} holds a name or a content in clear")
+                if standing.kind is Kind.FILE:
+                    yield f"{path} of {node.name}", standing.data
 
 
 class WatchedTrace(Trace):

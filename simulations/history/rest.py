@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import KinfolderError
-from simulations.checks import at_rest, leaks, load
+from simulations.checks import at_rest, cost, leaks, load
 from simulations.checks.snapshots import check_restored
 from simulations.checks.storage import check_durability, check_reachability
 from simulations.checks.violation import IDEMPOTENCE, LIVENESS, SNAPSHOTS, Violation
@@ -188,12 +188,13 @@ async def stay(course: Course) -> None:
         Violation: Something was.
     """
     world = course.world
-    before = _state(course)
+    before, spent = _state(course), cost.spent(world)
     await asyncio.sleep(QUIET_S)
     for device in world.devices:
         await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+    cost.check_nothing(spent, cost.spent(world))
     load.check_rest(world.loop, world.machines)
 
 

@@ -320,6 +320,10 @@ def leak_at_a_node(world, *_):
     UserFiles(world.nodes[0].disk, uid=0).write("/data/packs/x", b"...." + CANARY + b"....")
 
 
+def hash_at_a_node(world, ledger, _):
+    UserFiles(world.nodes[0].disk, uid=0).write("/data/packs/x", b"...." + of(b"one") + b"....")
+
+
 WRONG = {
     "other bytes on one device": (2, write_behind),
     "other attributes on one device": (2, make_executable),
@@ -356,6 +360,11 @@ WRONG = {
     "another entry under a number": (10, sql("device", "UPDATE entry SET hash = x'00'")),
     "a head goes back": (10, head_goes_back),
     "a node holds a name in clear": (15, leak_at_a_node),
+    "a node holds the hash of a content": (15, hash_at_a_node),
+    "the coordinator holds the hash of a content": (
+        15,
+        sql("coordinator", f"CREATE TABLE hashes AS SELECT x'{of(b'one').hex()}'"),
+    ),
     "the coordinator holds a name in clear": (15, sql("coordinator", "CREATE TABLE kiwi AS SELECT 'kiwi-a.txt'")),
 }
 

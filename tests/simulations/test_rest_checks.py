@@ -126,6 +126,34 @@ def test_23_a_name_costs_one_entry_and_no_bytes():
     World(1, prepared()).run(story)
 
 
+def test_22_at_rest_nothing_is_spent():
+    async def story(world):
+        first = world.devices[0]
+        await world.settle()
+        before = cost.spent(world)
+        await world.settle()
+        cost.check_nothing(before, cost.spent(world))
+        first.user.write(first.path("a.txt"), b"one")
+        await world.settle()
+        after = cost.spent(world)
+        for wrong in (before._replace(entries=after.entries), before._replace(sent_bytes=after.sent_bytes)):
+            with breaks(22):
+                cost.check_nothing(wrong, after)
+
+    World(1, prepared()).run(story)
+
+
+def test_22_who_looks_again_at_rest_sends_nothing():
+    async def act(course):
+        await rest.come_to_rest(course)
+        link = course.world.network.link("device-0", "node-0")
+        course.world.loop.call_later(rest.QUIET_S / 2, lambda: setattr(link, "carried_bytes", link.carried_bytes + 1))
+        await rest.stay(course)
+
+    with breaks(22):
+        lived(act)
+
+
 def test_25_at_rest_a_process_has_few_tasks_and_files_open():
     async def story(world):
         files = world.devices[1].files
