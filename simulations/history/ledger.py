@@ -254,8 +254,8 @@ class Ledger:
         """By device: paths that rules leave out now; that they vanish is nobody's removal, also once the rules are gone."""
         self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
         """By device: when a process of it last let a content stand where its user sees it."""
-        self.snapshots: dict[str, Tree] = {}
-        """What a user saw when a snapshot was made, by its name."""
+        self.snapshots: list[str] = []
+        """The names of those that people made."""
         self.asked: list[Asked] = []
         self.opened: list[Opened] = []
         self.on_look: Callable[[DeviceMachine, int], None] = lambda _, __: None

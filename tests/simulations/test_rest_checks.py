@@ -9,7 +9,7 @@ import pytest
 
 from simulations.checks import brake, cost, leaks, load
 from simulations.devices import ROOT
-from simulations.history import endings, rest
+from simulations.history import commands, endings, rest
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
@@ -152,6 +152,29 @@ def test_22_who_looks_again_at_rest_sends_nothing():
 
     with breaks(22):
         lived(act)
+
+
+def test_24_a_snapshot_that_somebody_made_is_the_same_wherever_it_is_restored():
+    async def act(course):
+        person = course.person(0, Random(0))
+        with person.acting("writes"):
+            person.hands.write(person.path("a.txt"), b"one")
+        await person.device.sync()
+        await commands.snapshot(person)
+        with person.acting("writes"):
+            person.hands.write(person.path("a.txt"), b"two")
+        await rest.come_to_rest(course)
+        (name,) = course.ledger.snapshots
+        await rest.bring_back_twice(course, name)
+        for device, where in (
+            (course.world.devices[0], "kiwi-back-first"),
+            (course.world.devices[2], "kiwi-back-last"),
+        ):
+            assert device.user.read(device.path(f"{where}/a.txt")) == b"one"
+        with breaks(24):
+            await rest.bring_back_twice(course, "of no such name")
+
+    lived(act)
 
 
 def test_25_at_rest_a_process_has_few_tasks_and_files_open():
