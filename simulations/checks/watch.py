@@ -38,6 +38,8 @@ _NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
 DEVICE: Final = "device-"
 _HEAD: Final = "SELECT coalesce(max(position), 0) FROM log"
 _TAKES: Final = frozenset({"unlink", "rename", "exchange", "truncate", "remove_directory"})
+_CREATES: Final = "open_file"
+"""A new file; what opens one that is there changes nothing."""
 _CAPITAL: Final = CANARY.upper()
 
 
@@ -134,9 +136,14 @@ class Watch:
                 self.fail(ROLLBACK_SAFETY, text)
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:
-        """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote."""
+        """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote.
+
+        No bytes at all are one where anybody emptied a file, or made an empty one; and even so no process begins a file there.
+        """
+        if call.call == _CREATES and _is_user_path(call.path()):
+            self.fail(ATOMIC_VISIBILITY, f"{device.name} begins a file under a user's name, {call.path()}")
         for inode in (call.inode, call.other):
-            if not (isinstance(inode, File) and inode.size and _is_shown(inode)):
+            if not (isinstance(inode, File) and _is_shown(inode)) or (not inode.size and self.ledger.has_empty):
                 continue
             content = inode.digest()
             self.ledger.put[self.world.devices.index(device)][content] = self.world.loop.now_ns
@@ -206,5 +213,8 @@ def _stands(device: DeviceMachine, content: bytes, but: Inode) -> bool:
 
 def _is_shown(inode: Inode) -> bool:
     """Tell whether something stands under a user's name."""
-    path = inode.path()
+    return _is_user_path(inode.path())
+
+
+def _is_user_path(path: str) -> bool:
     return path.startswith(f"{ROOT}/") and not path.startswith(f"{_HIDDEN}/")

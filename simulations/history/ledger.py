@@ -216,6 +216,8 @@ class Ledger:
         self.epoch = 0
         self.contents: dict[bytes, int] = {}
         """The action that first wrote each."""
+        self.has_empty = False
+        """Whether anybody's folder ever showed an empty file."""
         self.makers: dict[bytes, list[Action]] = {}
         """Actions that brought a content to some path."""
         self.enders: dict[bytes, list[Action]] = {}
@@ -291,6 +293,7 @@ class Ledger:
         for path, seen in tree.items():
             if seen.kind is Kind.FILE:
                 sights.setdefault((path, seen.content), now_ns)
+                self.has_empty = self.has_empty or seen.content == EMPTY
             elif seen.kind is Kind.DIRECTORY:
                 self.directories.setdefault(seen.inode, len(self.actions))
         self.on_look(device, number)
@@ -338,6 +341,7 @@ class Ledger:
             device.is_cut_off,
         )
         self.actions.append(action)
+        self.has_empty = self.has_empty or any(seen.content == EMPTY for seen in after.values())
         for content in came.values():
             self.contents.setdefault(content, action.number)
         for content in dict.fromkeys(came.values()):
