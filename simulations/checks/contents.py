@@ -147,8 +147,6 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
         name = path.rpartition("/")[2]
         if seen.kind is not Kind.FILE or seen.content == EMPTY or not is_copy(name) or is_local(path):
             continue
-        if seen.content in ledger.strange:
-            continue
         makers = ledger.makers.get(seen.content, [])
         versions = _versions(ledger, seen.content)
         if any(not ledger.could_tell(maker, one) for maker in makers for one in versions):

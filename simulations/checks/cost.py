@@ -1,4 +1,4 @@
-"""What an action cost, in entries of the log and in bytes to storage nodes: invariant 23."""
+"""What an action cost, in entries of the log and in bytes to storage nodes: invariant 23; and of 22, what rest costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from protocol.entries import parse_entry
 from protocol.history import ItemKind
-from simulations.checks.violation import COST, Violation
+from simulations.checks.violation import COST, LIVENESS, Violation
 from simulations.world import World
 
 ENTRIES_MAX: Final = 1
@@ -47,3 +47,19 @@ def check(what: str, before: Spent, after: Spent) -> None:
     entries, changes, sent = (now - then for now, then in zip(after, before, strict=True))
     if entries > ENTRIES_MAX or changes > CHANGES_MAX or sent:
         raise Violation(COST, f"{what} cost {entries} entries of {changes} changes and {sent} bytes to storage nodes")
+
+
+def check_nothing(before: Spent, after: Spent) -> None:
+    """Invariant 22: whoever looks at everything again at rest writes no entry, and sends nothing to storage nodes.
+
+    Args:
+        before: Everybody looked.
+        after: It.
+
+    Raises:
+        Violation: Something was spent.
+    """
+    entries, _, sent = (now - then for now, then in zip(after, before, strict=True))
+    if entries or sent:
+        text = f"looking again at rest cost {entries} entries and {sent} bytes to storage nodes"
+        raise Violation(LIVENESS, text)

@@ -6,7 +6,7 @@ Rule 2: each costs little: most calls are not about what a person sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from protocol.entries import Kind
@@ -38,6 +38,8 @@ _NEEDS_NO_ROOT: Final = frozenset({"sync", "sync_all"})
 DEVICE: Final = "device-"
 _HEAD: Final = "SELECT coalesce(max(position), 0) FROM log"
 _TAKES: Final = frozenset({"unlink", "rename", "exchange", "truncate", "remove_directory"})
+_CREATES: Final = "open_file"
+"""A new file; what opens one that is there changes nothing."""
 _CAPITAL: Final = CANARY.upper()
 
 
@@ -134,9 +136,14 @@ class Watch:
                 self.fail(ROLLBACK_SAFETY, text)
 
     def _check_shown(self, device: DeviceMachine, call: Call) -> None:
-        """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote."""
+        """Invariant 7: whatever a process lets stand under a user's name is a whole content that somebody wrote.
+
+        No bytes at all are one where anybody emptied a file, or made an empty one; and even so no process begins a file there.
+        """
+        if call.call == _CREATES and _is_user_path(call.path()):
+            self.fail(ATOMIC_VISIBILITY, f"{device.name} begins a file under a user's name, {call.path()}")
         for inode in (call.inode, call.other):
-            if not (isinstance(inode, File) and inode.size and _is_shown(inode)):
+            if not (isinstance(inode, File) and _is_shown(inode)) or (not inode.size and self.ledger.has_empty):
                 continue
             content = inode.digest()
             self.ledger.put[self.world.devices.index(device)][content] = self.world.loop.now_ns
@@ -145,13 +152,24 @@ class Watch:
                 self.fail(ATOMIC_VISIBILITY, text)
 
     def check_servers(self) -> None:
-        """Invariant 15, of what the servers keep: no name and no content stands there in clear."""
-        if _leaks(self.world.coordinator.backup().database):
-            raise Violation(CONFIDENTIALITY, "the coordinator's database holds a name or a content in clear")
+        """Invariant 15, of what the servers keep: no name and no content stands there in clear, nor the hash of a content.
+
+        Who has a file could tell by that who else has it.
+        """
+        hashes = [form for content in self.ledger.contents for form in (content, content.hex().encode())]
+        for where, data in self._kept():
+            if _leaks(data):
+                raise Violation(CONFIDENTIALITY, f"{where} holds a name or a content in clear")
+            if any(one in data for one in hashes):
+                raise Violation(CONFIDENTIALITY, f"{where} holds the hash of a content in clear")
+
+    def _kept(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what servers keep, with where that is."""
+        yield "the coordinator's database", self.world.coordinator.backup().database
         for node in self.world.nodes:
             for path, standing in node.disk.tree().items():
-                if standing.kind is Kind.FILE and _leaks(standing.data):
-                    raise Violation(CONFIDENTIALITY, f"{path} of {node.name} holds a name or a content in clear")
+                if standing.kind is Kind.FILE:
+                    yield f"{path} of {node.name}", standing.data
 
 
 class WatchedTrace(Trace):
@@ -195,5 +213,8 @@ def _stands(device: DeviceMachine, content: bytes, but: Inode) -> bool:
 
 def _is_shown(inode: Inode) -> bool:
     """Tell whether something stands under a user's name."""
-    path = inode.path()
+    return _is_user_path(inode.path())
+
+
+def _is_user_path(path: str) -> bool:
     return path.startswith(f"{ROOT}/") and not path.startswith(f"{_HIDDEN}/")

@@ -147,6 +147,6 @@ async def bring_back(person: Person, inside: str, ago_ms: int) -> None:
 async def snapshot(person: Person) -> None:
     """Name the state of the folder."""
     name = f"kiwi-{person.ledger.token()}"
-    before = person.ledger.see(person.device, person.number)
+    person.ledger.see(person.device, person.number)
     await ask(person, "snapshot", folder="docs", name=name)
-    person.ledger.snapshots[name] = before
+    person.ledger.snapshots.append(name)

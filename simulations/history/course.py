@@ -178,6 +178,8 @@ class Course:
             await endings.end(self, ending)
         if snapshot is not None:
             await rest.bring_back(self, *snapshot)
+        for name in self.ledger.snapshots[:1]:
+            await rest.bring_back_twice(self, name)
         if ending in endings.FINAL:
             await endings.end(self, ending)
 

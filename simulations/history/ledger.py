@@ -216,6 +216,8 @@ class Ledger:
         self.epoch = 0
         self.contents: dict[bytes, int] = {}
         """The action that first wrote each."""
+        self.has_empty = False
+        """Whether anybody's folder ever showed an empty file."""
         self.makers: dict[bytes, list[Action]] = {}
         """Actions that brought a content to some path."""
         self.enders: dict[bytes, list[Action]] = {}
@@ -229,8 +231,6 @@ class Ledger:
         """Paths at which somebody removed or replaced a content that stood at several, with the devices on which that was."""
         self.returned: Counter[bytes] = Counter()
         """How often a content was put where it had stood until that instant: whoever looks sees that nothing was done."""
-        self.strange: set[bytes] = set()
-        """Contents on the disk of a device that knows nothing any more of them: they may be taken for its own."""
         self.rest: list[dict[str, tuple[bytes, int]]] = [{} for _ in range(devices)]
         """By device: which files stood there when all were at rest last, with their content and time."""
         self.forgotten: dict[tuple[int, bytes], Forgotten] = {}
@@ -260,8 +260,8 @@ class Ledger:
         """By device: paths that rules leave out now; that they vanish is nobody's removal, also once the rules are gone."""
         self.put: list[dict[bytes, int]] = [{} for _ in range(devices)]
         """By device: when a process of it last let a content stand where its user sees it."""
-        self.snapshots: dict[str, Tree] = {}
-        """What a user saw when a snapshot was made, by its name."""
+        self.snapshots: list[str] = []
+        """The names of those that people made."""
         self.asked: list[Asked] = []
         self.opened: list[Opened] = []
         self.on_look: Callable[[DeviceMachine, int], None] = lambda _, __: None
@@ -300,6 +300,7 @@ class Ledger:
                 shown.add((path, seen.content))
                 if (path, seen.content) not in self._shown[number]:
                     sights.setdefault((path, seen.content), []).append(now_ns)
+                self.has_empty = self.has_empty or seen.content == EMPTY
             elif seen.kind is Kind.DIRECTORY:
                 self.directories.setdefault(seen.inode, len(self.actions))
         self._shown[number] = shown
@@ -352,6 +353,7 @@ class Ledger:
         self.shared.update(
             content for path, content in came.items() if after[path].inode.links > names[after[path].inode]
         )
+        self.has_empty = self.has_empty or any(seen.content == EMPTY for seen in after.values())
         for content in came.values():
             self.contents.setdefault(content, action.number)
         for content in dict.fromkeys(came.values()):
@@ -541,8 +543,6 @@ class Ledger:
                 if before is not None and before.epoch == self.epoch:
                     is_known = is_known and before.is_known
                 self.forgotten[number, seen.content] = Forgotten(number, self.epoch, is_known)
-                if not is_known:
-                    self.strange.add(seen.content)
 
     def when_forgotten(self, content: bytes) -> list[Forgotten]:
         """Return when devices forgot that they had a content from others, or they from them."""

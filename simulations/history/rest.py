@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import KinfolderError
-from simulations.checks import at_rest, leaks, load
+from simulations.checks import at_rest, cost, leaks, load
 from simulations.checks.snapshots import check_restored
 from simulations.checks.storage import check_durability, check_reachability
 from simulations.checks.violation import IDEMPOTENCE, LIVENESS, SNAPSHOTS, Violation
@@ -171,14 +171,34 @@ async def bring_back(course: Course, name: str, then: Tree) -> None:
         Violation: It brings back something else than there was, or nothing.
     """
     device = next(one for one in reversed(course.world.devices) if not one.disk.personality.changes_names)
+    check_restored(name, then, await _restored(device, name, BACK))
+
+
+async def bring_back_twice(course: Course, name: str) -> None:
+    """Restore a snapshot that somebody made at any time, on two devices, each beside what is there now.
+
+    Raises:
+        Violation: One brings back something else than the other, or nothing.
+    """
+    plain = [one for one in course.world.devices if not one.disk.personality.changes_names]
+    if len(plain) > 1:
+        first = await _restored(plain[0], name, f"{BACK}-first")
+        check_restored(name, first, await _restored(plain[-1], name, f"{BACK}-last"))
+
+
+async def _restored(device: DeviceMachine, name: str, where: str) -> Tree:
+    """Restore a snapshot to a directory that is not there yet; return what stands in that then.
+
+    Raises:
+        Violation: It cannot be restored.
+    """
     when = {"version": None, "snapshot": name, "at_ms": None, "ago_ms": None}
     try:
-        await device.call("restore", path=ROOT, to=device.path(BACK), **when)
+        await device.call("restore", path=ROOT, to=device.path(where), **when)
     except KinfolderError as error:
         raise Violation(SNAPSHOTS, f"snapshot {name} cannot be restored: {error}") from None
-    prefix = f"{BACK}/"
-    now = {path.removeprefix(prefix): seen for path, seen in look(device).items() if path.startswith(prefix)}
-    check_restored(name, then, now)
+    prefix = f"{where}/"
+    return {path.removeprefix(prefix): seen for path, seen in look(device).items() if path.startswith(prefix)}
 
 
 async def stay(course: Course) -> None:
@@ -188,12 +208,13 @@ async def stay(course: Course) -> None:
         Violation: Something was.
     """
     world = course.world
-    before = _state(course)
+    before, spent = _state(course), cost.spent(world)
     await asyncio.sleep(QUIET_S)
     for device in world.devices:
         await _settle(course, device)
     if (after := _state(course)) != before:
         raise Violation(LIVENESS, f"something moves though nobody does anything: {_change(before, after)}")
+    cost.check_nothing(spent, cost.spent(world))
     load.check_rest(world.loop, world.machines)
 
 

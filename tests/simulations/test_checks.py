@@ -12,25 +12,23 @@ from random import Random
 
 import pytest
 
-from protocol.effects import Access
-from simulations.checks import at_rest, contents, load, trees
+from simulations.checks import at_rest, contents, trees
 from simulations.checks.names import is_copy, is_local, is_made_of, wanted
 from simulations.checks.snapshots import check_restored
 from simulations.checks.storage import check_durability, check_reachability, needed
 from simulations.checks.violation import Violation
-from simulations.checks.watch import Watch, WatchedTrace
-from simulations.devices import FILES, ROOT
+from simulations.checks.watch import Watch
 from simulations.disk_faults import failing
 from simulations.history import rest
 from simulations.history.contents import CANARY
 from simulations.history.course import Course
-from simulations.history.ledger import Back, Ledger, look
+from simulations.history.ledger import Back, Ledger
 from simulations.history.runs import options_of
 from simulations.history.script import drawn
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
-from tests.simulations.test_ledger import Scene
+from tests.simulations.test_ledger import Scene, of
 
 COPY = "a (conflict, device-1, 0123abcd).txt"
 
@@ -77,11 +75,21 @@ def test_5_a_copy_needs_a_conflict(scene):
     scene.come(0, COPY, b"one")
     with breaks(5):
         contents.check_copies(scene.ledger, 0, scene.tree(0))
-    scene.ledger.strange.update(scene.ledger.contents)
-    contents.check_copies(scene.ledger, 0, scene.tree(0))
-    scene.ledger.strange.clear()
     scene.act(1, ("write", "a.txt", b"two"))
     contents.check_copies(scene.ledger, 0, scene.tree(0))
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_5_what_a_device_forgot_it_knows_again_once_all_were_at_rest(scene, rests):
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.ledger.forget(scene.world.devices[0], 0, {})
+    if rests:
+        scene.ledger.rested(scene.world.devices)
+        again = scene.act(0, ("rename", "a.txt", "b.txt"))
+        scene.ledger.makers[of(b"one")] = [again]
+    scene.come(1, "b (conflict, device-1, 0123abcd).txt", b"one")
+    with breaks(5) if rests else nullcontext():
+        contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
 @pytest.mark.parametrize("forgets", [False, True])
@@ -324,6 +332,10 @@ def leak_at_a_node(world, *_):
     UserFiles(world.nodes[0].disk, uid=0).write("/data/packs/x", b"...." + CANARY + b"....")
 
 
+def hash_at_a_node(world, ledger, _):
+    UserFiles(world.nodes[0].disk, uid=0).write("/data/packs/x", b"...." + of(b"one") + b"....")
+
+
 WRONG = {
     "other bytes on one device": (2, write_behind),
     "other attributes on one device": (2, make_executable),
@@ -360,6 +372,11 @@ WRONG = {
     "another entry under a number": (10, sql("device", "UPDATE entry SET hash = x'00'")),
     "a head goes back": (10, head_goes_back),
     "a node holds a name in clear": (15, leak_at_a_node),
+    "a node holds the hash of a content": (15, hash_at_a_node),
+    "the coordinator holds the hash of a content": (
+        15,
+        sql("coordinator", f"CREATE TABLE hashes AS SELECT x'{of(b'one').hex()}'"),
+    ),
     "the coordinator holds a name in clear": (15, sql("coordinator", "CREATE TABLE kiwi AS SELECT 'kiwi-a.txt'")),
 }
 
@@ -369,165 +386,6 @@ def test_at_rest(what):
     number, tamper = WRONG[what]
     with breaks(number):
         checked(tamper)
-
-
-# --- At each step
-
-
-def stray(world, *_):
-    files = world.devices[0].files
-    files.make_directory(files.open_root(FILES), "elsewhere", 0o777)
-
-
-def destroy(world, ledger, _):
-    first = world.devices[0]
-    world.network.go_offline(first.name)
-    with ledger.acting(first, 0, "writes"):
-        first.user.write(first.path("only.txt"), b"only here")
-        assert first.is_running
-    first.files.unlink(first.files.open_root(ROOT), "only.txt")
-
-
-def destroy_what_another_shows(world, ledger, _):
-    others = world.devices[1]
-    world.network.go_offline(others.name)
-    others.user.write(others.path("only.txt"), b"only here")
-    ledger.acknowledge(look(others), 0)
-    destroy(world, ledger, _)
-
-
-def begin(world, ledger, *, is_seen):
-    """Let a process begin a file that holds what somebody wrote elsewhere, and give that up."""
-    first, files = world.devices[0], world.devices[0].files
-    world.network.go_offline(first.name)
-    with ledger.acting(first, 0, "writes"):
-        first.user.write(first.path("only.txt"), b"only here")
-        assert first.is_running
-    tmp = files.open_directory(files.open_directory(files.open_root(ROOT), ".kinfolder"), "tmp")
-    handle = files.open_file(tmp, "begun", Access.CREATE)
-    files.write(handle, b"only here", 0)
-    if is_seen:
-        files.rename(tmp, "begun", files.open_root(ROOT), "shown.txt")
-        files.rename(files.open_root(ROOT), "shown.txt", tmp, "begun")
-    first.user.remove(first.path("only.txt"))
-    files.unlink(tmp, "begun")
-
-
-def cut_short(world, ledger, _):
-    first = world.devices[0]
-    world.network.go_offline(first.name)
-    with ledger.acting(first, 0, "writes"):
-        first.user.write(first.path("only.txt"), b"only here")
-    handle = first.files.open_file(first.files.open_root(ROOT), "only.txt", Access.WRITE)
-    first.files.truncate(handle, 4)
-
-
-def show_half(world, *_):
-    files = world.devices[0].files
-    handle = files.open_file(files.open_root(ROOT), "half.txt", Access.CREATE)
-    files.write(handle, b"half of", 0)
-
-
-def say_in_clear(world, *_):
-    world.loop.note("send", "device-0>coordinator", b"...." + CANARY)
-
-
-def behind(take):
-    """Let the coordinator know less than a device, of which a process takes something then."""
-
-    def tamper(world, _, watch):
-        watch.guard_rollback = True
-        world.coordinator.rows("DELETE FROM log WHERE position > 1")
-        files = world.devices[0].files
-        root = files.open_root(ROOT)
-        take(files, root, files.open_directory(files.open_directory(root, ".kinfolder"), "trash"))
-
-    return tamper
-
-
-def exchange(files, root, trash, *, is_first):
-    files.close(files.open_file(trash, "new", Access.CREATE))
-    ends = [(root, "b.txt"), (trash, "new")]
-    files.exchange(*ends[not is_first], *ends[is_first])
-
-
-def open_many(world, *args):
-    files = world.devices[0].files
-    for _ in range(load.HANDLES_MAX + 1):
-        files.open_root(ROOT)
-    files.make_directory(files.open_root(ROOT), "kiwi-D", 0o777)
-
-
-def dial_many(world, *args):
-    device = world.devices[0]
-    for _ in range(load.BATCHES + len(world.nodes) + 1):
-        world.loop.spawn(device.host, world.network.dial(device.host, world.nodes[0].url))
-
-
-STEPS = {
-    "the coordinator is behind, and a device removes a file": (
-        13,
-        behind(lambda files, root, _: files.unlink(root, "b.txt")),
-    ),
-    "the coordinator is behind, and a device removes a link": (
-        13,
-        behind(lambda files, root, _: files.unlink(root, "link")),
-    ),
-    "the coordinator is behind, and a device removes a directory": (
-        13,
-        behind(lambda files, root, _: files.remove_directory(root, "E")),
-    ),
-    "the coordinator is behind, and a device exchanges a file for another": (
-        13,
-        behind(partial(exchange, is_first=True)),
-    ),
-    "the coordinator is behind, and a device exchanges another for a file": (
-        13,
-        behind(partial(exchange, is_first=False)),
-    ),
-    "a process has hundreds of files open": (25, open_many),
-    "a device asks nodes for many things at once": (25, dial_many),
-    "a process works outside the folder": (27, stray),
-    "the only copy is removed": (6, destroy),
-    "what is in no log is removed, though another shows it": (6, destroy_what_another_shows),
-    "the only copy is cut short": (7, cut_short),
-    "half a file is shown": (7, show_half),
-    "a name is sent in clear": (15, say_in_clear),
-}
-
-
-@pytest.mark.parametrize("is_seen", [False, True])
-def test_6_only_a_file_that_no_user_saw_is_a_process_s_own(is_seen):
-    with breaks(6) if is_seen else nullcontext():
-        checked(lambda world, ledger, _: begin(world, ledger, is_seen=is_seen), WatchedTrace(), again=False)
-
-
-@pytest.mark.parametrize("both", [False, True])
-def test_6_what_stands_on_the_same_disk_once_more_may_go_there_once(both):
-    def act(world, ledger, _):
-        first, files = world.devices[0], world.devices[0].files
-        world.network.go_offline(first.name)
-        with ledger.acting(first, 0, "writes"):
-            for name in ("one.txt", "two.txt"):
-                first.user.write(first.path(name), b"only here")
-        files.unlink(files.open_root(ROOT), "one.txt")
-        if both:
-            files.unlink(files.open_root(ROOT), "two.txt")
-
-    with breaks(6) if both else nullcontext():
-        checked(act, WatchedTrace(), again=False)
-
-
-@pytest.mark.parametrize("what", STEPS)
-def test_at_each_step(what):
-    number, tamper = STEPS[what]
-
-    async def act(world, *args):
-        tamper(world, *args)
-        await asyncio.sleep(1)
-
-    with breaks(number):
-        checked(act, WatchedTrace())
 
 
 # --- Coming to rest

@@ -9,7 +9,7 @@ import pytest
 
 from simulations.checks import brake, cost, leaks, load
 from simulations.devices import ROOT
-from simulations.history import endings, rest
+from simulations.history import commands, endings, rest
 from simulations.preparation import prepared
 from simulations.user_files import UserFiles
 from simulations.world import World
@@ -125,6 +125,57 @@ def test_23_a_name_costs_one_entry_and_no_bytes():
             cost.check("renaming", middle, after._replace(changes=after.changes + 9))
 
     World(1, prepared()).run(story)
+
+
+def test_22_at_rest_nothing_is_spent():
+    async def story(world):
+        first = world.devices[0]
+        await world.settle()
+        before = cost.spent(world)
+        await world.settle()
+        cost.check_nothing(before, cost.spent(world))
+        first.user.write(first.path("a.txt"), b"one")
+        await world.settle()
+        after = cost.spent(world)
+        for wrong in (before._replace(entries=after.entries), before._replace(sent_bytes=after.sent_bytes)):
+            with breaks(22):
+                cost.check_nothing(wrong, after)
+
+    World(1, prepared()).run(story)
+
+
+def test_22_who_looks_again_at_rest_sends_nothing():
+    async def act(course):
+        await rest.come_to_rest(course)
+        link = course.world.network.link("device-0", "node-0")
+        course.world.loop.call_later(rest.QUIET_S / 2, lambda: setattr(link, "carried_bytes", link.carried_bytes + 1))
+        await rest.stay(course)
+
+    with breaks(22):
+        lived(act)
+
+
+def test_24_a_snapshot_that_somebody_made_is_the_same_wherever_it_is_restored():
+    async def act(course):
+        person = course.person(0, Random(0))
+        with person.acting("writes"):
+            person.hands.write(person.path("a.txt"), b"one")
+        await person.device.sync()
+        await commands.snapshot(person)
+        with person.acting("writes"):
+            person.hands.write(person.path("a.txt"), b"two")
+        await rest.come_to_rest(course)
+        (name,) = course.ledger.snapshots
+        await rest.bring_back_twice(course, name)
+        for device, where in (
+            (course.world.devices[0], "kiwi-back-first"),
+            (course.world.devices[2], "kiwi-back-last"),
+        ):
+            assert device.user.read(device.path(f"{where}/a.txt")) == b"one"
+        with breaks(24):
+            await rest.bring_back_twice(course, "of no such name")
+
+    lived(act)
 
 
 def test_25_at_rest_a_process_has_few_tasks_and_files_open():
