@@ -115,4 +115,4 @@ PERSONALITIES: Final = {
         mtime_step_ns=SECOND_NS, can_exchange=False, renames_by_link=True, tells_writers=False, reuses_inodes=False
     ),
 }
-"""By name, what a seed chooses from."""
+"""By name: those that a seed may draw (:mod:`simulations.history.options`), and those that only worlds and cases ask for."""

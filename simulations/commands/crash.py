@@ -30,7 +30,7 @@ then once more for each of these effects, with that machine killed, or its power
 started again; then everything must come to rest, and all that holds for histories must hold."""
 EXAMPLES: Final = """\
 examples:
-  kin-sim crash                        every story, machine and effect, killed and without power: ten minutes on one core
+  kin-sim crash                        every story, machine and effect, killed and without power: six minutes on one core
   kin-sim crash --every 20 --jobs 2    every 20th of these, in two processes
   kin-sim crash --story edit --twice --every 10
                                        with a second crash in the recovery from the first, of both each 10th alone
