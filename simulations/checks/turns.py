@@ -3,6 +3,7 @@
 Rule 1: this holds of everything: links, directories, empty files and modes too, which prove nothing by their bytes.
 Rule 2: a name is one thing wherever it stands, and whoever touched two has to do with both: so what was moved, put into
     something or exchanged belongs to all who did anything to one of its names, or to those of what it was in.
+Rule 3: who takes bytes away and puts the same ones somewhere has moved a file, as far as anybody can tell.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
+from protocol.entries import Kind
 from simulations.checks.names import is_local, wanted
 from simulations.checks.violation import NO_LOST_UPDATE, NO_RESURRECTION, Violation
-from simulations.history.ledger import Action, Ledger, Seen, Tree
+from simulations.history.ledger import EMPTY, Action, Ledger, Seen, Tree
 from simulations.situations.operations import RULES
 
 _NAMING: Final = frozenset({"resolve", "restore", "exclude"})
@@ -76,16 +78,23 @@ class _Group:
         """Names of what is not what it was, with the other names of a file that has several."""
         self.names = {_one(name) for name in action.touched}
         """These, and those of all directories above: two who put something into one have nothing to do with each other."""
+        ends = [seen for path in action.left for seen in (action.before.get(path), action.left[path]) if seen]
+        self.bytes = {
+            (action.device, seen.content) for seen in ends if seen.kind is Kind.FILE and seen.content != EMPTY
+        }
+        """What was taken away or put somewhere, with the device."""
 
     def meets(self, other: _Group) -> bool:
         """Tell whether one did something to, above or below what the other did something to, or to anything of such a name."""
-        return not (self.changed.isdisjoint(other.names) and self.names.isdisjoint(other.changed))
+        apart = self.changed.isdisjoint(other.names) and self.names.isdisjoint(other.changed)
+        return not (apart and self.bytes.isdisjoint(other.bytes))
 
     def take(self, other: _Group) -> None:
         """Take in what another one has."""
         self.actions += other.actions
         self.changed |= other.changed
         self.names |= other.names
+        self.bytes |= other.bytes
 
 
 def _groups(acts: list[Action]) -> list[_Group]:

@@ -362,7 +362,8 @@ class Course:
             self.ledger.forget_removals(number, since_ns, set().union(*others))
             self.ledger.forget(device, number, back.known)
         if files and not database:
-            self.ledger.note(device, number, "puts the files back to a backup", before)
+            stood = away | before  # what its user put away goes by that, too
+            self.ledger.note(device, number, "puts the files back to a backup", stood)
         elif files:
             there = self.ledger.see(device, number)
             kept = held({path: seen for path, seen in there.items() if not is_local(path)})

@@ -130,3 +130,17 @@ def test_1_what_a_command_or_a_backup_may_have_done_is_judged_by_its_bytes_alone
     scene.world.devices[0].user.remove(scene.world.devices[0].path("a"))
     scene.ledger.note_by_command(scene.world.devices[0], 0, "undoes", before, Decision({}, frozenset()), since_ns=0)
     check(scene, 2)
+
+
+def test_who_takes_bytes_away_and_puts_them_elsewhere_has_moved_what_others_write_to(scene):
+    for number in range(3):
+        scene.come(number, "a", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(1, ("write", "a", b"two"))
+    scene.act(0, ("remove", "a"))
+    scene.act(0, ("write", "b", b"one"))
+    scene.come(2, "b", b"two")
+    check(scene, 2)
+    scene.act(0, ("write", "c", b"three"))
+    with breaks(1):
+        check(scene, 2)
