@@ -22,7 +22,7 @@ from peer.core.fold_state import FoldState
 from peer.core.holding import is_orphan, still_bringing
 from peer.core.observations import Fingerprint
 from peer.core.operations import Adopt, Delete, Forget, Place, Rekey, Rename, Replace, SetAttributes, Step
-from peer.core.tree import Item, ItemId
+from peer.core.tree import Item, ItemId, path_of
 from peer.disk.applier import Applier
 from peer.disk.outcomes import Done, Failed, Mismatch, Outcome
 from peer.disk.roots import RootGuard, RootMissing
@@ -51,6 +51,8 @@ class Snapshot:
         self._fingerprints: dict[ItemId, Fingerprint] = {}
         self._claims: dict[tuple[ItemId, str], Item] = {}
         self._children: dict[ItemId, tuple[Item, ...]] = {}
+        self.let_go: set[ItemId] = set()
+        """What leaves the disk and stays in the folder: from before it does, it counts as not synced."""
 
     def add_all(self, tree: LocalTree, ids: Sequence[ItemId]) -> None:
         """Take items, and all directories above them."""
@@ -152,6 +154,8 @@ class Stepper:
             on_disk = await self._context.database.run(lambda db: still_bringing(planned, self._remote(db)))
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
+            if not as_user:
+                await self._context.database.run(lambda db: self._let_go(db, on_disk, snapshot))
             stop = threading.Event()
             note = self._record_as_user if as_user else self._record
 
@@ -208,6 +212,17 @@ class Stepper:
             raise UnavailableError(root.text)
         with root:
             move_aside(root, stamp, paths)
+
+    def _let_go(self, db: sqlite3.Connection, steps: Iterable[Step], snapshot: Snapshot) -> None:
+        """Note, before it leaves the disk, that what is elsewhere in the folder by now is not synced here any more.
+
+        It makes room here for what has its name, and its new name has no place on this disk. If a crash falls before its
+        record, or the disk fails, its absence would count as its user's removal, for everybody.
+        """
+        local, synced, remote = LocalTree(db, self._folder), SyncedTree(db, self._folder), self._remote(db).tree
+        gone = [step.expected.id for step in steps if isinstance(step, Delete)]
+        snapshot.let_go.update(id for id in gone if path_of(remote, id) not in (None, path_of(local, id)))
+        synced.drop_all(snapshot.let_go)
 
     def _snapshot(self, db: sqlite3.Connection, steps: Iterable[Step]) -> Snapshot:
         tree = LocalTree(db, self._folder)
@@ -272,6 +287,8 @@ class Stepper:
         for outcome in outcomes:
             if not isinstance(outcome, Done):
                 mark_dirty(db, self._folder, [_subject(outcome.step).id])
+                if isinstance(outcome, Mismatch) and _subject(outcome.step).id in snapshot.let_go:
+                    synced.put(_subject(outcome.step))  # it is where it was, or its user changed it or took it away
                 continue
             match outcome.step:
                 case Delete(expected):
