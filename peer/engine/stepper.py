@@ -154,7 +154,7 @@ class Stepper:
             on_disk = await self._context.database.run(lambda db: still_bringing(planned, self._remote(db)))
         if on_disk:
             snapshot = await self._context.database.run(lambda db: self._snapshot(db, on_disk))
-            if not as_user:
+            if not as_user and any(isinstance(step, Delete) for step in on_disk):
                 await self._context.database.run(lambda db: self._let_go(db, on_disk, snapshot))
             stop = threading.Event()
             note = self._record_as_user if as_user else self._record
