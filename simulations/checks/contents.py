@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 
 from protocol.entries import Kind
@@ -153,12 +154,8 @@ def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:
             continue
         if any(ledger.stood_at_a_backup(maker, put) for maker in makers for put in _paths_of(seen.content, [maker])):
             continue
-        names = {_one(wanted(name))} | {
-            _one(wanted(_last(path)))
-            for version in versions
-            for path in _paths_of(version, ledger.makers.get(version, []))
-        }
-        if not any(_has_rival(ledger, maker, names | _given_up(ledger, maker, seen.content)) for maker in makers):
+        places = [path, *(put for one in versions for put in _places(ledger, one))]
+        if not any(_has_rival(ledger, maker, [*places, *_given_up(ledger, maker, seen.content)]) for maker in makers):
             raise Violation(CONFLICT_EXACTNESS, f"{path} on device-{number} is the copy of no conflict", *makers[:2])
 
 
@@ -293,27 +290,26 @@ def _has_taken_a_name(action: Action, content: bytes) -> bool:
     return any(names[inode] > 1 and _last(path) in action.touched for path, inode in stood)
 
 
-def _given_up(ledger: Ledger, maker: Action, content: bytes) -> set[str]:
-    """Return the names that directories had on a device in whose place its user put a file: others may write there as yet."""
+def _given_up(ledger: Ledger, maker: Action, content: bytes) -> list[str]:
+    """Return the paths that directories had on a device in whose place its user put a file: others may write there as yet."""
     placed = [maker.before.get(path) for path in _paths_of(content, [maker])]
     inodes = [seen.inode for seen in placed if seen is not None and seen.kind is Kind.DIRECTORY]
-    return {
-        _one(wanted(_last(was)))
+    return [
+        was
         for one in ledger.actions[: maker.number]
         if inodes and one.device == maker.device
         for was, _ in one.moved
         if one.before[was].inode in inodes
-    }
+    ]
 
 
-def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
+def _has_rival(ledger: Ledger, maker: Action, places: list[str]) -> bool:
+    names = {_one(wanted(_last(put))) for put in places}
+    above = {_one(wanted(one)) for one in _all_names(ledger, {_last(put.rpartition("/")[0]) for put in places})}
     if any(is_copy(_last(path)) for path in maker.came):
         return True  # somebody gave it that name, or edited what had it
     for rival in ledger.actions:
-        below = {
-            part for path in rival.came for part in path.split("/")[:-1]
-        }  # what it is for a directory to be written
-        if names.isdisjoint({_one(wanted(one)) for one in rival.touched | below}):
+        if not _touches(rival, names, above):
             continue
         if _is_respelled(rival, names):
             return True
@@ -326,6 +322,24 @@ def _has_rival(ledger: Ledger, maker: Action, names: set[str]) -> bool:
             return True
     asked = ledger.asked_meanwhile(maker, _CHANGES)
     return any(not path or _one(wanted(_last(path))) in names for path in asked)
+
+
+def _touches(action: Action, names: set[str], above: set[str]) -> bool:
+    """Tell whether an action did something to one of these names in a directory of one of those, or below it.
+
+    To a directory, also what is written below it is an edit.
+    """
+    for path in {**action.left, **action.came}:
+        parts = [_one(wanted(part)) for part in ("", *path.split("/"))]
+        if any(part in names and parent in above for parent, part in pairwise(parts)):
+            return True
+    return False
+
+
+def _places(ledger: Ledger, content: bytes) -> list[str]:
+    """Return all paths at which a content was put, or seen."""
+    seen = [path for sights in ledger.sights for path, one in sights if one == content]
+    return [*_paths_of(content, ledger.makers.get(content, [])), *seen]
 
 
 def _is_respelled(action: Action, names: set[str]) -> bool:

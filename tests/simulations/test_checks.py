@@ -152,6 +152,16 @@ def test_5_who_had_seen_the_other_is_no_rival(scene):
         contents.check_copies(scene.ledger, 1, scene.tree(1))
 
 
+def test_5_who_writes_a_file_of_that_name_elsewhere_is_no_rival(scene):
+    scene.act(0, ("make_directory", "D"), ("write", "D/a.txt", b"one"))
+    scene.act(1, ("make_directory", "E"), ("write", "E/a.txt", b"two"))
+    scene.come(2, f"D/{COPY}", b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("rename", "E", "D"))
+    contents.check_copies(scene.ledger, 2, scene.tree(2))
+
+
 def test_5_who_edits_under_the_old_name_is_a_rival_of_who_renamed_and_edits(scene):
     scene.act(0, ("write", "first.txt", b"one"))
     scene.come(1, "first.txt", b"one")
