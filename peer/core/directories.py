@@ -152,6 +152,8 @@ class Directories:
         self._elsewhere: set[tuple[int, int]] = set()
         self._waiting: dict[tuple[int, int], str] = {}
         """What stands somewhere, at a name that is not to be judged yet: it is not gone, whatever it was."""
+        self._left: set[str] = set()
+        """Directories in which nothing is to be judged yet."""
         self._compared: set[ItemId] = set()
         self._standing: set[ItemId] = set()
         self.claimed: dict[ItemId, str] = {}
@@ -357,6 +359,8 @@ class Directories:
             if seen is not None:
                 self._settle(path, seen)
         self.hides = self._full and bool(self.lost) and any(map(_hides, self._seen.values()))
+        if self._left:  # what is missing elsewhere may stand in these, which was not known when that was looked at
+            self.lost = [lost._replace(decided=lost.decided and self._is_nowhere(lost.row)) for lost in self.lost]
         if self.wanted or self.hides:  # what is missing here may stand there
             self.lost = [lost._replace(decided=False) for lost in self.lost]
         for lost in self.lost[:]:
@@ -399,17 +403,31 @@ class Directories:
         """Let a directory be at one place only: where it stood, if two are seen."""
         assert seen.id is not None
         if seen.moves_along and self._parent_of(path)[0] is None:
-            self._seen[path] = None
+            self._leave_below(path, seen)
         elif seen.is_moved and not self._may_have_left(seen.id):
-            self._wait_for(path, seen.id)
+            self._wait_for(path, seen, seen.id)
         elif self.claimed.setdefault(seen.id, path) != path:
             self._seen[path] = None
             self.refused.add(path)
 
-    def _wait_for(self, path: str, id: ItemId) -> None:
+    def _wait_for(self, path: str, seen: _Seen, id: ItemId) -> None:
         """Leave a directory alone until the place that it may have come from was looked at."""
-        self._seen[path] = None
+        self._leave(path, seen)
         self.undecided |= {path, path_of(self._local, id) or ""}
+
+    def _leave(self, path: str, seen: _Seen) -> None:
+        """Judge nothing that stands in a directory; it is not gone either, wherever it stood before."""
+        self._seen[path] = None
+        self._left.add(path)
+        there = [one.sighting for one in (seen.below or {}).values()] + [sighting for sighting, _ in seen.loose]
+        there += () if seen.listing is None else seen.listing.sightings
+        self._waiting.update((_inode(one.fingerprint), join(path, one.name)) for one in there if one.kind is not None)
+
+    def _leave_below(self, path: str, seen: _Seen) -> None:
+        """Let what stands below a directory share its fate, of which nothing is told."""
+        self._seen[path] = None
+        if path.rpartition("/")[0] in self._left:
+            self._leave(path, seen)
 
     def _may_have_left(self, id: ItemId) -> bool:
         """Tell whether a directory's old place was looked at, so that it may be taken as moved away from it."""
@@ -426,7 +444,7 @@ class Directories:
         """Take over what a listing says, now that every inode has been seen."""
         above, _, name = path.rpartition("/")
         if above in self._seen and self._seen[above] is None:
-            self._seen[path] = None
+            self._leave_below(path, seen)
             return
         if seen.listing is not None and not self._settle_late(path, seen):
             return
@@ -455,7 +473,7 @@ class Directories:
         seen.listing = None
         known = self._recognise(seen, below, listing, is_late=True)
         if seen.is_moved and seen.id is not None and not self._may_have_left(seen.id):
-            self._wait_for(path, seen.id)
+            self._wait_for(path, seen, seen.id)
             return False
         if seen.is_moved and seen.id in self.claimed:
             known, seen.id, seen.is_moved = False, None, False
@@ -464,7 +482,7 @@ class Directories:
             if row is None or row.item.id in self.claimed or _inode(row.fingerprint) in self._elsewhere:
                 seen.is_new = True
             elif not self._is_decided(path) or self._has_moved(path):
-                self._wait_for(path, row.item.id)
+                self._wait_for(path, seen, row.item.id)
                 return False
             else:
                 seen.id = row.item.id

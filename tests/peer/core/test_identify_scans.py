@@ -365,6 +365,18 @@ def test_what_stands_at_a_name_that_is_not_judged_yet_is_not_gone(problem):
     assert sorted(acts(watcher)) == ["Move D -> new-D", "Move Y -> new-Y", "Move f -> new-f", "Remove X"]
 
 
+def test_what_stands_in_a_directory_that_waits_is_not_gone():
+    """Where it came from was not looked at: what went into it waits with it, or it would be removed and made anew."""
+    watcher = scanned("D/", "D/f=1", "X/", "X/Y/", "g=2", "h=3")
+    for old, new in (("D", "T"), ("X/Y", "D"), ("T", "D/E"), ("g", "D/g"), ("h", "D/E/h")):
+        watcher.disk.move(old, new)
+    watcher.identify("", "D", "D/E", moved=["X/Y"])
+    assert acts(watcher) == []
+    assert {"D", "X/Y", "g", "h"} <= set(watcher.last.undecided)
+    watcher.identify("", recursive=True, moved=["X/Y"])
+    assert sorted(acts(watcher)) == ["Move D -> E", "Move Y -> D", "Move g -> g", "Move h -> h"]
+
+
 def test_a_directory_that_appears_in_a_scan_that_did_not_enter_it_is_wanted():
     watcher = scanned("f=1")
     watcher.disk.mkdir("D")
