@@ -247,7 +247,7 @@ class End:
 
     def _reset_other(self) -> None:
         self._way.drop()
-        Way(self._loop, self._way.link).carry(_PACKET_BYTES, self._other_end()._hear_reset)
+        Way(self._loop, self._way.link, counts=False).carry(_PACKET_BYTES, self._other_end()._hear_reset)
 
     # --- What arrives at this end
 
@@ -319,7 +319,7 @@ class End:
 
     def _refuse(self) -> None:
         """Answer as a machine does that knows nothing of a connection."""
-        Way(self._loop, self._way.link).carry(_PACKET_BYTES, self._other_end()._hear_reset)
+        Way(self._loop, self._way.link, counts=False).carry(_PACKET_BYTES, self._other_end()._hear_reset)
 
     # --- Within
 

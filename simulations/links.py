@@ -62,7 +62,7 @@ class Link:
         self.alter: Callable[[bytes], Sequence[bytes]] | None = None
         """Sees every message that is sent on it, and says which ones go instead."""
         self.carried_bytes = 0
-        """What was sent on it so far, whether it arrived or not."""
+        """What was sent on it so far, whether it arrived or not, but for resets: no process sends these."""
         self._free_ns = 0
         self._ways: dict[Way, None] = {}
         """Ways on which something is held back, in the order in which that began."""
@@ -72,10 +72,10 @@ class Link:
         """Both machines, for the trace."""
         return f"{self.source}>{self.target}"
 
-    def arrival_ns(self, size: int) -> int:
-        """Return when what is sent now arrives, if nothing is in its way."""
+    def arrival_ns(self, size: int, *, counts: bool = True) -> int:
+        """Return when what is sent now arrives, if nothing is in its way; ``counts``: in :attr:`carried_bytes`."""
         now_ns = self._loop.now_ns
-        self.carried_bytes += size
+        self.carried_bytes += size if counts else 0
         self._free_ns = max(now_ns, self._free_ns) + size * SECOND_NS // self.bytes_per_s
         return self._free_ns + self.delay.draw(self._chance)
 
@@ -113,11 +113,18 @@ class Link:
 
 
 class Way:
-    """One direction of one connection: packets, in order."""
+    """One direction of one connection: packets, in order.
 
-    def __init__(self, loop: SimLoop, link: Link) -> None:
+    Args:
+        loop: In which they go.
+        link: On which.
+        counts: Whether they count as what is sent on it; a machine's resets of connections that it does not know do not.
+    """
+
+    def __init__(self, loop: SimLoop, link: Link, *, counts: bool = True) -> None:
         self._loop = loop
         self.link = link
+        self._counts = counts
         self._last_ns = 0
         self._under_way = 0
         self._held: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
@@ -136,7 +143,7 @@ class Way:
     def carry(self, size: int, arrive: Callable[..., object], *args: Any) -> None:
         """Send a packet; ``arrive`` is called where it arrives."""
         # Never at the same moment as the one before, which a shuffled schedule would not keep in order.
-        self._last_ns = max(self._last_ns + 1, self.link.arrival_ns(size))
+        self._last_ns = max(self._last_ns + 1, self.link.arrival_ns(size, counts=self._counts))
         self._under_way += 1
         self._loop.call_at_ns(self._last_ns, self._arrive, arrive, args, context=self._loop.world.context)
 
