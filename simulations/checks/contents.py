@@ -19,7 +19,7 @@ from simulations.checks.violation import (
     NO_RESURRECTION,
     Violation,
 )
-from simulations.history.ledger import EMPTY, Action, Ledger, Tree, held
+from simulations.history.ledger import EMPTY, Action, Forgotten, Ledger, Tree, held
 
 _NAMED: Final = 6
 _CHANGES: Final = frozenset({"resolve", "restore", "undo", "approve"})
@@ -104,9 +104,10 @@ def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[b
 
     Excused is a device that was put back to when it did not know a file: it knows it again by its path alone, and takes it
     for a new one where somebody gave it another before all were at rest; and it puts it beside an older version of it, where
-    it has yet to hear of this one. So is a file that was renamed after its device had placed it and was killed in that
-    moment, before it ran again (docs/acid.md). And so is each move of a file of which its device's watcher told that it went,
-    and lost to where (``half_told``, by what the file held): to the device that is a removal, and a new file once it finds it.
+    it has yet to hear of this one, or beside the file that had its name at the backup and has another one now. So is a file
+    that was renamed after its device had placed it and was killed in that moment, before it ran again (docs/acid.md). And
+    so is each move of a file of which its device's watcher told that it went, and lost to where (``half_told``, by what the
+    file held): to the device that is a removal, and a new file once it finds it.
     """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
@@ -129,12 +130,40 @@ def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[b
 
 
 def _put_beside(ledger: Ledger, tree: Tree, content: bytes) -> int:
-    """Return how many conflict copies of a content devices may have made that forgot it before all were at rest."""
+    """Return how many conflict copies of a content devices may have made that forgot it.
+
+    They did so before all were at rest, or it stands where another file stood at the backup: to them it is that file.
+    """
     makers = ledger.makers.get(content, [])
     copies = [path for path, seen in tree.items() if seen.content == content and is_copy(_last(path))]
     unnamed = sum(not any(maker.came.get(path) == content for maker in makers) for path in copies)
-    forgot = sum(bool(makers) and one.epoch == makers[0].epoch for one in ledger.when_forgotten(content))
+    forgot = sum(
+        bool(makers) and (one.epoch == makers[0].epoch or _has_a_name_of_another(ledger, makers, content, one))
+        for one in ledger.when_forgotten(content)
+    )
     return min(unnamed, forgot)
+
+
+def _has_a_name_of_another(ledger: Ledger, makers: list[Action], content: bytes, forgotten: Forgotten) -> bool:
+    """Tell whether a content was put where somebody had renamed another file since a device's backup."""
+    return not forgotten.is_known and any(
+        action.epoch >= forgotten.since and _is_renamed(action, path)
+        for maker in makers
+        for path, came in maker.came.items()
+        if came == content
+        for action in ledger.actions[: maker.number]
+    )
+
+
+def _is_renamed(action: Action, path: str) -> bool:
+    """Tell whether somebody took a file's name away, and it has another one."""
+    was, after = action.before.get(path), {**action.before, **action.left}
+    if was is None or was.kind is not Kind.FILE:
+        return False
+    now = after[path]
+    return (now is None or now.inode is not was.inode) and any(
+        seen is not None and seen.inode is was.inode for seen in after.values()
+    )
 
 
 def check_copies(ledger: Ledger, number: int, tree: Tree) -> None:

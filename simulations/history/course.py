@@ -73,6 +73,8 @@ class Backup(NamedTuple):
     """What stood in the folder."""
     known: Tree
     """What of that had stood there when all were at rest last."""
+    epoch: int
+    """How often all devices had come to rest before it."""
 
 
 class Course:
@@ -334,7 +336,9 @@ class Course:
         device, now_ns = self.world.devices[number], self.world.loop.now_ns
         if self.image is None:
             tree = look(device)
-            self.image = Backup(number, now_ns, device.image(), tree, self.ledger.known(number, tree))
+            self.image = Backup(
+                number, now_ns, device.image(), tree, self.ledger.known(number, tree), self.ledger.epoch
+            )
         if self.backup is None:
             self.backup = now_ns, self.world.coordinator.backup()
 
@@ -360,7 +364,7 @@ class Course:
         if database:
             others = [held(look(one)) + held(look(one, AWAY)) for one in self.world.devices if one is not device]
             self.ledger.forget_removals(number, since_ns, set().union(*others))
-            self.ledger.forget(device, number, back.known)
+            self.ledger.forget(device, number, back.known, back.epoch)
         if files and not database:
             stood = away | before  # what its user put away goes by that, too
             self.ledger.note(device, number, "puts the files back to a backup", stood)

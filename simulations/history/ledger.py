@@ -179,6 +179,8 @@ class Forgotten(NamedTuple):
     """In which it was put back."""
     is_known: bool
     """Whether it knew all the same that others have it, and where: what others do to it, it can tell."""
+    since: int = 0
+    """The epoch of the backup: of names that others took away and gave since then, it knows nothing."""
 
     def could_tell(self, action: Action) -> bool:
         """Tell whether an action cannot have to do with that."""
@@ -534,15 +536,22 @@ class Ledger:
         rest = self.rest[number]
         return {path: seen for path, seen in here.items() if rest.get(path) == _stamp(seen)}
 
-    def forget(self, device: DeviceMachine, number: int, known: Tree) -> None:
-        """Note that a device was put back to when it knew this of what stands on its disk, and nothing for sure of the rest."""
+    def forget(self, device: DeviceMachine, number: int, known: Tree, since: int = 0) -> None:
+        """Note that a device was put back to when it knew this of what stands on its disk, and nothing for sure of the rest.
+
+        Args:
+            device: Where.
+            number: Of the device.
+            known: What it knew.
+            since: The epoch of the backup.
+        """
         for path, seen in self.see(device, number).items():
             if seen.kind is Kind.FILE and seen.content != EMPTY:
                 is_known = path in known and known[path].content == seen.content
                 before = self.forgotten.get((number, seen.content))
                 if before is not None and before.epoch == self.epoch:
                     is_known = is_known and before.is_known
-                self.forgotten[number, seen.content] = Forgotten(number, self.epoch, is_known)
+                self.forgotten[number, seen.content] = Forgotten(number, self.epoch, is_known, since)
 
     def when_forgotten(self, content: bytes) -> list[Forgotten]:
         """Return when devices forgot that they had a content from others, or they from them."""

@@ -76,6 +76,26 @@ def test_9_a_device_that_forgot_a_file_may_put_it_beside_an_older_version_of_it(
         contents.check_identity(scene.ledger, 1, scene.tree(1))
 
 
+@pytest.mark.parametrize("since", [0, 1])
+@pytest.mark.parametrize("method", ["rename", "link", "copy"])
+def test_9_a_device_that_forgot_a_file_may_put_it_beside_the_one_that_had_its_name_at_the_backup(scene, method, since):
+    """The history 529: it knows a file by its path alone, and others had given that another name."""
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(0, (method, "a.txt", "b.txt"))
+    if method != "rename":
+        scene.act(0, ("remove", "a.txt"))
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("write", "a.txt", b"two"))
+    scene.ledger.rested(scene.world.devices)
+    for path in ("a.txt", COPY):
+        scene.come(1, path, b"two")
+    with breaks(9):
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+    scene.ledger.forget(scene.world.devices[1], 1, {}, since)
+    with breaks(9) if since or method == "copy" else nullcontext():
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_9_a_file_may_be_renamed_before_a_killed_device_knows_that_it_placed_it(scene, runs):
     scene.act(0, ("write", "a.txt", b"one"))
