@@ -108,6 +108,8 @@ def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[b
     that was renamed after its device had placed it and was killed in that moment, before it ran again (docs/acid.md). And
     so is each move of a file of which its device's watcher told that it went, and lost to where (``half_told``, by what the
     file held): to the device that is a removal, and a new file once it finds it.
+    Where a user puts a file in the place of one that he had removed, his device may see nothing but a version of that one,
+    as if he had moved it over it: what another made of the file without knowing that stands beside it.
     """
     for content, count in held(tree).items():
         makers = ledger.makers.get(content, [])
@@ -117,6 +119,7 @@ def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[b
             for one in ledger.when_forgotten(content)
         )
         made += sum(maker.is_unseen and not maker.made[content] for maker in makers[1:])
+        made += sum(_took_a_place(ledger, maker, content) for maker in makers[1:])
         made += (half_told or {}).get(content, 0)
         if count > max(made, 1):
             made += _put_beside(ledger, tree, content)
@@ -127,6 +130,31 @@ def check_identity(ledger: Ledger, number: int, tree: Tree, half_told: Mapping[b
                 f"{content.hex()[:6]} stands at {count} paths on device-{number}, and was put at {made}: {paths}",
                 *makers[:2],
             )
+
+
+def _took_a_place(ledger: Ledger, maker: Action, content: bytes) -> bool:
+    """Tell whether somebody moved a file to where he had removed another since all were at rest, and a rival moved it, too."""
+    emptied = any(
+        one.device == maker.device
+        and one.epoch == maker.epoch
+        and path in one.left
+        and one.left[path] is None
+        and path in one.before
+        and one.before[path].kind is Kind.FILE
+        and one.before[path].content in one.gone
+        for path in _paths_of(content, [maker])
+        for one in ledger.actions[: maker.number]
+    )
+    return (
+        emptied
+        and not maker.made[content]
+        and any(
+            rival.device != maker.device
+            and not rival.made[content]
+            and not ledger.had_seen(*sorted((maker, rival), key=lambda one: -one.number), content)
+            for rival in ledger.makers[content]
+        )
+    )
 
 
 def _put_beside(ledger: Ledger, tree: Tree, content: bytes) -> int:

@@ -76,6 +76,26 @@ def test_9_a_device_that_forgot_a_file_may_put_it_beside_an_older_version_of_it(
         contents.check_identity(scene.ledger, 1, scene.tree(1))
 
 
+@pytest.mark.parametrize("rests", [False, True])
+@pytest.mark.parametrize("place", ["b.txt", "c.txt"])
+@pytest.mark.parametrize("rival", [0, 1])
+def test_9_a_file_that_is_put_where_another_was_removed_may_be_a_version_of_that(scene, place, rests, rival):
+    """The history 389: another moved it meanwhile."""
+    scene.act(0, ("write", "a.txt", b"one"), ("write", "b.txt", b"two"))
+    for path, data in (("a.txt", b"one"), ("b.txt", b"two")):
+        scene.come(1, path, data)
+    scene.ledger.rested(scene.world.devices)
+    scene.act(1, ("remove", "b.txt"))
+    if rests:
+        scene.ledger.rested(scene.world.devices)
+    scene.act(1, ("rename", "a.txt", place))
+    if rival == 0:
+        scene.act(0, ("rename", "a.txt", "d.txt"))
+    scene.come(1, "d.txt", b"one")
+    with breaks(9) if rests or rival == 1 or place == "c.txt" else nullcontext():
+        contents.check_identity(scene.ledger, 1, scene.tree(1))
+
+
 @pytest.mark.parametrize("since", [0, 1])
 @pytest.mark.parametrize("method", ["rename", "link", "copy"])
 def test_9_a_device_that_forgot_a_file_may_put_it_beside_the_one_that_had_its_name_at_the_backup(scene, method, since):
