@@ -331,13 +331,32 @@ def _has_rival(ledger: Ledger, maker: Action, places: list[str]) -> bool:
             return True
         earlier, later = sorted((rival, maker), key=lambda action: action.number)
         if rival.device == maker.device:
-            if ledger.forgot_between(earlier, later):
+            if ledger.forgot_between(earlier, later) or _is_brought_together(ledger, rival, maker, names):
                 return True
             continue
         if not _knew(ledger, later, earlier):
             return True
     asked = ledger.asked_meanwhile(maker, _CHANGES)
     return any(not path or _one(wanted(_last(path))) in names for path in asked)
+
+
+def _is_brought_together(ledger: Ledger, rival: Action, maker: Action, names: set[str]) -> bool:
+    """Tell whether files of one name, which one user put into two directories, may be in one, since another moved a directory.
+
+    He gave it the name of the other, where nobody had seen that yet who put the later of them.
+    """
+    mine, its = (
+        {_last(path.rpartition("/")[0]) for path in one.came if _one(wanted(_last(path))) in names}
+        for one in (maker, rival)
+    )
+    pairs = {frozenset((one, other)) for one in mine for other in its if one != other}
+    later = max(maker, rival, key=lambda action: action.number)
+    return any(
+        frozenset((_last(was), _last(new))) in pairs
+        for one in ledger.actions
+        if one.device != maker.device and one.epoch >= later.epoch
+        for was, new in one.moved
+    )
 
 
 def _touches(action: Action, names: set[str], above: set[str]) -> bool:
