@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
+from peer.core.hints import DEBOUNCE_S
 from protocol.entries import Kind
 from simulations.checks.names import is_copy, is_kept, is_local, is_made_of, wanted
 from simulations.checks.violation import (
@@ -22,6 +23,8 @@ from simulations.checks.violation import (
 from simulations.history.ledger import EMPTY, Action, Forgotten, Ledger, Tree, held
 
 _NAMED: Final = 6
+_UNLOOKED_NS: Final = int(DEBOUNCE_S * 1e9)
+"""A device looks so long after it was told of a change, at what stands there by then."""
 _CHANGES: Final = frozenset({"resolve", "restore", "undo", "approve"})
 """Commands that change files."""
 
@@ -272,7 +275,7 @@ def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
     at its new place; and where it was moved later, by who had had it since before the removal, which two names that were
     exchanged do not tell.
     """
-    lay = [path.split("/")[:-1] for path, seen in ender.before.items() if seen.content == content]
+    lay = [path.split("/")[:-1] for path in _lay(ledger, ender, content)]
     above = _all_names(ledger, {part for parts in lay for part in parts})
     directories = {path for path, seen in ender.before.items() if seen.kind is Kind.DIRECTORY}
     return any(
@@ -287,6 +290,21 @@ def _went_along(ledger: Ledger, ender: Action, content: bytes) -> bool:
     )
 
 
+def _lay(ledger: Ledger, ender: Action, content: bytes) -> list[str]:
+    """Return where a content lay when its user removed it, or so shortly before that its device cannot have looked since.
+
+    To that device it went from there, with all that went with it.
+    """
+    since_ns = ender.time_ns - _UNLOOKED_NS
+    return [
+        path
+        for one in ledger.actions[: ender.number + 1]
+        if one.device == ender.device and one.epoch == ender.epoch and (one is ender or one.time_ns > since_ns)
+        for path, seen in one.before.items()
+        if seen.content == content
+    ]
+
+
 def _all_names(ledger: Ledger, names: set[str]) -> set[str]:
     """Return these names of directories, and whatever else somebody called a directory of such a name."""
     found = set(names)
@@ -297,27 +315,25 @@ def _all_names(ledger: Ledger, names: set[str]) -> set[str]:
 
 
 def _met_a_removal(ledger: Ledger, ender: Action, path: str, content: bytes) -> bool:
-    """Tell whether a conflict's copy is all that stands of a file that two removed at once, each another version of it.
+    """Tell whether a conflict's copy was removed, or is all that stands, of a file that two removed, each another version of it.
 
-    The folder holds the file no more when the second removal is found: it may as well be a step of the agent that a crash
-    cut short after it took the file away, and that must not take the copy along.
+    The folder holds the file, or that copy, no more when the second removal is found: it may as well be a step of the agent
+    that a crash cut short after it took the file away, and that must not take along what holds those bytes now.
     """
-    name = _last(path)
-    if not is_copy(name):
-        return False
-    mine = [
-        was for was, seen in ender.before.items() if seen.content == content and _one(_last(was)) == _one(wanted(name))
-    ]
+    name = _one(wanted(_last(path)))
+    lay = [was for was, seen in ender.before.items() if seen.content == content and _one(wanted(_last(was))) == name]
+    mine = [was for was in lay if is_copy(_last(path)) or is_copy(_last(was))]
     return any(
         one.device != ender.device
         and one.epoch == ender.epoch
-        and _last(was) in one.touched
-        and was in one.before
-        and was not in one.came
-        and one.before[was].kind in (Kind.FILE, Kind.LINK)
-        and one.before[was].content != content
+        and _last(its) in one.touched
+        and its in one.before
+        and its not in one.came
+        and one.before[its].kind in (Kind.FILE, Kind.LINK)
+        and one.before[its].content != content
         for one in ledger.actions
         for was in mine
+        for its in {was, was.removesuffix(_last(was)) + wanted(_last(was))}
     )
 
 
@@ -372,13 +388,32 @@ def _has_rival(ledger: Ledger, maker: Action, places: list[str]) -> bool:
             return True
         earlier, later = sorted((rival, maker), key=lambda action: action.number)
         if rival.device == maker.device:
-            if ledger.forgot_between(earlier, later):
+            if ledger.forgot_between(earlier, later) or _is_brought_together(ledger, rival, maker, names):
                 return True
             continue
         if not _knew(ledger, later, earlier):
             return True
     asked = ledger.asked_meanwhile(maker, _CHANGES)
     return any(not path or _one(wanted(_last(path))) in names for path in asked)
+
+
+def _is_brought_together(ledger: Ledger, rival: Action, maker: Action, names: set[str]) -> bool:
+    """Tell whether files of one name, which one user put into two directories, may be in one, since another moved a directory.
+
+    He gave it the name of the other, where nobody had seen that yet who put the later of them.
+    """
+    mine, its = (
+        {_last(path.rpartition("/")[0]) for path in one.came if _one(wanted(_last(path))) in names}
+        for one in (maker, rival)
+    )
+    pairs = {frozenset((one, other)) for one in mine for other in its if one != other}
+    later = max(maker, rival, key=lambda action: action.number)
+    return any(
+        frozenset((_last(was), _last(new))) in pairs
+        for one in ledger.actions
+        if one.device != maker.device and one.epoch >= later.epoch
+        for was, new in one.moved
+    )
 
 
 def _touches(action: Action, names: set[str], above: set[str]) -> bool:

@@ -162,6 +162,24 @@ def test_5_who_writes_a_file_of_that_name_elsewhere_is_no_rival(scene):
     contents.check_copies(scene.ledger, 2, scene.tree(2))
 
 
+def test_5_who_puts_files_of_one_name_into_two_directories_is_his_own_rival_where_another_makes_these_one(scene):
+    for number in range(2):
+        scene.come(number, "D/old", b"old")
+    scene.act(0, ("make_directory", "E"), ("write", "E/a.txt", b"one"))
+    scene.act(0, ("write", "D/a.txt", b"two"))
+    scene.come(2, f"E/{COPY}", b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("rename", "D", "F"))
+    with breaks(5):
+        contents.check_copies(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("rename", "F", "D"), ("rename", "D", "between"), ("rename", "between", "E"))
+    with breaks(5):  # it was F to him
+        contents.check_copies(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("rename", "E", "D"))
+    contents.check_copies(scene.ledger, 2, scene.tree(2))
+
+
 def test_5_who_edits_under_the_old_name_is_a_rival_of_who_renamed_and_edits(scene):
     scene.act(0, ("write", "first.txt", b"one"))
     scene.come(1, "first.txt", b"one")

@@ -8,7 +8,7 @@ import pytest
 
 from simulations.checks import contents
 from tests.simulations.test_checks import COPY, breaks
-from tests.simulations.test_ledger import Scene
+from tests.simulations.test_ledger import Scene, of
 
 
 @pytest.fixture
@@ -144,6 +144,43 @@ def test_3_of_a_file_that_two_removed_in_two_versions_the_copy_stays(scene):
     contents.check_resurrection(scene.ledger, 2, scene.tree(2))
     with breaks(3):  # under a name that is no conflict's
         contents.check_resurrection(scene.ledger, 1, scene.tree(1))
+
+
+def test_3_of_a_file_that_another_removed_the_copy_that_somebody_removed_may_be_it_again(scene):
+    for number in range(2):
+        scene.come(number, "a.txt", b"base")
+    scene.act(0, ("write", "a.txt", b"one"))
+    scene.act(1, ("write", "a.txt", b"two"))
+    scene.ledger.see(scene.world.devices[0], 0)
+    scene.world.devices[0].user.rename(scene.world.devices[0].path("a.txt"), scene.world.devices[0].path(COPY))
+    scene.act(0, ("remove", COPY))
+    scene.come(2, "a.txt", b"one")
+    with breaks(3):  # the other version is still there
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("remove", "a.txt"), ("make_directory", "a.txt"))
+    contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    scene.come(2, "b.txt", b"one")
+    with breaks(3):
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+
+
+def test_3_what_was_removed_as_soon_as_it_was_moved_out_of_a_directory_comes_back_in_that(scene):
+    for number in range(2):
+        scene.come(number, "D/a.txt", b"base")
+    scene.act(1, ("rename", "D", "E"))
+    scene.act(0, ("write", "D/b.txt", b"one"))
+    scene.act(0, ("rename", "D/b.txt", "b.txt"), ("remove_tree", "D"))
+    scene.come(2, "E/b.txt", b"one")
+    pause_ns = scene.world.loop.now_ns + 60_000_000
+    moved = scene.ledger.actions[-1]
+    scene.act(0, ("remove", "b.txt"))
+    contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+    (ender,) = scene.ledger.enders[of(b"one")]
+    assert ender.number == moved.number + 1
+    scene.ledger.actions[-1] = late = ender._replace(time_ns=pause_ns)
+    scene.ledger.enders[of(b"one")] = [late]
+    with breaks(3):  # its device looked meanwhile: it was removed for itself
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
 
 
 def test_3_what_stays_on_its_device_was_removed_nowhere_else(scene):
