@@ -154,7 +154,9 @@ def _took_a_place(ledger: Ledger, maker: Action, content: bytes) -> bool:
         and any(
             rival.device != maker.device
             and not rival.made[content]
-            and not ledger.had_seen(*sorted((maker, rival), key=lambda one: -one.number), content)
+            and not ledger.had_seen(
+                max(maker, rival, key=lambda one: one.number), min(maker, rival, key=lambda one: one.number), content
+            )
             for rival in ledger.makers[content]
         )
     )
