@@ -81,6 +81,9 @@ class Ledger(Protocol):
     def advance(self, device: int) -> bool:
         """Count entries of a log that was given back as a device's newest, where they follow; tell whether any did."""
 
+    def is_branch(self, entry: Entry) -> bool:
+        """Tell whether a log that was given back has another entry in the place of this one, or of the one before the next."""
+
     def is_control_link(self, hash: LinkHash) -> bool:
         """Tell whether a link stands in the control log."""
 
@@ -157,6 +160,8 @@ class Ordering:
         code = refusal(entry, self._authority, ledger.newest_of(device), ledger.is_control_link)
         if code == "gap" and ledger.advance(device):
             code = refusal(entry, self._authority, ledger.newest_of(device), ledger.is_control_link)
+        if not code and ledger.is_branch(entry):
+            code = "chain"  # of a device that was put back to before it wrote what this coordinator has lost, too
         if code:
             return code if known is None else ""
         if is_full(ledger.pending_count(device), ledger.pending_count()):

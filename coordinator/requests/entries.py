@@ -255,11 +255,11 @@ async def pull_registered(coordinator: Coordinator, session: Session, message: m
 
 
 async def get_own_seq(coordinator: Coordinator, session: Session, message: m.GetOwnSeq) -> m.Message:
-    """Return the newest entry registered under a device number."""
+    """Return the newest entry under a device number, also where it came back with a log and one before it did not."""
 
     def read(repository: Repository) -> m.OwnSeq:
         coordinator.member_head(repository, message.folder, session.account)
-        return m.OwnSeq(*repository.folders.newest_of(message.folder, message.device))
+        return m.OwnSeq(*repository.folders.highest_of(message.folder, message.device))
 
     return await coordinator.database.read(read)
 

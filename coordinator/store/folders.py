@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
-from coordinator.store.schema import AUTHORS, CONTROL_LINKS, FOLDERS, LOG, MEMBERS, PENDING
+from coordinator.store.schema import AUTHORS, CONTROL_LINKS, ENTRIES, FOLDERS, LOG, MEMBERS, PENDING
 from coordinator.store.statements import KEYS, Prepared, groups, upsert
 from protocol.chains import Role, SignedLink
 from protocol.codec import decode
@@ -66,6 +66,12 @@ _SELECT_NEWEST = Prepared(
     select(AUTHORS.c.seq, AUTHORS.c.hash).where(
         AUTHORS.c.folder == bindparam("folder"), AUTHORS.c.device == bindparam("device")
     )
+)
+_SELECT_HIGHEST = Prepared(
+    select(ENTRIES.c.seq, ENTRIES.c.hash)
+    .where(ENTRIES.c.folder == bindparam("folder"), ENTRIES.c.device == bindparam("device"))
+    .order_by(ENTRIES.c.seq.desc())
+    .limit(1)
 )
 _SELECT_PENDING = Prepared(
     select(PENDING.c.folder, func.max(PENDING.c.counter)).where(PENDING.c.folder.in_([KEYS])).group_by(PENDING.c.folder)
@@ -219,6 +225,12 @@ class Folders:
         """Return (seq, hash) of the newest entry registered under a device number; (0, zeros) if there is none."""
         row = _SELECT_NEWEST.run(self._connection, {"folder": folder, "device": device}).fetchone()
         return (0, EntryHash(bytes(32))) if row is None else (row[0], EntryHash(row[1]))
+
+    def highest_of(self, folder: FolderId, device: int) -> tuple[int, EntryHash]:
+        """Return the same, or of a log that was given back what stands beyond that: some between is to come again."""
+        row = _SELECT_HIGHEST.run(self._connection, {"folder": folder, "device": device}).fetchone()
+        newest = self.newest_of(folder, device)
+        return newest if row is None or row[0] <= newest[0] else (row[0], EntryHash(row[1]))
 
     def pseudonyms(self, folders: Iterable[FolderId]) -> list[Pseudonym]:
         """Return the pseudonyms of folders."""

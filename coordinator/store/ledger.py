@@ -53,6 +53,13 @@ _SELECT_NEWEST = Prepared(
         AUTHORS.c.folder == bindparam("folder"), AUTHORS.c.device.in_([KEYS])
     )
 )
+_SELECT_AHEAD = Prepared(
+    select(ENTRIES.c.seq, ENTRIES.c.hash, ENTRIES.c.position).where(
+        ENTRIES.c.folder == bindparam("folder"),
+        ENTRIES.c.device == bindparam("device"),
+        ENTRIES.c.seq > bindparam("seq"),
+    )
+)
 _SELECT_VECTORS = Prepared(
     select(REGISTERS.c.node, REGISTERS.c.register, REGISTERS.c.vector).where(
         REGISTERS.c.folder == bindparam("folder"), REGISTERS.c.node.in_([KEYS])
@@ -120,6 +127,8 @@ class FolderLedger(Waits):
         """Records from before that were ordered or made void here."""
         self._newest: dict[int, tuple[int, EntryHash]] = {}
         self._newest_changed: set[int] = set()
+        self._ahead: dict[int, dict[int, tuple[EntryHash, int]]] = {}
+        """By device: ordered entries beyond its newest as it was before, with their positions; of a log that was given back."""
         self._pending: Counter[int] | None = None
         """How many registered, unordered entries each device number has."""
         self._vectors: dict[tuple[NodeId, int], Vector] = {}
@@ -202,6 +211,28 @@ class FolderLedger(Waits):
             self._newest[device] = (seq, found[seq])
             self._newest_changed.add(device)
         return self._newest[device] != before
+
+    def is_branch(self, entry: Entry) -> bool:
+        """Tell whether a log that was given back has another entry in the place of this one, or of the one before the next."""
+        device, seq = entry.header.device, entry.header.seq
+        if device not in self._ahead:
+            rows = _SELECT_AHEAD.run(
+                self._connection, {"folder": self._folder, "device": device, "seq": self.newest_of(device)[0]}
+            )
+            self._ahead[device] = {row[0]: (EntryHash(row[1]), row[2]) for row in rows}
+        ahead = self._ahead[device]
+        if ahead.get(seq, (entry.hash, 0))[0] != entry.hash:
+            return True
+        after = ahead.get(seq + 1)
+        return after is not None and self._ordered(after[1]).header.previous != entry.hash
+
+    def _ordered(self, position: int) -> Entry:
+        data: bytes | None = self._connection.execute(
+            select(LOG.c.data).where(LOG.c.folder == self._folder, LOG.c.position == position)
+        ).scalar_one_or_none()
+        if data is None:
+            raise CorruptStateError("an ordered entry is missing")
+        return parse_entry(data)
 
     def is_control_link(self, hash: LinkHash) -> bool:
         """Tell whether a link stands in the control log."""

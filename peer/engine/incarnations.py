@@ -15,8 +15,16 @@ from protocol.entries import Entry, parse_entry
 from protocol.errors import ProtocolError
 
 
-async def is_set_back(context: Context, follower: Follower) -> bool:
+async def is_set_back(context: Context, follower: Follower, lost_seq: int | None = None) -> bool:
     """Begin a new incarnation if this device has written more under its number than it knows; tell whether it did.
+
+    So it does where an entry can never be registered, since a later one of this number stands in the log, which builds on
+    what the coordinator lost of this device.
+
+    Args:
+        context: What all engines share.
+        follower: Of the folder.
+        lost_seq: The number of an entry that the coordinator refuses as it is.
 
     Raises:
         UnavailableError: The coordinator cannot be asked.
@@ -26,7 +34,8 @@ async def is_set_back(context: Context, follower: Follower) -> bool:
 
     def operation(db: sqlite3.Connection) -> bool:
         known = folders.entry_hash_of(db, record.key, record.number, own.seq)
-        if own.seq == 0 or (known is not None and known[0] == own.entry):
+        is_lost = lost_seq is not None and own.seq >= lost_seq
+        if own.seq == 0 or (known is not None and known[0] == own.entry and not is_lost):
             return False
         follower.begin_anew(db)
         follower.rebuild(db)

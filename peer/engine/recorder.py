@@ -508,10 +508,11 @@ class Recorder:
                 m.RegisterEntries(record.id, self._follower.record.checkpoint, tuple(data for _, data in part)),
                 m.EntryStates,
             )
-            for state in reply.states:
-                if state.refused in {"chain", "gap"}:
+            for (seq, _), state in zip(part, reply.states, strict=False):
+                if state.refused in {"chain", "gap", "epoch"}:
                     self.forget()
-                    if await is_set_back(self._context, self._follower):
+                    lost_seq = None if state.refused == "gap" else seq
+                    if await is_set_back(self._context, self._follower, lost_seq):
                         return True
                 if state.refused == "epoch":
                     await self._follower.follow()

@@ -127,6 +127,32 @@ def test_a_lost_registration_does_not_stop_its_device(world):
     run(main)
 
 
+def test_a_device_that_was_put_back_too_cannot_write_beside_what_comes_back(world):
+    """It does not know any more what it wrote, nor does the coordinator of that which others do not have."""
+
+    async def main():
+        story = Story(world)
+        await story.rolled_back()
+        folder, head, early = story.folder.id, story.head, hash_of(story.early)
+        twin = story.a.entry("twin", seq=2, previous=early, keep=False)
+        other = story.a.entry("other", seq=3, previous=hash_of(story.waiting), keep=False)
+        async with world.running() as server:
+            client = await device(server.url, story.alice)
+            await client.register(folder, [])
+            assert await client.refused(m.RegisterEntries(folder, head, ())) == "behind"
+            await client.ask(m.RepushLog(story.items, head))
+            newest = parse_entry(story.instead)
+            assert await client.ask(m.GetOwnSeq(folder, 1), m.OwnSeq) == m.OwnSeq(newest.header.seq, newest.hash)
+            assert (await client.register(folder, [twin])).states[0].refused == "chain"
+            assert [s.refused for s in (await client.register(folder, [story.waiting, other])).states] == ["", "chain"]
+            answer = await client.register(folder, [story.late, story.gone])
+            assert [s.refused for s in answer.states] == ["", ""]
+            assert answer.own_seq == parse_entry(story.gone).header.seq
+            assert (await client.pull(folder)).items == story.items
+
+    run(main)
+
+
 def test_a_long_log_comes_back_in_parts(world):
     async def main():
         story = Story(world)

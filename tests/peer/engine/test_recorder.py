@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from peer.engine.recorder import Recorder, _seen
+from peer.store import folders
 from peer.store.database import InlineDatabase
 from peer.store.folders import FolderRecord
 from peer.store.schema import SCHEMA
 from protocol import limits
 from protocol import messages as m
 from protocol.codec import encode
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, UnavailableError
 from protocol.ids import EntryHash, FolderId, Pseudonym
 
 
@@ -36,10 +37,11 @@ class Coordinator:
     def __init__(self) -> None:
         self.handed: list[bytes] = []
         self.refuses = ""
+        self.own = m.OwnSeq(0, EntryHash(bytes(32)))
 
     async def ask(self, message: Any, kind: type) -> Any:
         if isinstance(message, m.GetOwnSeq):
-            return m.OwnSeq(0, EntryHash(bytes(32)))
+            return self.own
         self.handed += message.entries
         state = m.EntryState(EntryHash(bytes(32)), 0, None, self.refuses)
         return m.EntryStates((state,) * len(message.entries), 0)
@@ -94,3 +96,30 @@ def test_a_new_incarnation_hands_in_all_that_it_signed():
     world.push()
     world.follower.record = FolderRecord(1, FolderId(bytes(32)), "f", b"/f", Pseudonym(bytes(32)), number=2)
     assert world.push() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "own_seq", "begins_anew"),
+    [("chain", 2, True), ("epoch", 2, True), ("gap", 2, False), ("chain", 1, False), ("epoch", 1, False)],
+)
+def test_what_can_never_be_registered_before_a_later_one_is_signed_under_a_new_number(refuses, own_seq, begins_anew):
+    """The coordinator lost it, and took the later one back with the log, which this device knows."""
+    world = World()
+    world.sign(2)
+    one = EntryHash(bytes([7]) * 32)
+    world.database.call(lambda db: folders.put_entry_hash(db, 1, 1, own_seq, one, own_seq))
+    world.coordinator.own, world.coordinator.refuses = m.OwnSeq(own_seq, one), refuses
+    told: list[str] = []
+    world.follower.begin_anew = lambda _: told.append("anew")
+    world.follower.rebuild = lambda _: None
+
+    async def follow() -> None:
+        told.append("follows")
+
+    world.follower.follow = follow
+    if begins_anew:
+        assert world.push() == [2]
+    else:
+        with pytest.raises((ProtocolError, UnavailableError)):
+            world.push()
+    assert ("anew" in told) is begins_anew
