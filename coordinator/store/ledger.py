@@ -13,6 +13,7 @@ from typing import Any
 from blake3 import blake3
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
+from coordinator.core.admission import FIRST
 from coordinator.core.ordering import Record
 from coordinator.store.folders import Folders, Head
 from coordinator.store.schema import (
@@ -29,7 +30,7 @@ from coordinator.store.statements import KEYS, Prepared, groups, insert, upsert
 from coordinator.store.waits import Waits
 from protocol.chains import SignedLink
 from protocol.codec import decode, encode
-from protocol.entries import Entry, Register, parse_entry
+from protocol.entries import Entry, Header, Register, parse_entry
 from protocol.errors import CorruptStateError
 from protocol.history import ItemKind, VoidReason, VoidRecord, next_chain
 from protocol.ids import ChunkId, EntryHash, LinkHash, NodeId
@@ -92,6 +93,28 @@ _UPDATE_RECORD = Prepared(
         ENTRIES.c.seq == bindparam("key_seq"),
     )
     .values(position=bindparam("new_position"), void=bindparam("new_void"), replaced_by=bindparam("new_replaced_by"))
+)
+_SELECT_BRANCH = Prepared(
+    select(ENTRIES.c.hash, ENTRIES.c.counter, ENTRIES.c.seq).where(
+        ENTRIES.c.folder == bindparam("key_folder"),
+        ENTRIES.c.device == bindparam("key_device"),
+        ENTRIES.c.seq >= bindparam("key_seq"),
+        ENTRIES.c.position == 0,
+    )
+)
+_MOVE_BRANCH = Prepared(
+    update(ENTRIES)
+    .where(
+        ENTRIES.c.folder == bindparam("key_folder"),
+        ENTRIES.c.device == bindparam("key_device"),
+        ENTRIES.c.seq == bindparam("key_seq"),
+    )
+    .values(device=0, seq=bindparam("new_seq"))
+)
+_MOVE_PENDING = Prepared(
+    update(PENDING)
+    .where(PENDING.c.folder == bindparam("key_folder"), PENDING.c.counter == bindparam("key_counter"))
+    .values(device=0)
 )
 _DELETE_RECORD = Prepared(
     delete(ENTRIES).where(
@@ -325,6 +348,9 @@ class FolderLedger(Waits):
         """Put an entry of a log that is given back at its position; its device's newest may not reach it yet."""
         record = self.find(entry.hash)
         if record is None or not record.is_registered:
+            seq, newest = self.newest_of(entry.header.device)
+            if seq >= entry.header.seq or (seq == entry.header.seq - 1 and newest != entry.header.previous):
+                self._set_branch_aside(entry.header)
             record = self._add(entry, data)
         self._parsed[entry.hash] = entry
         record.position = self.append(ItemKind.ENTRY, entry.hash, data, time_ms)
@@ -333,6 +359,24 @@ class FolderLedger(Waits):
         self._resolved(record)
         self.drop_waits(entry.hash)
         self.advance(record.device)
+
+    def _set_branch_aside(self, header: Header) -> None:
+        """Make room for an entry of a log that is given back: what its device registered in its place meanwhile, and after.
+
+        That device was put back, and knew no more than this coordinator. Nobody has such a number, so that it becomes void.
+        """
+        key = {"key_folder": self._folder, "key_device": header.device, "key_seq": header.seq - 1}
+        rows = [row for row in _SELECT_BRANCH.run(self._connection, key) if row[0] != header.previous]
+        if not rows:
+            return
+        _MOVE_PENDING.run_each(self._connection, [{"key_folder": self._folder, "key_counter": row[1]} for row in rows])
+        _MOVE_BRANCH.run_each(self._connection, [{**key, "key_seq": row[2], "new_seq": -row[1]} for row in rows])
+        for row in rows:
+            self._records.pop(EntryHash(row[0]), None)
+        self._pending = None
+        self._newest[header.device] = FIRST
+        self._newest_changed.add(header.device)
+        self.advance(header.device)
 
     def restore_void(self, void: VoidRecord, data: bytes, time_ms: int) -> None:
         """Put a void record of a log that is given back at its position, even if its entry was never here."""

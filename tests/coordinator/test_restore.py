@@ -10,8 +10,9 @@ import pytest
 
 from protocol import messages as m
 from protocol.chains import EnrolDevice, Role
+from protocol.codec import decode
 from protocol.entries import parse_entry
-from protocol.history import ItemKind, LogItem, SignedCheckpoint, VoidReason, sign_checkpoint
+from protocol.history import ItemKind, LogItem, SignedCheckpoint, VoidReason, VoidRecord, sign_checkpoint
 from tests.builders import Author, hash_of, segment
 from tests.coordinator.client import device, new_user
 from tests.coordinator.conftest import World, run
@@ -149,6 +150,38 @@ def test_a_device_that_was_put_back_too_cannot_write_beside_what_comes_back(worl
             assert [s.refused for s in answer.states] == ["", ""]
             assert answer.own_seq == parse_entry(story.gone).header.seq
             assert (await client.pull(folder)).items == story.items
+
+    run(main)
+
+
+def test_what_a_device_that_was_put_back_too_wrote_before_the_log_came_back_makes_room_for_that(world):
+    async def main():
+        story = Story(world)
+        folder, early = story.folder.id, hash_of(story.early)
+        never = [segment("never").segment.id]
+        twin = story.a.entry("twin", seq=2, previous=early, keep=False, pins=never)
+        other = story.a.entry("other", seq=3, previous=hash_of(twin), keep=False, pins=never)
+        await story.rolled_back()
+        head = story.head
+        async with world.running() as server:
+            client = await device(server.url, story.alice)
+            assert [s.refused for s in (await client.register(folder, [twin, other])).states] == ["", ""]
+            assert await client.refused(m.RegisterEntries(folder, head, ())) == "behind"
+            await client.ask(m.RepushLog(story.items, head))
+            items = (await client.pull(folder)).items
+            assert items[: len(story.items)] == story.items
+            voids: list[VoidRecord] = [
+                decode(item.data, VoidRecord, bytes_max=1 << 20) for item in items[len(story.items) :]
+            ]
+            assert {void.entry for void in voids} == {hash_of(twin), hash_of(other)}
+            assert {void.reason for void in voids} == {VoidReason.AUTHOR_REMOVED}
+            states = (await client.register(folder, [twin, story.waiting, story.late, story.gone])).states
+            assert [(s.refused, s.void) for s in states] == [
+                ("", VoidReason.AUTHOR_REMOVED),
+                ("", None),
+                ("", None),
+                ("", VoidReason.REPLACED),
+            ]
 
     run(main)
 
