@@ -390,7 +390,9 @@ def _has_rival(ledger: Ledger, maker: Action, places: list[str]) -> bool:
             return True
         earlier, later = sorted((rival, maker), key=lambda action: action.number)
         if rival.device == maker.device:
-            if ledger.forgot_between(earlier, later) or _is_brought_together(ledger, rival, maker, names):
+            if ledger.forgot_between(earlier, later):
+                return True
+            if _is_brought_together(ledger, rival, maker, names) or _comes_back(ledger, rival, maker):
                 return True
             continue
         if not _knew(ledger, later, earlier):
@@ -415,6 +417,24 @@ def _is_brought_together(ledger: Ledger, rival: Action, maker: Action, names: se
         for one in ledger.actions
         if one.device != maker.device and one.epoch >= later.epoch
         for was, new in one.moved
+    )
+
+
+def _comes_back(ledger: Ledger, mover: Action, maker: Action) -> bool:
+    """Tell whether a directory that one user moved away, before he put files into a new one of that name, may stand there again.
+
+    He moved it into another that somebody moved into this one: one of both moves is none.
+    """
+    new_ones = {_last(path.rpartition("/")[0]) for path in maker.came}
+    return mover.number < maker.number and any(
+        one.device != mover.device
+        and one.epoch == mover.epoch
+        and _last(was) in other_new.split("/")[:-1]
+        and _last(other_was) in new.split("/")[:-1]
+        for was, new in mover.moved
+        if _last(was) in new_ones
+        for one in ledger.actions
+        for other_was, other_new in one.moved
     )
 
 

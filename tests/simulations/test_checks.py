@@ -180,6 +180,25 @@ def test_5_who_puts_files_of_one_name_into_two_directories_is_his_own_rival_wher
     contents.check_copies(scene.ledger, 2, scene.tree(2))
 
 
+@pytest.mark.parametrize(("place", "is_ring"), [("E/in/D", True), ("F/D", False)])
+def test_5_a_directory_that_was_moved_away_meets_the_new_one_of_its_name_if_another_undid_the_move(
+    scene, place, is_ring
+):
+    for number in range(2):
+        scene.come(number, "D/in/b", b"b")
+        scene.come(number, "E/in/c", b"c")
+        scene.come(number, "E/a.txt", b"old")
+        scene.come(number, "F/d", b"d")
+    scene.act(0, ("rename", "E", "D/in/E"))
+    scene.act(0, ("make_directory", "E"), ("write", "E/a.txt", b"one"))
+    scene.come(2, f"E/{COPY}", b"one")
+    with breaks(5):
+        contents.check_copies(scene.ledger, 2, scene.tree(2))
+    scene.act(1, ("rename", "D", place))
+    with nullcontext() if is_ring else breaks(5):
+        contents.check_copies(scene.ledger, 2, scene.tree(2))
+
+
 def test_5_who_edits_under_the_old_name_is_a_rival_of_who_renamed_and_edits(scene):
     scene.act(0, ("write", "first.txt", b"one"))
     scene.come(1, "first.txt", b"one")
