@@ -680,9 +680,13 @@ class Ledger:
         sights = self.sights[later.device]
         makers = self.makers.get(content, ())
         own = {path for maker in makers if maker.device == later.device for path in maker.came}
-        if _is_new(earlier, content):  # then others who wrote the same may not have known of it, nor who saw theirs
-            alike = (maker for maker in makers if maker.device != earlier.device and _is_new(maker, content))
-            own |= {path for maker in alike for path, came in maker.came.items() if came == content}
+        # Others who wrote the same, or moved it there as well, may not have known of it, nor who saw theirs.
+        alike = (
+            maker
+            for maker in makers
+            if maker.device != earlier.device and _is_new(maker, content) == _is_new(earlier, content)
+        )
+        own |= {path for maker in alike for path, came in maker.came.items() if came == content}
         places = [path for path, came in earlier.came.items() if came == content and path not in own]
         # What stood there before, and came back, is no sight of what the earlier one did.
         return any(

@@ -183,6 +183,22 @@ def test_3_what_was_removed_as_soon_as_it_was_moved_out_of_a_directory_comes_bac
         contents.check_resurrection(scene.ledger, 2, scene.tree(2))
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_3_who_moved_a_file_as_another_did_keeps_it_where_only_the_other_move_was_seen(scene, both):
+    for number in range(3):
+        scene.come(number, "a.txt", b"one")
+    scene.ledger.rested(scene.world.devices)
+    scene.act(0, ("rename", "a.txt", "b.txt"))
+    if both:
+        scene.act(1, ("rename", "a.txt", "b.txt"))
+    user, path = scene.world.devices[2].user, scene.world.devices[2].path
+    user.rename(path("a.txt"), path("b.txt"))
+    scene.act(2, ("remove", "b.txt"))
+    scene.come(2, "b.txt", b"one")
+    with nullcontext() if both else breaks(3):
+        contents.check_resurrection(scene.ledger, 2, scene.tree(2))
+
+
 def test_3_what_stays_on_its_device_was_removed_nowhere_else(scene):
     scene.act(0, ("write", "a", b"lock"))
     scene.act(0, ("remove", "a"))
