@@ -366,8 +366,9 @@ class Course:
             self.ledger.forget_removals(number, since_ns, set().union(*others))
             self.ledger.forget(device, number, back.known, back.epoch)
         if files and not database:
-            stood = away | before  # what its user put away goes by that, too
-            self.ledger.note(device, number, "puts the files back to a backup", stood)
+            # What its user put away goes by that, too; and what is away then is only that.
+            stood, stands = away | before, look(device, AWAY) | look(device)
+            self.ledger.note(device, number, "puts the files back to a backup", stood, stands)
         elif files:
             there = self.ledger.see(device, number)
             kept = held({path: seen for path, seen in there.items() if not is_local(path)})

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from simulations.checks import contents
+from simulations.devices import AWAY, ROOT
 from tests.simulations.test_checks import breaks, lived
 from tests.simulations.test_ledger import Scene, of
 
@@ -126,5 +127,23 @@ def test_1_what_another_device_showed_is_not_excused_by_a_backup():
         course.ledger.put[1][of(b"one")] = device.loop.now_ns
         await course.set_back(image, files=True, database=True)
         assert set(course.ledger.excused) == {of(b"two")}
+
+    lived(act)
+
+
+def test_3_a_backup_from_when_the_folder_was_away_removes_nothing():
+    async def act(course):
+        device, person = course.world.devices[0], course.person(0, Random(0))
+        for name, content in (("a.txt", b"one"), ("b.txt", b"two")):
+            with person.acting("writes"):
+                person.hands.write(person.path(name), content)
+            if name == "a.txt":
+                device.user.rename(ROOT, AWAY)
+                course._keep_images(0)
+                device.user.rename(AWAY, ROOT)
+        await course.set_back(course.image, files=True, database=False)
+        assert not course.ledger.enders.get(of(b"one"))
+        assert course.ledger.enders[of(b"two")]
+        device.user.rename(AWAY, ROOT)
 
     lived(act)
