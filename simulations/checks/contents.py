@@ -423,19 +423,24 @@ def _is_brought_together(ledger: Ledger, rival: Action, maker: Action, names: se
 def _comes_back(ledger: Ledger, mover: Action, maker: Action) -> bool:
     """Tell whether a directory that one user moved away, before he put files into a new one of that name, may stand there again.
 
-    He moved it into another that somebody moved into this one: one of both moves is none.
+    He moved it into another that others moved into this one, in one move or several: one of all these moves is none.
     """
+    if mover.number > maker.number:
+        return False
     new_ones = {_last(path.rpartition("/")[0]) for path in maker.came}
-    return mover.number < maker.number and any(
-        one.device != mover.device
-        and one.epoch == mover.epoch
-        and _last(was) in other_new.split("/")[:-1]
-        and _last(other_was) in new.split("/")[:-1]
-        for was, new in mover.moved
-        if _last(was) in new_ones
+    went = [
+        (_last(was), set(new.split("/")[:-1]))
         for one in ledger.actions
-        for other_was, other_new in one.moved
-    )
+        if one.device != mover.device and one.epoch == mover.epoch
+        for was, new in one.moved
+    ]
+    for was, new in mover.moved:
+        above = set(new.split("/")[:-1])
+        while more := {name for one, into in went if one in above for name in into} - above:
+            above |= more
+        if _last(was) in new_ones and _last(was) in above:
+            return True
+    return False
 
 
 def _touches(action: Action, names: set[str], above: set[str]) -> bool:

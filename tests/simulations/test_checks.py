@@ -180,9 +180,12 @@ def test_5_who_puts_files_of_one_name_into_two_directories_is_his_own_rival_wher
     contents.check_copies(scene.ledger, 2, scene.tree(2))
 
 
-@pytest.mark.parametrize(("place", "is_ring"), [("E/in/D", True), ("F/D", False)])
-def test_5_a_directory_that_was_moved_away_meets_the_new_one_of_its_name_if_another_undid_the_move(
-    scene, place, is_ring
+@pytest.mark.parametrize(
+    ("moves", "is_ring"),
+    [([("D", "E/in/D")], True), ([("D", "F/D")], False), ([("D", "F/D"), ("F", "E/in/F")], True)],
+)
+def test_5_a_directory_that_was_moved_away_meets_the_new_one_of_its_name_if_others_undid_the_move(
+    scene, moves, is_ring
 ):
     for number in range(2):
         scene.come(number, "D/in/b", b"b")
@@ -194,7 +197,8 @@ def test_5_a_directory_that_was_moved_away_meets_the_new_one_of_its_name_if_anot
     scene.come(2, f"E/{COPY}", b"one")
     with breaks(5):
         contents.check_copies(scene.ledger, 2, scene.tree(2))
-    scene.act(1, ("rename", "D", place))
+    for was, new in moves:
+        scene.act(1, ("rename", was, new))
     with nullcontext() if is_ring else breaks(5):
         contents.check_copies(scene.ledger, 2, scene.tree(2))
 
