@@ -213,7 +213,7 @@ async def ignore(person: Person) -> None:
     finally:  # also on a machine that is off by then: nobody is to find rules at rest
         person.ledger.ignored[person.number].discard(path)
         with person.ledger.acting(person.device, person.number, "removes the rules"):
-            if person.hands.exists(rules):
+            if person.hands.exists(rules) and not person.hands.is_directory(rules):  # somebody made it a directory
                 person.hands.remove(rules)
 
 

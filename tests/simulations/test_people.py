@@ -54,6 +54,20 @@ def test_who_would_write_the_same_again_gives_up_where_it_is_no_file_any_more():
     World(1, prepared()).run(story)
 
 
+def test_who_takes_rules_away_leaves_what_is_a_directory_by_then():
+    async def story(world):
+        device = world.devices[0]
+        ignoring = asyncio.create_task(oddities.ignore(Person(device, 0, Ledger(3), Random(1))))
+        rules = device.path(".kinignore")
+        await asyncio.sleep(6.0)
+        device.user.remove(rules)
+        device.user.make_directory(rules)
+        await ignoring
+        assert device.user.is_directory(rules)
+
+    World(1, prepared()).run(story)
+
+
 def test_who_drops_a_copy_drops_what_it_is_by_then():
     """The history 7000560."""
     scene = Scene()
